@@ -1,0 +1,117 @@
+"""Small scene pictures in COCO format, drawn by the package itself: nothing is downloaded.
+
+Every picture is a function of (seed, split, index); what is in it, and why a detector that finds
+the objects has learnt something, is said in `scene_painter`.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from effdet_plugin.datasets.scene_painter import CLASSES, Image, SceneObject, draw_scene
+from effdet_plugin.errors import DatasetError
+
+SPLITS = ('train', 'val')
+VERSION = 1  # part of what a folder says about itself: raise it when the pictures change
+
+Drawn = tuple[str, tuple[int, int], list[SceneObject]]  # file name, (height, width), objects
+
+
+def scene(seed: int, split: str, index: int) -> tuple[Image, list[SceneObject]]:
+    """Return picture ``index`` of a split, the same for equal arguments."""
+    return draw_scene(np.random.default_rng((seed, SPLITS.index(split), index)))
+
+
+def make_scenes(out_dir: Path | str, train: int = 320, val: int = 64, seed: int = 0) -> Path:
+    """Make a data set of scenes: ``{train,val}/*.jpg`` and ``annotations/{train,val}.json``.
+
+    The folder appears complete or not at all. One that holds this very data set is left as it is.
+
+    Args:
+        out_dir: Folder to make.
+        train: Number of training pictures.
+        val: Number of held-out pictures.
+        seed: Other seeds give other pictures.
+
+    Returns:
+        ``out_dir`` as a path.
+
+    Raises:
+        DatasetError: The folder holds something else.
+    """
+    out_dir = Path(out_dir)
+    counts = dict(zip(SPLITS, (train, val), strict=True))
+    info = {'description': 'effdet_plugin scenes', 'version': VERSION, 'seed': seed, **counts}
+    if out_dir.exists() and any(out_dir.iterdir()):
+        if _holds(out_dir, info):
+            return out_dir
+        raise DatasetError(f'{out_dir} holds something else; name an empty or a new folder')
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f'.{out_dir.name}-', dir=out_dir.parent))
+    try:
+        _write_splits(part, counts, seed, info)
+        part.chmod(0o755)  # mkdtemp's folder is private to its maker
+        os.replace(part, out_dir)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return out_dir
+
+
+def _holds(folder: Path, info: dict[str, Any]) -> bool:
+    """Tell whether a folder was made by the same call."""
+    path = folder / 'annotations' / f'{SPLITS[-1]}.json'
+    return path.is_file() and json.loads(path.read_text()).get('info') == info
+
+
+def _write_splits(folder: Path, counts: dict[str, int], seed: int, info: dict[str, Any]) -> None:
+    """Write pictures and annotation files into an empty folder."""
+    (folder / 'annotations').mkdir()
+    with tqdm(total=sum(counts.values()), desc='drawing scenes', unit='img') as bar:
+        for split, count in counts.items():
+            (folder / split).mkdir()
+            coco = _coco(_write_pictures(bar, folder / split, seed, split, count), info)
+            (folder / 'annotations' / f'{split}.json').write_text(json.dumps(coco))
+
+
+def _write_pictures(
+    bar: 'tqdm[Any]', folder: Path, seed: int, split: str, count: int
+) -> Iterator[Drawn]:
+    """Write the pictures of a split; yield (file name, (height, width), objects) of each."""
+    for index in range(count):
+        image, objects = scene(seed, split, index)
+        name = f'scene_{index:04d}.jpg'
+        bgr = np.ascontiguousarray(image[..., ::-1])
+        if not cv2.imwrite(str(folder / name), bgr, [cv2.IMWRITE_JPEG_QUALITY, 95]):
+            raise DatasetError(f'cannot write {folder / name}; is the disk full?')
+        bar.update()
+        yield name, (image.shape[0], image.shape[1]), objects
+
+
+def _coco(pictures: Iterable[Drawn], info: dict[str, Any]) -> dict[str, Any]:
+    """Return the annotations of some pictures in COCO form; ids start at 1."""
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for name, (height, width), objects in pictures:
+        images.append({'id': len(images) + 1, 'file_name': name, 'height': height, 'width': width})
+        for thing in objects:
+            x1, y1, x2, y2 = thing.box
+            annotations.append(
+                {
+                    'id': len(annotations) + 1,
+                    'image_id': len(images),
+                    'category_id': thing.label + 1,
+                    'bbox': [x1, y1, x2 - x1, y2 - y1],
+                    'area': thing.area,
+                    'iscrowd': 0,
+                }
+            )
+    categories = [{'id': index, 'name': name} for index, name in enumerate(CLASSES, 1)]
+    return {'info': info, 'images': images, 'annotations': annotations, 'categories': categories}
