@@ -158,12 +158,12 @@ def _stamp(
     small = cv2.resize(large, (side, side), interpolation=cv2.INTER_AREA)
     centre = rng.integers(0, shape)
     origin = int(centre[0]) - side // 2, int(centre[1]) - side // 2
-    return Stamp(np.asarray(small, np.float32) / 255, origin)
+    return Stamp(np.asarray(small, np.float32) / np.float32(255), origin)
 
 
 def _shade(rng: np.random.Generator, canvas: Canvas, stamp: Stamp) -> None:
     """Darken the canvas (H, W, 3) by the shadow of a shape that lies close above it."""
-    soft = cv2.GaussianBlur(stamp.alpha, (0, 0), MARGIN_PX / 4)
+    soft = np.asarray(cv2.GaussianBlur(stamp.alpha, (0, 0), MARGIN_PX / 4), np.float32)
     offset = rng.integers(-MARGIN_PX // 2, MARGIN_PX // 2, 2)
     moved = Stamp(soft, (stamp.origin[0] + int(offset[0]), stamp.origin[1] + int(offset[1])))
     window, alpha = moved.inside(canvas.shape[:2])
@@ -188,7 +188,7 @@ def _texture(rng: np.random.Generator, side: int, behind: Canvas) -> Canvas:
     across, along = _rotated_grid(rng, side, side)
     period = rng.uniform(6, 20)
     waves = (across % period < period / 2).astype(np.float32)
-    patterns = [
+    patterns: list[Canvas] = [
         np.zeros_like(across),
         np.clip(across / side + 0.5, 0, 1),
         waves,

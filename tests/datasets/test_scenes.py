@@ -3,22 +3,29 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
 from effdet_plugin.datasets import scene_painter
-from effdet_plugin.datasets.scenes import CLASSES, make_scenes, scene
+from effdet_plugin.datasets.scene_painter import CLASSES
+from effdet_plugin.datasets.scenes import make_scenes, scene
 from effdet_plugin.errors import DatasetError
+
+
+def _pixels(path: Path) -> NDArray[Any]:
+    return np.asarray(cv2.imread(str(path)))
 
 
 def _digest(folder: Path) -> dict[str, str]:
     """Hash the pixels of every picture and the text of every json."""
     digests = {}
     for path in sorted(folder.rglob('*.*')):
-        data = cv2.imread(str(path)).tobytes() if path.suffix == '.jpg' else path.read_bytes()
+        data = _pixels(path).tobytes() if path.suffix == '.jpg' else path.read_bytes()
         digests[str(path.relative_to(folder))] = hashlib.sha256(data).hexdigest()
     return digests
 
@@ -88,7 +95,7 @@ def test_make_scenes__same_bytes_each_time_and_readable_by_pycocotools(tmp_path:
     coco = COCO(str(first / 'annotations' / 'train.json'))
     assert [category['name'] for category in coco.dataset['categories']] == list(CLASSES)
     for image in coco.dataset['images']:
-        pixels = cv2.imread(str(first / 'train' / image['file_name']))
+        pixels = _pixels(first / 'train' / image['file_name'])
         assert pixels.shape[:2] == (image['height'], image['width'])
     assert len(coco.dataset['images']) == 3
 

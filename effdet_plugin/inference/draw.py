@@ -1,0 +1,171 @@
+"""Boxes, names and scores on pictures.
+
+mmdet's visualizer sizes its text by the box, which gives 7 pixel letters on a 320 pixel picture;
+here the picture's short side sets the text, and each class has its own colour at any count.
+"""
+
+import colorsys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from mmengine.structures import InstanceData
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from effdet_plugin.inference.images import RGBImage
+
+Colour = tuple[int, int, int]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+TEXT_SHARE = 1 / 22  # of the short side
+TEXT_SIZES_PX = (11, 48)
+SMALLEST_WITH_TEXT_PX = 48  # below it, letters would hide the picture
+GOLDEN_RATIO = 0.6180339887  # steps of it spread any number of hues
+
+
+@dataclass(frozen=True)
+class Drawable:
+    """Boxes to draw: (N, 4) xyxy in pixels of the picture, labels (N,), scores (N,) or None."""
+
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    scores: NDArray[np.float32] | None = None
+
+    @classmethod
+    def of(cls, instances: InstanceData, score_thr: float = 0.0) -> 'Drawable':
+        """Take mmdet's instances, on any device, as far as they score ``score_thr`` or more."""
+        boxes = np.asarray(instances.bboxes.detach().cpu(), np.float32).reshape(-1, 4)
+        labels = np.asarray(instances.labels.detach().cpu(), np.int64)
+        if 'scores' not in instances:
+            return cls(boxes, labels)
+        scores = np.asarray(instances.scores.detach().cpu(), np.float32)
+        kept = scores >= score_thr
+        return cls(boxes[kept], labels[kept], scores[kept])
+
+
+def class_colour(label: int) -> Colour:
+    """Return the colour of a class, RGB; neighbours in number are far apart in hue."""
+    red, green, blue = colorsys.hsv_to_rgb((0.02 + label * GOLDEN_RATIO) % 1, 0.85, 0.95)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def draw_boxes(image: RGBImage, things: Drawable, classes: Sequence[str]) -> RGBImage:
+    """Draw boxes with their names and scores.
+
+    Args:
+        image: RGB pixels (H, W, 3); left as they are.
+        things: What to draw; the best scores end on top.
+        classes: Name of each label.
+
+    Returns:
+        A new picture of the same size.
+    """
+    canvas = Image.fromarray(image)
+    pen = ImageDraw.Draw(canvas)
+    short = min(canvas.size)
+    font = ImageFont.load_default(size=float(np.clip(short * TEXT_SHARE, *TEXT_SIZES_PX)))
+    for index in _worst_first(things):
+        label = int(things.labels[index])
+        box = _inside(things.boxes[index], canvas.size)
+        pen.rectangle(box, outline=class_colour(label), width=max(1, round(short / 160)))
+        if short >= SMALLEST_WITH_TEXT_PX:
+            caption = _caption(things, index, classes)
+            _write_tag(pen, canvas.width, box, caption, class_colour(label), font)
+    return np.array(canvas, np.uint8)
+
+
+def side_by_side(
+    image: RGBImage,
+    prediction: Drawable,
+    truth: Drawable,
+    classes: Sequence[str],
+    min_short_px: int = 480,
+) -> RGBImage:
+    """Draw a prediction beside the ground truth, each under its title.
+
+    Args:
+        image: RGB pixels (H, W, 3).
+        prediction: Left half.
+        truth: Right half.
+        classes: Name of each label.
+        min_short_px: Smaller pictures are enlarged until their short side has this many pixels.
+    """
+    factor = max(1.0, min_short_px / min(image.shape[:2]))
+    large = np.asarray(
+        cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC), np.uint8
+    )
+    halves = [
+        _titled(draw_boxes(large, _scaled(things, factor), classes), title)
+        for title, things in (('prediction', prediction), ('ground truth', truth))
+    ]
+    gap = np.full((halves[0].shape[0], 8, 3), 255, np.uint8)
+    return np.concatenate([halves[0], gap, halves[1]], axis=1)
+
+
+def stack(pictures: Sequence[RGBImage]) -> RGBImage:
+    """Put pictures (H, W, 3) under each other, narrower ones centred on white."""
+    width = max(picture.shape[1] for picture in pictures)
+    rows = [_centred(picture, width) for picture in pictures]
+    return np.concatenate(rows, axis=0)
+
+
+def _centred(picture: RGBImage, width: int) -> RGBImage:
+    """Pad a picture with white to a width."""
+    left = (width - picture.shape[1]) // 2
+    sides = ((0, 8), (left, width - picture.shape[1] - left), (0, 0))
+    return np.pad(picture, sides, constant_values=255)
+
+
+def _worst_first(things: Drawable) -> list[int]:
+    """Return the order of drawing: by score, or largest first so that none is hidden."""
+    if things.scores is not None:
+        return [int(index) for index in np.argsort(things.scores, kind='stable')]
+    sides = things.boxes[:, 2:] - things.boxes[:, :2]
+    return [int(index) for index in np.argsort(-sides.prod(axis=1), kind='stable')]
+
+
+def _inside(box: NDArray[np.float32], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return whole pixels of a box within a picture (width, height), never inside out."""
+    limits = np.array([size[0] - 1, size[1] - 1] * 2)
+    x1, y1, x2, y2 = (int(v) for v in np.clip(np.rint(np.nan_to_num(box)), 0, limits))
+    return x1, y1, max(x1, x2), max(y1, y2)
+
+
+def _caption(things: Drawable, index: int, classes: Sequence[str]) -> str:
+    """Return a thing's name, with its score where it has one."""
+    name = classes[int(things.labels[index])]
+    return name if things.scores is None else f'{name} {things.scores[index]:.2f}'
+
+
+def _write_tag(
+    pen: ImageDraw.ImageDraw,
+    picture_width: int,
+    box: tuple[int, int, int, int],
+    text: str,
+    colour: Colour,
+    font: Font,
+) -> None:
+    """Write a text on its class' colour: above the box, or in it where there is no room."""
+    left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
+    width, height = int(right - left) + 6, int(bottom - top) + 5
+    x = max(0, min(box[0], picture_width - width))
+    y = box[1] - height if box[1] >= height else box[1]
+    pen.rectangle((x, y, x + width - 1, y + height - 1), fill=colour)
+    ink = 'black' if np.dot(colour, (0.299, 0.587, 0.114)) > 140 else 'white'
+    pen.text((x + 3 - left, y + 2 - top), text, fill=ink, font=font)
+
+
+def _titled(image: RGBImage, title: str) -> RGBImage:
+    """Put a title on white above a picture."""
+    font = ImageFont.load_default(size=20.0)
+    canvas = Image.new('RGB', (image.shape[1], image.shape[0] + 32), 'white')
+    canvas.paste(Image.fromarray(image), (0, 32))
+    ImageDraw.Draw(canvas).text((image.shape[1] // 2, 16), title, 'black', font, anchor='mm')
+    return np.array(canvas, np.uint8)
+
+
+def _scaled(things: Drawable, factor: float) -> Drawable:
+    """Enlarge the boxes as their picture was."""
+    return Drawable(things.boxes * np.float32(factor), things.labels, things.scores)

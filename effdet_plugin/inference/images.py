@@ -1,0 +1,117 @@
+"""Reading pictures as people have them, and finding them."""
+
+import glob
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from effdet_plugin.errors import DatasetError
+
+RGBImage = NDArray[np.uint8]
+
+IMAGE_SUFFIXES = frozenset(
+    '.avif .bmp .gif .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp'.split()
+)
+LIST_SUFFIXES = frozenset({'.txt', '.lst'})
+
+
+def read_image(path: Path | str) -> RGBImage:
+    """Read a picture by its content, whatever its suffix says.
+
+    Upright as its EXIF orientation says, 16 bits scaled to 8, grey and palettes as three channels,
+    transparency dropped, the first frame of an animation.
+
+    Args:
+        path: File to read.
+
+    Returns:
+        RGB pixels (H, W, 3).
+
+    Raises:
+        DatasetError: The file is missing, empty, cut short or no picture.
+    """
+    try:
+        data = np.frombuffer(Path(path).read_bytes(), np.uint8)
+    except OSError as error:
+        raise DatasetError(f'cannot read {path}: {error.strerror}') from error
+    if not data.size:
+        raise DatasetError(f'cannot read {path}: the file is empty')
+    try:
+        bgr = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        raise DatasetError(f'cannot read {path}: {error.err}') from error
+    if bgr is None:
+        raise DatasetError(f'cannot read {path}: damaged, or no picture that OpenCV can decode')
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def write_image(path: Path, image: RGBImage) -> None:
+    """Write an RGB picture (H, W, 3), whole or not at all; the suffix says the format.
+
+    Raises:
+        DatasetError: The format cannot be written.
+    """
+    done, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise DatasetError(f'cannot write {path}: OpenCV has no encoder for it; use .jpg or .png')
+    write_whole(path, data.tobytes())
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file beside its target and rename it, so that no half of it is ever seen."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f'.{path.name}.{os.getpid()}.part')
+    try:
+        part.write_bytes(data)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def find_images(source: Path | str) -> list[Path]:
+    """Return the files that an INPUT argument stands for, sorted by name except for a list.
+
+    Args:
+        source: A picture; a folder (its own files with a picture's suffix, none of its
+            sub-folders'); a glob pattern, ``**`` included; or a ``.txt`` list of paths, one a
+            line, taken from the list's own folder or else from the current one.
+
+    Raises:
+        DatasetError: Nothing is there.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return _from_folder(path)
+    if path.is_file():
+        return _from_list(path) if path.suffix.lower() in LIST_SUFFIXES else [path]
+    if glob.has_magic(str(source)):
+        found = sorted(Path(name) for name in glob.glob(str(source), recursive=True))
+        files = [file for file in found if file.is_file()]
+        if files:
+            return files
+        raise DatasetError(f'no file matches {source}')
+    raise DatasetError(f'{source}: no such file or folder')
+
+
+def _from_folder(folder: Path) -> list[Path]:
+    """Return the pictures directly in a folder."""
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    files = [path for path in files if not path.name.startswith('.') and path.is_file()]
+    if not files:
+        raise DatasetError(f"no picture in {folder}; for its sub-folders give '{folder}/**/*.jpg'")
+    return files
+
+
+def _from_list(path: Path) -> list[Path]:
+    """Return the paths that a text file names; whether they can be read shows later."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding='utf-8-sig').splitlines()]
+    except UnicodeDecodeError as error:
+        raise DatasetError(f'{path} is not a list of paths in UTF-8 text') from error
+    beside = [path.parent / line for line in lines if line and not line.startswith('#')]
+    if not beside:
+        raise DatasetError(f'{path} names no picture')
+    return [file if file.exists() else Path(file.relative_to(path.parent)) for file in beside]
