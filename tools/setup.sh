@@ -1,0 +1,154 @@
+#!/usr/bin/env bash
+# Makes .venv in this clone from requirements/: torch first, then the locked rest, nothing compiled.
+#
+#   bash tools/setup.sh          what training and inference need
+#   bash tools/setup.sh --dev    the same, and what the tests and linters need
+#
+# A second call does nothing but look at a stamp. pip's own settings (index, mirrors, proxies) are
+# honoured. Two variables steer it:
+#   PYTHON                  the Python 3.11 or later to make .venv from
+#   EFFDET_TORCH_PIP_ARGS   further pip arguments for torch, such as the index of one CUDA version
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+venv=$root/.venv
+py=$venv/bin/python
+unfinished=$venv/.effdet-unfinished
+cpu_index=https://download.pytorch.org/whl/cpu
+
+say() { printf 'set-up: %s\n' "$*"; }
+fail() { printf 'error: %s\n' "$*" >&2; exit 2; }
+
+# The stamp of a part is the checksum of what it was made from, and where: .venv knows its place.
+stamp() { (echo "$root"; cat "$root/tools/setup.sh" "${@/#/$root/requirements/}") | cksum; }
+is_done() { [ -x "$py" ] && [ ! -e "$unfinished" ] && [ "$(cat "$venv/.effdet-$1" 2>/dev/null)" = "$(stamp "${@:2}")" ]; }
+mark_done() { stamp "${@:2}" > "$venv/.effdet-$1"; }
+
+base_is_done() { is_done base torch.txt lock.txt; }
+dev_is_done() { is_done dev torch.txt lock.txt dev.txt; }
+
+# Quiet but for errors. "Location ... is ignored" only says that one of several sources lacks a name.
+pip() { PIP_USER=0 "$py" -m pip --disable-pip-version-check "$@" 2> >(grep -v "is ignored: it is neither" >&2); }
+
+find_python() {
+  local candidate
+  for candidate in ${PYTHON:+"$PYTHON"} python3.11 python3 python3.12 python3.13 python; do
+    # Old ones lack locked wheels; without ensurepip (Debian: package python3-venv) no venv has pip.
+    if "$candidate" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      echo "$candidate"
+      return
+    fi
+    if [ -n "${PYTHON:-}" ]; then break; fi
+  done
+  fail "no Python 3.11 or later with venv found; install one (Debian: python3.11-venv) or set PYTHON"
+}
+
+# An interrupted pip leaves packages that it believes to be whole: their list of files is missing.
+is_damaged() {
+  ! "$py" -m pip --version >/dev/null 2>&1 || "$py" - <<'PYTHON'
+import sys
+from importlib.metadata import distributions
+whole = all(d.files and all(f.locate().exists() for f in d.files if f.suffix != '.pyc')
+            for d in distributions() if d.metadata['Name'])
+sys.exit(whole)
+PYTHON
+}
+
+make_venv() {
+  if [ -x "$py" ] && { [ ! -e "$unfinished" ] || ! is_damaged; }; then return; fi
+  local python
+  python=$(find_python)
+  say "making .venv with $("$python" --version)"
+  if [ -e "$venv" ]; then "$python" -m venv --clear "$venv"; else "$python" -m venv "$venv"; fi
+}
+
+has_nvidia_gpu() { [ -e /proc/driver/nvidia/version ] || nvidia-smi -L >/dev/null 2>&1; }
+# Only there does the package index hold the CUDA build under the plain name.
+default_torch_is_cuda() { [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ]; }
+pip_finds_cpu_torch() { pip index versions torch 2>/dev/null | grep -q "[ ,]$1+cpu"; }
+# The alarm ends the process after 3 s in all, name look-up included.
+cpu_index_answers() {
+  "$py" -c 'import signal, sys, urllib.request as u; signal.alarm(3); u.urlopen(sys.argv[1])' \
+    "$cpu_index/torch/" >/dev/null 2>&1
+}
+
+install_torch() {
+  local wanted arguments=${EFFDET_TORCH_PIP_ARGS:-}
+  wanted=$(sed -n 's/^torch==//p' "$root/requirements/torch.txt")
+  if "$py" -c 'import torch' 2>/dev/null; then
+    say "torch: $("$py" -c 'import torch; print(torch.__version__)'), already there"
+    grep -v '^torch==' "$root/requirements/torch.txt" > "$venv/torch-needs.txt"
+    pip install -q --no-deps -r "$venv/torch-needs.txt"
+    return
+  fi
+  if [ -n "$arguments" ]; then
+    say "torch $wanted, with EFFDET_TORCH_PIP_ARGS=$arguments"
+  elif has_nvidia_gpu || ! default_torch_is_cuda; then
+    say "torch $wanted, the default build"
+  elif pip_finds_cpu_torch "$wanted"; then
+    say "torch $wanted, the CPU build that pip finds here (about 200 MB)"
+  elif cpu_index_answers; then
+    say "torch $wanted, PyTorch's CPU build (no NVIDIA GPU here; about 200 MB)"
+    arguments="--extra-index-url $cpu_index"
+  else
+    say "torch $wanted with CUDA: about 3 GB to load, for want of a CPU build that pip can find" \
+      "(EFFDET_TORCH_PIP_ARGS may name one)"
+  fi
+  # shellcheck disable=SC2086  # several arguments on purpose
+  pip install $quiet $arguments -r "$root/requirements/torch.txt"
+}
+
+# torchvision goes with one torch each: its minor version is torch's plus 15.
+fitting_lock() {
+  local torch
+  torch=$("$py" -c 'from importlib.metadata import version as v; print(v("torch").split("+")[0])')
+  if grep -q "^torch==$torch\$" "$root/requirements/torch.txt"; then
+    cat "$root/requirements/lock.txt"
+  else
+    sed "s/^torchvision==.*/torchvision==0.$(($(echo "$torch" | cut -d. -f2) + 15)).*/" "$root/requirements/lock.txt"
+  fi
+}
+
+install_base() {
+  install_torch
+  say "the OpenMMLab stack, timm and their needs (about 200 MB)"
+  fitting_lock > "$venv/lock.txt"
+  pip install -q --no-deps -r "$venv/lock.txt"
+  "$py" -c 'import sys, sysconfig; from pathlib import Path
+Path(sysconfig.get_path("purelib"), "effdet_plugin.pth").write_text(sys.argv[1] + "\n")' "$root"
+}
+
+install_dev() {
+  say "what the tests and linters need"
+  pip install -q --no-deps --no-build-isolation -r "$root/requirements/dev.txt"
+}
+
+dev=
+case "${1:-}" in
+  '') ;;
+  --dev) dev=yes ;;
+  *) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' "${BASH_SOURCE[0]}"; case "$1" in -h | --help) exit 0 ;; *) exit 2 ;; esac ;;
+esac
+if base_is_done && { [ -z "$dev" ] || dev_is_done; }; then exit 0; fi
+
+if command -v flock >/dev/null; then
+  exec 9> "$root/.setup.lock"
+  flock -n 9 || { say 'waiting for another set-up of this clone'; flock 9; }
+fi
+quiet=-q
+if [ -t 1 ]; then quiet=; fi # a person sees pip's progress on the one large download
+SECONDS=0
+make_venv
+touch "$unfinished"
+if [ "$(cat "$venv/.effdet-base" 2>/dev/null)" != "$(stamp torch.txt lock.txt)" ]; then
+  install_base
+  mark_done base torch.txt lock.txt
+fi
+if [ -n "$dev" ]; then
+  install_dev
+  mark_done dev torch.txt lock.txt dev.txt
+fi
+say "checking that it imports"
+"$py" -W ignore -c 'import effdet_plugin, mmdet.models' || fail "the set-up does not import; rm -r $venv and try again"
+rm -f "$unfinished"
+say "done in $SECONDS s: $venv"
