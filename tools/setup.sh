@@ -149,6 +149,7 @@ if [ -n "$dev" ]; then
   mark_done dev torch.txt lock.txt dev.txt
 fi
 say "checking that it imports"
-"$py" -W ignore -c 'import effdet_plugin, mmdet.models' || fail "the set-up does not import; rm -r $venv and try again"
+"$py" -W ignore -c 'import cv2, mmcv, mmdet, mmengine, pycocotools, torch' ||
+  fail "the set-up does not import; rm -r $venv and try again"
 rm -f "$unfinished"
 say "done in $SECONDS s: $venv"
