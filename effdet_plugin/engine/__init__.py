@@ -1,0 +1,13 @@
+"""What drives the training: moving average, optimiser, schedule, checkpoints, processes."""
+
+from effdet_plugin.engine.ema import RampUpEMA, RampUpEMAHook
+from effdet_plugin.engine.optim import ClippedAmpOptimWrapper, ClippedOptimWrapper
+from effdet_plugin.engine.param_groups import GroupedOptimWrapperConstructor
+
+__all__ = [
+    'ClippedAmpOptimWrapper',
+    'ClippedOptimWrapper',
+    'GroupedOptimWrapperConstructor',
+    'RampUpEMA',
+    'RampUpEMAHook',
+]

@@ -1,0 +1,120 @@
+"""Moving average of weights and BN statistics with the reference's ramp-up."""
+
+import torch
+from mmdet.registry import HOOKS, MODELS
+from mmengine.dist import all_reduce_params
+from mmengine.hooks import EMAHook
+from mmengine.model import ExponentialMovingAverage
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+
+@MODELS.register_module()
+class RampUpEMA(ExponentialMovingAverage):
+    """Average whose decay in update n = 1, 2, ... is ``min(1 - momentum, (1 + n) / (10 + n))``.
+
+    The average starts from the weights it is built with and every update averages: mmengine's base
+    class copies at its first. An update is a handful of kernels, not one or more per tensor.
+
+    Source: google/automl ``efficientdet/det_model_fn.py`` (the graph trainer, which the published
+    models come from): averages trainable variables and BN moving statistics alike. The Keras
+    trainer is one update behind (n from 0) and leaves BN statistics out.
+
+    Args:
+        model: Network to average; copied.
+        momentum: ``1 - decay`` in the long run.
+        interval: Training steps per update; n counts the updates.
+        device: Where to keep the average; None means where ``model`` is.
+        update_buffers: Average floating-point buffers (BN statistics), too; otherwise they are
+            copied. Integer buffers are copied always.
+    """
+
+    momentum: float
+    steps: Tensor
+
+    def __init__(
+        self,
+        model: nn.Module,
+        momentum: float = 0.0002,
+        interval: int = 1,
+        device: torch.device | None = None,
+        update_buffers: bool = True,
+    ) -> None:
+        super().__init__(model, momentum, interval, device, update_buffers)
+        # Read at every step: on a device that would wait for it.
+        self.steps = self.steps.cpu()
+        self.avg_parameters = self.module.state_dict()
+        parameters = {name for name, _ in self.module.named_parameters(remove_duplicate=False)}
+        self._averaged = [
+            name
+            for name, tensor in self.avg_parameters.items()
+            if tensor.is_floating_point() and (update_buffers or name in parameters)
+        ]
+        self._copied = sorted(self.avg_parameters.keys() - self._averaged)
+
+    def weight_of_update(self, update: int) -> float:
+        """Return the share of the new weights in update ``update`` (from 1 on)."""
+        return max(self.momentum, 1 - (1 + update) / (10 + update))
+
+    @torch.no_grad()
+    def copy_from(self, model: nn.Module) -> None:
+        """Make the average equal to ``model``, as if it had been built with it."""
+        sources = model.state_dict()
+        self._copy(self._averaged, sources)
+        self._copy(self._copied, sources)
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Average in the present weights of ``model``."""
+        self.steps += 1
+        update, skipped = divmod(int(self.steps), self.interval)
+        sources = model.state_dict()
+        if not skipped:
+            pairs = self._pairs(self._averaged, sources)
+            torch._foreach_lerp_(*pairs, self.weight_of_update(update))
+        self._copy(self._copied, sources)
+
+    def _copy(self, names: list[str], sources: dict[str, Tensor]) -> None:
+        if names:
+            torch._foreach_copy_(*self._pairs(names, sources))
+
+    def _pairs(
+        self, names: list[str], sources: dict[str, Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        averages = [self.avg_parameters[name] for name in names]
+        return averages, [
+            sources[name].to(average.device) for name, average in zip(names, averages, strict=True)
+        ]
+
+
+@HOOKS.register_module()
+class RampUpEMAHook(EMAHook):
+    """mmengine's ``EMAHook`` for `RampUpEMA`, started from the weights that training starts from.
+
+    mmengine copies the model before it is initialised and trusts the average to copy at its first
+    update, which this one does not. Where BN is not synchronised, processes see different
+    statistics: their averages are made equal at the end of each epoch.
+
+    Args:
+        momentum: ``1 - decay`` in the long run.
+        update_buffers: Average BN statistics, too.
+        **kwargs: Other arguments of ``EMAHook``.
+    """
+
+    def __init__(
+        self, momentum: float = 0.0002, update_buffers: bool = True, **kwargs: object
+    ) -> None:
+        super().__init__(
+            ema_type=RampUpEMA, momentum=momentum, update_buffers=update_buffers, **kwargs
+        )
+
+    def before_train(self, runner: Runner) -> None:
+        """Take over the initial weights, unless the average was resumed."""
+        super().before_train(runner)
+        if int(self.ema_model.steps) == 0:
+            self.ema_model.copy_from(self.src_model)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Make the averaged buffers of all processes equal (no work in one process)."""
+        buffers = [b for b in self.ema_model.module.buffers() if b.is_floating_point()]
+        all_reduce_params(buffers, op='mean')
