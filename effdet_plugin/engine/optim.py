@@ -1,0 +1,172 @@
+"""Optimiser wrappers that update as the reference does: decay in the loss, then two clips."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from mmdet.registry import OPTIM_WRAPPERS
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from effdet_plugin.engine.clipping import clip_each_then_all
+from effdet_plugin.errors import ConfigError
+
+DecayMode = Literal['loss', 'decoupled']
+_LOSS_DECAY = 'loss_decay'  # key of a parameter group, so that it travels with checkpoints
+
+
+class ReferenceUpdate:
+    """What both wrappers do to the gradients between the backward pass and the optimiser's step.
+
+    Mixed in before one of mmengine's wrappers, whose ``step`` calls `_clip_grad` after unscaling.
+    The reference has the weight decay in its loss, so that it takes part in the clip.
+    """
+
+    optimizer: Optimizer
+    clip_norm: float | None
+    weight_decay_mode: DecayMode
+
+    def _prepare(self, clip_norm: float | None, weight_decay_mode: DecayMode) -> None:
+        if clip_norm is not None and clip_norm <= 0:
+            raise ConfigError(f'clip_norm={clip_norm} must be positive, or None for no clip')
+        if weight_decay_mode not in ('loss', 'decoupled'):
+            raise ConfigError(
+                f"weight_decay_mode={weight_decay_mode!r} must be 'loss' or 'decoupled'"
+            )
+        self.clip_norm = clip_norm
+        self.weight_decay_mode = weight_decay_mode
+        self.clip_grad_kwargs = {'max_norm': clip_norm}  # makes mmengine call `_clip_grad`
+        self.grad_norm: Tensor | None = None
+        self._move_decay()
+
+    def _move_decay(self) -> None:
+        """Keep each group's decay where the mode wants it; the optimiser must not add it again."""
+        for group in self.optimizer.param_groups:
+            decay = group.get('weight_decay', 0) + group.pop(_LOSS_DECAY, 0)
+            if 'weight_decay' not in group:
+                continue
+            in_loss = self.weight_decay_mode == 'loss'
+            group['weight_decay'] = 0.0 if in_loss else decay
+            if in_loss:
+                group[_LOSS_DECAY] = decay
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Load the optimiser's state, whichever of the two modes has written it."""
+        super().load_state_dict(dict(state_dict))  # type: ignore[misc]
+        self._move_decay()
+
+    @torch.no_grad()
+    def _clip_grad(self) -> None:
+        grads: list[Tensor] = []
+        for group in self.optimizer.param_groups:
+            used = [p for p in group['params'] if p.grad is not None]
+            own = [p.grad for p in used]
+            if own and group.get(_LOSS_DECAY):
+                torch._foreach_add_(own, used, alpha=group[_LOSS_DECAY])
+            grads += own
+        if self.clip_norm is not None:
+            self.grad_norm = clip_each_then_all(grads, self.clip_norm)
+
+
+@OPTIM_WRAPPERS.register_module()
+class ClippedOptimWrapper(ReferenceUpdate, OptimWrapper):
+    """mmengine's ``OptimWrapper`` with the reference's weight decay and clip.
+
+    Args:
+        optimizer: Optimiser of the parameters.
+        clip_norm: Largest norm of one gradient and of all; None for no clip.
+        weight_decay_mode: ``'loss'``: the groups' ``weight_decay`` is added to the gradients before
+            the clip. ``'decoupled'``: it is left to the optimiser, after the clip, as in mmdet.
+        accumulative_counts: Backward passes per update.
+
+    Raises:
+        ConfigError: A value that cannot be used.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        clip_norm: float | None = 10.0,
+        weight_decay_mode: DecayMode = 'loss',
+        accumulative_counts: int = 1,
+    ) -> None:
+        OptimWrapper.__init__(self, optimizer, accumulative_counts)
+        self._prepare(clip_norm, weight_decay_mode)
+
+
+@OPTIM_WRAPPERS.register_module()
+class ClippedAmpOptimWrapper(ReferenceUpdate, AmpOptimWrapper):
+    """`ClippedOptimWrapper` in mixed precision, on GPUs and (bfloat16) on CPUs.
+
+    mmengine's constructor refuses CPUs, so it is replaced; everything else is inherited. Gradients
+    of float16 are scaled, those of bfloat16 need it not.
+
+    Args:
+        optimizer: Optimiser of the parameters, which are on their device already.
+        clip_norm: As in `ClippedOptimWrapper`.
+        weight_decay_mode: As in `ClippedOptimWrapper`.
+        accumulative_counts: Backward passes per update.
+        loss_scale: ``'dynamic'``, a fixed scale, or arguments of ``torch.amp.GradScaler``.
+        dtype: ``'float16'`` or ``'bfloat16'``; None means bfloat16 on CPUs, float16 elsewhere.
+
+    Raises:
+        ConfigError: A value that cannot be used on this device.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        clip_norm: float | None = 10.0,
+        weight_decay_mode: DecayMode = 'loss',
+        accumulative_counts: int = 1,
+        loss_scale: Literal['dynamic'] | float | dict[str, Any] = 'dynamic',
+        dtype: str | None = None,
+    ) -> None:
+        OptimWrapper.__init__(self, optimizer, accumulative_counts)
+        self._prepare(clip_norm, weight_decay_mode)
+        self.device_type = optimizer.param_groups[0]['params'][0].device.type
+        self.cast_dtype = choose_dtype(dtype, self.device_type)
+        fixed = loss_scale if isinstance(loss_scale, int | float) else None
+        arguments = dict(loss_scale) if isinstance(loss_scale, dict) else {}
+        if fixed is not None:
+            arguments['init_scale'] = float(fixed)
+        self._scale_update_param = fixed
+        self.loss_scaler = torch.amp.GradScaler(
+            self.device_type, enabled=self.cast_dtype is torch.float16, **arguments
+        )
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Load the state of optimiser and scaler; runs of another precision have no scaler's."""
+        state = dict(state_dict)
+        if not (self.loss_scaler.is_enabled() and state.get('loss_scaler')):
+            state.pop('loss_scaler', None)
+        super().load_state_dict(state)
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """Run a forward pass in the lower precision, without exchange while accumulating."""
+        with (
+            OptimWrapper.optim_context(self, model),
+            torch.autocast(self.device_type, dtype=self.cast_dtype),
+        ):
+            yield
+
+
+def choose_dtype(name: str | None, device_type: str) -> torch.dtype:
+    """Return the type to compute in.
+
+    Args:
+        name: ``'float16'``, ``'bfloat16'`` or None for the device's usual one.
+        device_type: As in ``torch.device.type``.
+
+    Raises:
+        ConfigError: An unknown type, or one that the device cannot train in.
+    """
+    name = name or ('bfloat16' if device_type == 'cpu' else 'float16')
+    if name not in ('float16', 'bfloat16'):
+        raise ConfigError(f"dtype={name!r} of the optim_wrapper must be 'float16' or 'bfloat16'")
+    if name == 'float16' and device_type == 'cpu':
+        raise ConfigError("dtype='float16' needs a GPU; on a CPU use dtype='bfloat16' or no --amp")
+    return torch.float16 if name == 'float16' else torch.bfloat16
