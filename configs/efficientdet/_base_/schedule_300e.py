@@ -1,0 +1,28 @@
+# The reference's recipe: SGD at 0.08 per 64 images, one epoch of warm-up, cosine per step, 300 epochs.
+max_epochs = 300
+
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=5)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+
+optim_wrapper = dict(
+    type='ClippedOptimWrapper',
+    optimizer=dict(type='SGD', lr=0.16, momentum=0.9, weight_decay=4e-5),
+    clip_norm=10.0,  # each tensor, then all together
+    weight_decay_mode='loss',  # decay joins the gradient before the clip; 'decoupled': the optimiser's
+    constructor='GroupedOptimWrapperConstructor',
+    paramwise_cfg=dict(
+        norm_decay_mult=0.0,
+        bias_decay_mult=0.0,
+        custom_keys={'fusion.weights': dict(decay_mult=0.0)},
+    ),
+)
+# The rate above is for 8 x 16 images; it follows the real batch.
+auto_scale_lr = dict(enable=True, base_batch_size=128)
+
+param_scheduler = [
+    dict(type='ReferenceLR', decay='cosine', warmup_epochs=1, warmup_factor=0.1, max_epochs=max_epochs)
+]
+custom_hooks = [
+    dict(type='EMAHook', ema_type='RampUpEMA', momentum=0.0002, update_buffers=True, priority=49),
+]

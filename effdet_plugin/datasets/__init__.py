@@ -1,0 +1,6 @@
+"""Data: the wrapper around mmdet's data sets, transforms, readers of people's own folders, test scenes."""
+
+from effdet_plugin.datasets.dataset import EfficientDetDataset
+from effdet_plugin.datasets.transforms import LetterBox, ScaleJitterCrop, ToRGB
+
+__all__ = ['EfficientDetDataset', 'LetterBox', 'ScaleJitterCrop', 'ToRGB']

@@ -1,0 +1,121 @@
+"""One wrapper around any mmdet data set: the image size, and randomness that a resumed run repeats."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import cv2
+import numpy as np
+from mmdet.registry import DATASETS
+from mmengine.dataset import BaseDataset
+
+from effdet_plugin.errors import DatasetError
+
+
+@DATASETS.register_module()
+class EfficientDetDataset:
+    """Hands one ``image_size`` to every transform that has such a key, and seeds each sample.
+
+    A sample's randomness is a function of (seed, epoch, index). Workers that live on between epochs
+    never learn the epoch from mmengine, so :class:`~effdet_plugin.engine.EpochSampler` sends it along.
+
+    Args:
+        dataset: config of any mmdet data set or wrapper of some.
+        image_size: (height, width) of the network input, or None to leave the transforms as they are.
+        seed: base of the samples' seeds. None: plain indices are not seeded.
+
+    Raises:
+        DatasetError: an image or annotation cannot be read; the message names the file.
+    """
+
+    def __init__(
+        self,
+        dataset: dict[str, Any] | BaseDataset,
+        image_size: tuple[int, int] | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+        self.image_size = image_size
+        self.seed = seed
+        if image_size is not None:
+            set_size(self.dataset, (int(image_size[0]), int(image_size[1])))
+
+    @property
+    def metainfo(self) -> dict[str, Any]:
+        """Meta information of the inner data set, with its ``classes``."""
+        return self.dataset.metainfo
+
+    def __getattr__(self, name: str) -> Any:
+        # get_data_info, get_cat_ids, full_init, ...: what mmengine and mmdet ask of a data set.
+        if name == 'dataset':
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int | tuple[int, int]) -> Any:
+        epoch, number = index if isinstance(index, tuple) else (0, index)
+        if self.seed is None and not isinstance(index, tuple):
+            return self._read(number)
+        with seeded((self.seed or 0, epoch, number)):
+            return self._read(number)
+
+    def _read(self, number: int) -> Any:
+        try:
+            return self.dataset[number]
+        except (OSError, AssertionError, cv2.error) as error:
+            raise self._explain(number, error) from error
+
+    def _explain(self, number: int, error: Exception) -> Exception:
+        """A one-line error with the image's path, if the image is what cannot be read."""
+        path = self.dataset.get_data_info(number).get('img_path', f'sample {number}')
+        if readable(path):
+            return error
+        return DatasetError(f'{path}: the image is missing or cannot be read')
+
+
+def readable(path: str) -> bool:
+    """Whether OpenCV decodes a picture file."""
+    try:
+        return cv2.imread(path) is not None
+    except cv2.error:
+        return False
+
+
+def set_size(dataset: Any, size: tuple[int, int]) -> None:
+    """Set ``image_size`` of every transform of a data set and of those that it wraps."""
+    for name in ('dataset', '_dataset'):
+        if name in vars(dataset):
+            set_size(vars(dataset)[name], size)
+    for inner in vars(dataset).get('datasets', []):
+        set_size(inner, size)
+    for transform in _transforms(vars(dataset).get('pipeline')):
+        if hasattr(transform, 'image_size'):
+            transform.image_size = size
+
+
+def _transforms(node: Any) -> Iterator[Any]:
+    """All transforms below a pipeline, nested ones as well."""
+    if isinstance(node, (list, tuple)):
+        for item in node:
+            yield from _transforms(item)
+    elif node is not None and not isinstance(node, (str, int, float, dict)):
+        yield node
+        yield from _transforms(getattr(node, 'transforms', None))
+
+
+@contextmanager
+def seeded(key: tuple[int, ...]) -> Iterator[None]:
+    """Seed numpy and ``random`` from a key, and restore both afterwards."""
+    states = np.random.get_state(), random.getstate()
+    sequence = np.random.SeedSequence([abs(int(k)) for k in key])
+    words = sequence.generate_state(2)
+    np.random.seed(int(words[0]))
+    random.seed(int(words[1]))
+    try:
+        yield
+    finally:
+        np.random.set_state(states[0])
+        random.setstate(states[1])

@@ -1,0 +1,178 @@
+"""Image transforms of the reference that mmdet cannot express: exact sizes, top-left placement.
+
+Each has one size key, ``image_size = (height, width)``; left at None it is handed over by
+:class:`~effdet_plugin.datasets.EfficientDetDataset`.
+"""
+
+from typing import Any
+
+import cv2
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmdet.registry import TRANSFORMS
+from mmdet.structures.bbox import HorizontalBoxes, get_box_tensor
+
+from effdet_plugin.errors import ConfigError
+
+ImageSize = tuple[int, int]
+
+
+@TRANSFORMS.register_module()
+class ToRGB(BaseTransform):
+    """BGR (what OpenCV and mmdet's loaders give) to RGB, for images ``(H, W, 3)``."""
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Exchange the channels of ``results['img']``."""
+        results['img'] = np.ascontiguousarray(results['img'][..., ::-1])
+        return results
+
+
+class SizedTransform(BaseTransform):
+    """A transform with an ``image_size``.
+
+    Args:
+        image_size: (height, width) of the network input; None: the data set says.
+        resize_dtype: ``'uint8'`` rounds the resized image to whole grey levels (small to copy to the
+            device); ``'float32'`` does not (the reference; its images differ by half a level).
+    """
+
+    def __init__(self, image_size: ImageSize | None = None, resize_dtype: str = 'uint8') -> None:
+        if resize_dtype not in ('uint8', 'float32'):
+            raise ValueError(f"resize_dtype={resize_dtype!r}; choose 'uint8' or 'float32'")
+        self.image_size = image_size
+        self.resize_dtype = resize_dtype
+
+    def size(self) -> ImageSize:
+        """The size, (height, width).
+
+        Raises:
+            ConfigError: none was given.
+        """
+        if self.image_size is None:
+            raise ConfigError(
+                f'{type(self).__name__}: no image_size; set it, or wrap the data set in EfficientDetDataset'
+            )
+        return int(self.image_size[0]), int(self.image_size[1])
+
+    def resize(self, image: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Bilinear, half-pixel centres, no antialiasing (TensorFlow's ``resize`` without it)."""
+        image = image.astype(self.resize_dtype, copy=False)
+        return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def _on_canvas(image: np.ndarray, size: ImageSize) -> np.ndarray:
+    """Image at the top left of a canvas of ``size``; the data preprocessor sets the padding's value."""
+    canvas = np.zeros((*size, image.shape[2]), dtype=image.dtype)
+    canvas[: image.shape[0], : image.shape[1]] = image
+    return canvas
+
+
+def fit_scale(image_shape: ImageSize, size: ImageSize) -> np.float32:
+    """Largest scale at which an image fits, in float32 as the reference (97x131 into 256x384: 255x345)."""
+    ratios = np.asarray(size, dtype=np.float32) / np.asarray(image_shape, dtype=np.float32)
+    return np.minimum(ratios[0], ratios[1])
+
+
+def scaled_shape(image_shape: ImageSize, scale: np.float32) -> ImageSize:
+    """Truncated (height, width) of a scaled image, at least one pixel."""
+    height, width = (int(np.float32(side) * scale) for side in image_shape)
+    return max(height, 1), max(width, 1)
+
+
+@TRANSFORMS.register_module()
+class LetterBox(SizedTransform):
+    """Fit the image into ``image_size`` at the top left, keeping its aspect; the reference's inference.
+
+    Sets ``img`` ``(H, W, 3)``, ``img_shape`` (its valid area), ``pad_shape``, ``scale_factor`` (one number
+    for both axes) and scales ``gt_bboxes`` if there.
+    """
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Resize and pad."""
+        size = self.size()
+        shape = results['img'].shape[:2]
+        scale = fit_scale(shape, size)
+        valid = scaled_shape(shape, scale)
+        results['img'] = _on_canvas(self.resize(results['img'], *valid), size)
+        results.update(img_shape=valid, pad_shape=size, scale_factor=(float(scale), float(scale)))
+        results.update(keep_ratio=True, scale=size[::-1])
+        if results.get('gt_bboxes') is not None:
+            boxes = get_box_tensor(results['gt_bboxes']) * float(scale)
+            results['gt_bboxes'] = HorizontalBoxes(boxes)
+        return results
+
+
+@TRANSFORMS.register_module()
+class ScaleJitterCrop(SizedTransform):
+    """The reference's training crop: a random scale of the letter-boxed image, a random crop, zero padding.
+
+    Scale ``s`` is uniform in ``ratio_range``; the image is fitted into ``s * image_size``, and where it
+    is larger than ``image_size`` a window at a random offset is taken. Boxes are clipped to
+    ``[0, size - 1]`` (not ``size``) and dropped when nothing is left; other keys of instances go along.
+
+    Args:
+        image_size: see :class:`SizedTransform`.
+        ratio_range: lowest and highest scale, 0.1 to 2.0 in the reference.
+        min_side: boxes with a side of at most this many pixels after clipping are dropped; 0 in the
+            reference.
+        resize_dtype: see :class:`SizedTransform`.
+    """
+
+    def __init__(
+        self,
+        image_size: ImageSize | None = None,
+        ratio_range: tuple[float, float] = (0.1, 2.0),
+        min_side: float = 0.0,
+        resize_dtype: str = 'uint8',
+    ) -> None:
+        super().__init__(image_size, resize_dtype)
+        self.ratio_range = ratio_range
+        self.min_side = min_side
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Draw scale and offsets from numpy's global generator, then crop."""
+        scale = np.random.uniform(*self.ratio_range)
+        offsets = np.random.uniform(0, 1, size=2)  # vertical first
+        return self.crop(results, float(scale), (float(offsets[0]), float(offsets[1])))
+
+    def crop(
+        self, results: dict[str, Any], scale: float, offsets: tuple[float, float]
+    ) -> dict[str, Any]:
+        """The crop of given draws.
+
+        Args:
+            results: mmdet's, with ``img`` and perhaps ``gt_bboxes``, ``gt_bboxes_labels``,
+                ``gt_ignore_flags``.
+            scale: of the target size.
+            offsets: in [0, 1), of the free way (vertical, horizontal).
+        """
+        size, shape = self.size(), results['img'].shape[:2]
+        target = (int(scale * size[0]), int(scale * size[1]))
+        scaled = scaled_shape(shape, fit_scale(shape, target))
+        top, left = (
+            int(max(0, scaled[axis] - size[axis]) * offsets[axis]) for axis in (0, 1)
+        )
+        image = self.resize(results['img'], *scaled)[top : top + size[0], left : left + size[1]]
+        results['img'] = _on_canvas(image, size)
+        factor = (scaled[1] / shape[1], scaled[0] / shape[0])
+        results.update(img_shape=image.shape[:2], pad_shape=size, scale_factor=factor)
+        if results.get('gt_bboxes') is not None:
+            self._move_boxes(results, factor, (left, top), size)
+        return results
+
+    def _move_boxes(
+        self,
+        results: dict[str, Any],
+        factor: tuple[float, float],
+        offset: tuple[int, int],
+        size: ImageSize,
+    ) -> None:
+        boxes = get_box_tensor(results['gt_bboxes'])
+        boxes = boxes * boxes.new_tensor(factor).repeat(2) - boxes.new_tensor(offset).repeat(2)
+        limits = boxes.new_tensor([size[1] - 1, size[0] - 1]).repeat(2)
+        boxes = boxes.clamp(min=0).minimum(limits)
+        keep = ((boxes[:, 2:] - boxes[:, :2]) > self.min_side).all(-1)
+        results['gt_bboxes'] = HorizontalBoxes(boxes[keep])
+        for key in ('gt_bboxes_labels', 'gt_ignore_flags'):
+            if key in results:
+                results[key] = results[key][keep.numpy()]

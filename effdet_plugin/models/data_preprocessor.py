@@ -1,0 +1,77 @@
+"""Images to the device as uint8, normalised there, with the padding set after normalisation."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmdet.models.data_preprocessors import DetDataPreprocessor
+from mmdet.registry import MODELS
+from torch import Tensor
+
+
+@MODELS.register_module()
+class EfficientDetDataPreprocessor(DetDataPreprocessor):
+    """Normalise a padded batch in one go; the padding becomes ``pad_value`` exactly.
+
+    mmdet's own normalises and pads image by image. Here the images of a batch have one size already (a
+    pipeline that ends with ``LetterBox`` or ``ScaleJitterCrop``), each with its valid area ``img_shape`` at
+    the top left. Images of several sizes are padded to the largest.
+
+    Args:
+        mean: of each channel, RGB, in 0..255.
+        std: of each channel.
+        pad_value: value of the padding after normalisation. 0 (the mean colour) in the reference; -1 of the
+            AdvProp models, whose images are padded before scaling.
+        non_blocking: asynchronous copies to the device.
+    """
+
+    def __init__(
+        self,
+        mean: Sequence[float] = (123.675, 116.28, 103.53),
+        std: Sequence[float] = (58.395, 57.12, 57.375),
+        pad_value: float = 0.0,
+        non_blocking: bool = True,
+    ) -> None:
+        super().__init__(mean=mean, std=std, pad_value=pad_value, non_blocking=non_blocking)
+
+    def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
+        """Collated data with ``inputs``: uint8 or float RGB, ``(B, 3, H, W)`` or a list of ``(3, h, w)``.
+
+        Returns:
+            The same with ``inputs`` float32 ``(B, 3, H, W)``, normalised; ``batch_input_shape`` and
+            ``pad_shape`` are set in the metas of the data samples.
+        """
+        data = self.cast_data(data)
+        inputs, samples = data['inputs'], data.get('data_samples')
+        images = _stack(inputs) if isinstance(inputs, (list, tuple)) else inputs
+        shape = (images.shape[-2], images.shape[-1])
+        valid = [tuple(x.shape[-2:]) for x in inputs]
+        if samples is not None:
+            valid = [_valid_area(s, v) for s, v in zip(samples, valid, strict=True)]
+            for sample in samples:
+                sample.set_metainfo(dict(batch_input_shape=shape, pad_shape=shape))
+        return dict(inputs=self._normalize(images, valid), data_samples=samples)
+
+    def _normalize(self, images: Tensor, valid: list[tuple[int, ...]]) -> Tensor:
+        images = (images.float() - self.mean) / self.std
+        height, width = images.shape[-2:]
+        if all(area == (height, width) for area in valid):
+            return images
+        sizes = torch.tensor(valid).to(images.device, non_blocking=True)  # (B, 2)
+        rows = torch.arange(height, device=images.device) < sizes[:, :1]  # (B, H)
+        cols = torch.arange(width, device=images.device) < sizes[:, 1:]  # (B, W)
+        inside = (rows[:, :, None] & cols[:, None, :]).unsqueeze(1)
+        return torch.where(inside, images, self.pad_value)
+
+
+def _valid_area(sample: Any, whole: tuple[int, ...]) -> tuple[int, ...]:
+    """Image area of a sample, (height, width), inside of its tensor."""
+    height, width = sample.metainfo.get('img_shape', whole)[:2]
+    return min(int(height), whole[0]), min(int(width), whole[1])
+
+
+def _stack(images: Sequence[Tensor]) -> Tensor:
+    """Pad ``(3, h, w)`` images at the right and bottom to the largest and stack them."""
+    height, width = (max(x.shape[axis] for x in images) for axis in (-2, -1))
+    return torch.stack([F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2])) for x in images])

@@ -1,0 +1,274 @@
+"""EfficientDet's head: two towers, targets of the whole batch, losses and predictions."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+from mmdet.registry import MODELS, TASK_UTILS
+from mmdet.structures.bbox import get_box_tensor
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from effdet_plugin.models.dense_heads.normalizer import loss_normalizer
+from effdet_plugin.models.dense_heads.tower import Tower
+
+# Foreground probability that the class bias starts from (focal loss paper, section 3.3).
+PRIOR_PROBABILITY = 0.01
+
+
+@MODELS.register_module()
+class EfficientDetHead(BaseDenseHead):
+    """Separable-conv towers shared by all levels, with mmdet's dense head interface.
+
+    Args:
+        num_classes: number of classes; labels are ``0 .. num_classes - 1``, there is no background class.
+        in_channels: channels of the neck's maps.
+        feat_channels: channels of the towers; ``in_channels`` if None.
+        stacked_convs: repeats of each tower.
+        num_levels: number of the neck's maps, each with BNs of its own.
+        separable: separable or plain 3x3 convolutions.
+        act: activation.
+        survival_prob: see :class:`~effdet_plugin.models.dense_heads.tower.Tower`.
+        anchor_generator: config in TASK_UTILS.
+        bbox_coder: config in TASK_UTILS.
+        assigner: config in TASK_UTILS; needs ``assign_batch``.
+        loss_cls: config; a loss of logits and label indices.
+        loss_bbox: config; a loss of deltas. Its sum is divided by 4 times the normaliser.
+        loss_iou: config of a loss of decoded boxes, or None (the reference's default).
+        loss_normalizer: ``'local'`` (the reference: positives of the process + 1), ``'mean'`` (the mean
+            over processes + 1), ``'global'`` ((sum over processes + 1) / processes, with which N processes
+            give the gradient of one), ``'constant'``.
+        normalizer_value: divisor of ``'constant'``.
+        mask_zero_targets: leave single delta coordinates that are exactly 0 out of the box loss, as the
+            reference does.
+        postprocessor: config of :class:`~effdet_plugin.models.DetectionPostProcessor`.
+        train_cfg: of mmdet's detectors; not used.
+        test_cfg: of mmdet's detectors; not used.
+        init_cfg: mmengine's; without it the reference's initial values.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int,
+        feat_channels: int | None = None,
+        stacked_convs: int = 3,
+        num_levels: int = 5,
+        separable: bool = True,
+        act: str = 'swish',
+        survival_prob: float | None = None,
+        anchor_generator: dict[str, Any] | None = None,
+        bbox_coder: dict[str, Any] | None = None,
+        assigner: dict[str, Any] | None = None,
+        loss_cls: dict[str, Any] | None = None,
+        loss_bbox: dict[str, Any] | None = None,
+        loss_iou: dict[str, Any] | None = None,
+        loss_normalizer: str = 'local',
+        normalizer_value: float = 100.0,
+        mask_zero_targets: bool = True,
+        postprocessor: dict[str, Any] | None = None,
+        train_cfg: dict[str, Any] | None = None,
+        test_cfg: dict[str, Any] | None = None,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        self.num_classes = self.cls_out_channels = num_classes
+        self.use_sigmoid_cls = True
+        self.in_channels = in_channels
+        self.prior_generator = TASK_UTILS.build(anchor_generator or dict(type='EfficientDetAnchorGenerator'))
+        self.bbox_coder = TASK_UTILS.build(bbox_coder or dict(type='EfficientDetBoxCoder'))
+        self.assigner = TASK_UTILS.build(assigner or dict(type='BatchMaxIoUAssigner'))
+        self.loss_cls = MODELS.build(loss_cls or dict(type='SigmoidFocalLoss'))
+        self.loss_bbox = MODELS.build(loss_bbox or dict(type='HuberLoss', loss_weight=50.0))
+        self.loss_iou = MODELS.build(loss_iou) if loss_iou else None
+        self.loss_normalizer = loss_normalizer
+        self.normalizer_value = normalizer_value
+        self.mask_zero_targets = mask_zero_targets
+        self.postprocessor = MODELS.build(postprocessor or dict(type='DetectionPostProcessor'))
+
+        def tower(out_channels: int) -> Tower:
+            return Tower(
+                in_channels,
+                feat_channels or in_channels,
+                out_channels,
+                num_convs=stacked_convs,
+                num_levels=num_levels,
+                separable=separable,
+                act=act,
+                survival_prob=survival_prob,
+            )
+
+        self.num_anchors = self.prior_generator.num_base_priors[0]
+        self.cls_tower = tower(self.num_anchors * num_classes)
+        self.box_tower = tower(self.num_anchors * 4)
+        predict = self.cls_tower.predict
+        nn.init.constant_(
+            (predict.pointwise if separable else predict).bias,  # type: ignore[arg-type]
+            -math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY),
+        )
+
+    def forward(self, feats: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Level maps ``(B, in_channels, h, w)`` -> class logits ``(B, A * C, h, w)`` and deltas
+        ``(B, A * 4, h, w)``, lists over levels; channel ``a * C + c`` and ``a * 4 + (tx, ty, tw, th)``.
+        """
+        return self.cls_tower(feats), self.box_tower(feats)
+
+    def flatten(self, outputs: Sequence[Tensor], width: int) -> Tensor:
+        """Level outputs ``(B, A * width, h, w)`` -> ``(B, N, width)``: level, row, column, anchor."""
+        batch = outputs[0].shape[0]
+        return torch.cat([x.permute(0, 2, 3, 1).reshape(batch, -1, width) for x in outputs], dim=1)
+
+    def anchors(self, outputs: Sequence[Tensor], image_size: tuple[int, int] | None) -> list[Tensor]:
+        """Anchors ``(n_l, 4)`` xyxy float32 of each level of ``outputs``, on their device."""
+        sizes = [(x.shape[-2], x.shape[-1]) for x in outputs]
+        keywords = {'image_size': image_size} if hasattr(self.prior_generator, 'stride_mode') else {}
+        return self.prior_generator.grid_priors(sizes, device=outputs[0].device, **keywords)
+
+    def loss_by_feat(
+        self,
+        cls_scores: Sequence[Tensor],
+        bbox_preds: Sequence[Tensor],
+        batch_gt_instances: Sequence[InstanceData],
+        batch_img_metas: Sequence[dict[str, Any]],
+        batch_gt_instances_ignore: Sequence[InstanceData | None] | None = None,
+    ) -> dict[str, Tensor]:
+        """Losses of a batch, in float32 whatever the outputs' type.
+
+        Args:
+            cls_scores: see :meth:`forward`.
+            bbox_preds: see :meth:`forward`.
+            batch_gt_instances: ``bboxes`` ``(G, 4)`` xyxy in pixels of the network input and ``labels``
+                ``(G,)`` of each image; boxes without area are left out.
+            batch_img_metas: ``batch_input_shape`` gives the image size of fractional anchor strides.
+            batch_gt_instances_ignore: not used; crowds are no targets, and nothing is ignored.
+
+        Returns:
+            Scalars ``loss_cls``, ``loss_bbox`` and, if configured, ``loss_iou``.
+        """
+        anchors = torch.cat(self.anchors(cls_scores, batch_img_metas[0].get('batch_input_shape')))
+        logits = self.flatten(cls_scores, self.num_classes)
+        deltas = self.flatten(bbox_preds, 4).float()
+        boxes, gt_labels = pack_targets(batch_gt_instances)
+        valid = (gt_labels >= 0) & (boxes[..., 2:] > boxes[..., :2]).all(-1)
+        matched = self.assigner.assign_batch(anchors, boxes, valid)  # (B, N)
+        positive = matched >= 0
+        normalizer = loss_normalizer(self.loss_normalizer, positive.sum().float(), self.normalizer_value)
+        index = matched.clamp(min=0)
+        labels = torch.where(positive, _take(gt_labels, index), self.num_classes)
+        losses = dict(
+            loss_cls=self.loss_cls(
+                logits.reshape(-1, self.num_classes), labels.reshape(-1), avg_factor=normalizer
+            )
+        )
+        target_boxes = _take(boxes, index)  # (B, N, 4)
+        losses.update(self._box_losses(deltas, anchors.expand_as(deltas), target_boxes, positive, normalizer))
+        return losses
+
+    def _box_losses(
+        self, deltas: Tensor, anchors: Tensor, boxes: Tensor, positive: Tensor, normalizer: Tensor
+    ) -> dict[str, Tensor]:
+        """Delta loss and IoU loss of ``(B, N, 4)``; both divided by 4 times the normaliser."""
+        mask = positive.unsqueeze(-1)
+        # Background rows code their anchor with itself: 0, and no infinity from a box of padding.
+        targets = self.bbox_coder.encode(anchors, torch.where(mask, boxes, anchors))
+        weight = mask & (targets != 0) if self.mask_zero_targets else mask.expand_as(targets)
+        divisor = 4 * normalizer
+        losses = {}
+        if self.loss_bbox.loss_weight:
+            losses['loss_bbox'] = self.loss_bbox(
+                deltas.reshape(-1, 4), targets.reshape(-1, 4), weight.reshape(-1, 4).float(), divisor
+            )
+        if self.loss_iou is not None:
+            predicted = self.bbox_coder.decode(anchors, torch.where(mask, deltas, 0.0))
+            losses['loss_iou'] = self.loss_iou(
+                predicted.reshape(-1, 4),
+                self.bbox_coder.decode(anchors, targets).reshape(-1, 4),
+                positive.reshape(-1).float(),
+                avg_factor=divisor,
+            )
+        return losses
+
+    def predict_by_feat(
+        self,
+        cls_scores: Sequence[Tensor],
+        bbox_preds: Sequence[Tensor],
+        score_factors: Sequence[Tensor] | None = None,
+        batch_img_metas: Sequence[dict[str, Any]] | None = None,
+        cfg: dict[str, Any] | None = None,
+        rescale: bool = False,
+        with_nms: bool = True,
+    ) -> list[InstanceData]:
+        """Detections of each image.
+
+        Args:
+            cls_scores: see :meth:`forward`.
+            bbox_preds: see :meth:`forward`.
+            score_factors: not used.
+            batch_img_metas: metas of each image, with ``batch_input_shape`` and, to rescale,
+                ``scale_factor`` (horizontal, vertical).
+            cfg: not used; the ``postprocessor`` holds all settings.
+            rescale: give boxes in pixels of the original image, not of the network input.
+            with_nms: suppress duplicates.
+
+        Returns:
+            ``bboxes`` ``(n, 4)`` xyxy, ``scores`` ``(n,)``, ``labels`` ``(n,)``, by descending score.
+        """
+        assert batch_img_metas is not None
+        image_size = batch_img_metas[0].get('batch_input_shape')
+        levels = self.anchors(cls_scores, image_size)
+        logits, deltas = self.flatten(cls_scores, self.num_classes), self.flatten(bbox_preds, 4)
+        anchors, sizes = torch.cat(levels), [len(x) for x in levels]
+        if not with_nms:
+            return self._candidates(logits, deltas, anchors, sizes, batch_img_metas, rescale)
+        found = self.postprocessor(
+            logits, deltas, anchors, image_size or (0, 0), level_sizes=sizes, decode=self.bbox_coder.decode
+        )
+        counts = found.num.tolist()
+        return [
+            _instances(found.boxes[i, :n], found.scores[i, :n], found.labels[i, :n], meta, rescale)
+            for i, (n, meta) in enumerate(zip(counts, batch_img_metas, strict=True))
+        ]
+
+    def _candidates(
+        self,
+        logits: Tensor,
+        deltas: Tensor,
+        anchors: Tensor,
+        sizes: list[int],
+        metas: Sequence[dict[str, Any]],
+        rescale: bool,
+    ) -> list[InstanceData]:
+        """What would enter NMS, as instances."""
+        scores, index, labels = self.postprocessor.select(logits.float(), sizes)
+        rows = index.unsqueeze(-1).expand(-1, -1, 4)
+        boxes = self.bbox_coder.decode(anchors[index], deltas.float().gather(1, rows))
+        return [_instances(*item, rescale) for item in zip(boxes, scores, labels, metas, strict=True)]
+
+
+def pack_targets(instances: Sequence[InstanceData]) -> tuple[Tensor, Tensor]:
+    """Pad the ragged ground truth of a batch: boxes ``(B, G, 4)`` and labels ``(B, G)`` with -1."""
+    boxes = [get_box_tensor(item.bboxes).float() for item in instances]
+    labels = [item.labels for item in instances]
+    return (
+        nn.utils.rnn.pad_sequence(boxes, batch_first=True),
+        nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=-1),
+    )
+
+
+def _take(values: Tensor, index: Tensor) -> Tensor:
+    """Rows of ``(B, G, ...)`` at ``(B, N)`` -> ``(B, N, ...)``; zeros where an image batch has no box."""
+    if values.shape[1] == 0:
+        return values.new_zeros((*index.shape, *values.shape[2:]))
+    if values.dim() == 2:
+        return values.gather(1, index)
+    return values.gather(1, index.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
+
+
+def _instances(
+    boxes: Tensor, scores: Tensor, labels: Tensor, meta: dict[str, Any], rescale: bool
+) -> InstanceData:
+    if rescale:
+        boxes = boxes / boxes.new_tensor(meta['scale_factor']).repeat(2)
+    return InstanceData(bboxes=boxes, scores=scores, labels=labels)

@@ -1,0 +1,72 @@
+"""The head's tower: convolutions shared by all levels, one BN per level and repeat. Used twice."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from effdet_plugin.models.layers import BatchNorm2d, build_activation, build_conv
+from effdet_plugin.models.layers.separable_conv import init_fan_in_normal, init_normal
+
+
+class Tower(nn.Module):
+    """``num_convs`` times convolution, BN of the level, activation; then the predicting convolution.
+
+    Args:
+        in_channels: channels of the pyramid.
+        feat_channels: channels of the repeats.
+        out_channels: channels of the prediction.
+        num_convs: number of repeats.
+        num_levels: number of levels, each with its own BN.
+        separable: separable or plain 3x3 convolutions.
+        act: activation.
+        survival_prob: None, or the probability that a repeat after the first keeps its branch in training
+            (drop-connect). Whenever it is set, those repeats have a skip connection, at test time also.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        feat_channels: int,
+        out_channels: int,
+        num_convs: int,
+        num_levels: int,
+        separable: bool = True,
+        act: str = 'swish',
+        survival_prob: float | None = None,
+    ) -> None:
+        super().__init__()
+        channels = [in_channels] + [feat_channels] * num_convs
+        self.convs = nn.ModuleList(
+            build_conv(channels[i], channels[i + 1], separable) for i in range(num_convs)
+        )
+        self.norms = nn.ModuleList(
+            nn.ModuleList(BatchNorm2d(feat_channels) for _ in range(num_levels)) for _ in range(num_convs)
+        )
+        self.act = build_activation(act)
+        self.predict = build_conv(channels[-1], out_channels, separable)
+        self.survival_prob = survival_prob
+        if separable:
+            init_fan_in_normal(self)
+        else:
+            init_normal(self)
+
+    def forward(self, feats: Sequence[Tensor]) -> list[Tensor]:
+        """Level maps ``(B, in_channels, h, w)`` -> predictions ``(B, out_channels, h, w)``."""
+        return [self.predict(self.features(x, level)) for level, x in enumerate(feats)]
+
+    def features(self, x: Tensor, level: int) -> Tensor:
+        """The map of one level after all repeats, before the prediction."""
+        for repeat, (conv, norms) in enumerate(zip(self.convs, self.norms, strict=True)):
+            y = self.act(norms[level](conv(x)))  # type: ignore[index]
+            skip = self.survival_prob is not None and repeat > 0
+            x = drop_connect(y, self.survival_prob, self.training) + x if skip else y  # type: ignore[arg-type]
+        return x
+
+
+def drop_connect(x: Tensor, survival_prob: float, training: bool) -> Tensor:
+    """Drop whole samples of ``(B, ...)`` with probability ``1 - survival_prob``, scaling up the rest."""
+    if not training:
+        return x
+    keep = torch.rand((x.shape[0],) + (1,) * (x.dim() - 1), device=x.device, dtype=x.dtype)
+    return x / survival_prob * torch.floor(keep + survival_prob)

@@ -1,0 +1,5 @@
+"""Detectors."""
+
+from effdet_plugin.models.detectors.efficientdet import EfficientDet
+
+__all__ = ['EfficientDet']

@@ -1,0 +1,68 @@
+"""Weighted fusion of feature maps of equal shape (EfficientDet, CVPR 2020, section 3.3)."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+METHODS = ('fast_attn', 'attn', 'sum', 'channel_fast_attn', 'channel_attn')
+# Added to the sum of the weights of the fast form (the paper's epsilon).
+EPSILON = 1e-4
+
+
+class Fusion(nn.Module):
+    """Fuse n maps into one: a sum of scaled terms, never a stack (it exports and quantises best).
+
+    * ``fast_attn``: ``w_i = relu(v_i) / (sum_j relu(v_j) + 1e-4)``
+    * ``attn``: ``w = softmax(v)``
+    * ``channel_fast_attn``, ``channel_attn``: the same with one ``v`` per channel
+    * ``sum``: no weights (D6, D7, D7x, Lite)
+
+    Args:
+        num_inputs: number of maps.
+        method: one of the above.
+        channels: of the maps; needed by the channel forms only.
+
+    Raises:
+        ValueError: unknown method.
+    """
+
+    def __init__(self, num_inputs: int, method: str = 'fast_attn', channels: int = 1) -> None:
+        super().__init__()
+        if method not in METHODS:
+            raise ValueError(f'fusion={method!r} is not a fusion; choose one of {", ".join(METHODS)}')
+        self.method = method
+        if method == 'sum':
+            self.register_parameter('weights', None)
+        elif method.startswith('channel'):
+            self.weights = nn.Parameter(torch.ones(num_inputs, channels))
+        else:
+            self.weights = nn.Parameter(torch.ones(num_inputs))
+
+    def normalized_weights(self) -> Tensor | None:
+        """Weights that the maps are multiplied with, ``(n,)`` or ``(n, C)``; None for ``sum``."""
+        if self.weights is None:
+            return None
+        weights = self.weights.float()
+        if self.method.endswith('fast_attn'):
+            weights = F.relu(weights)
+            return weights / (weights.sum(0, keepdim=True) + EPSILON)
+        return torch.softmax(weights, dim=0)
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        """n maps ``(B, C, H, W)`` -> one of the same shape."""
+        weights = self.normalized_weights()
+        if weights is None:
+            terms = list(inputs)
+        else:
+            scales = weights.to(inputs[0].dtype).reshape(len(inputs), -1, 1, 1)
+            terms = [x * scale for x, scale in zip(inputs, scales, strict=True)]
+        total = terms[0]
+        for term in terms[1:]:
+            total = total + term
+        return total
+
+    def extra_repr(self) -> str:
+        """The method."""
+        return f'method={self.method!r}'

@@ -1,0 +1,61 @@
+"""Bring a map of another level to a node's channels and size (SPEC of the reference: ``ResampleFeatureMap``)."""
+
+from torch import Tensor, nn
+
+from effdet_plugin.errors import ConfigError
+from effdet_plugin.models.layers.batch_norm import BatchNorm2d
+from effdet_plugin.ops.resample import pool_to_size, resample_nearest
+
+
+class Resample(nn.Module):
+    """1x1 convolution and BN where the channels differ, then pooling or nearest upsampling to a size.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output; a convolution exists only if they differ.
+        apply_bn: BN after the convolution.
+        conv_after_downsample: convolve after pooling instead of before.
+        pool_type: ``'max'``, or ``'avg'`` which divides by the number of real cells.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        apply_bn: bool = True,
+        conv_after_downsample: bool = False,
+        pool_type: str = 'max',
+    ) -> None:
+        super().__init__()
+        if pool_type not in ('max', 'avg'):
+            raise ValueError(f"pool_type={pool_type!r} is not a pooling; choose 'max' or 'avg'")
+        has_conv = in_channels != out_channels
+        self.conv = nn.Conv2d(in_channels, out_channels, 1) if has_conv else None
+        self.bn = BatchNorm2d(out_channels) if has_conv and apply_bn else None
+        self.conv_after_downsample = conv_after_downsample
+        self.average = pool_type == 'avg'
+
+    def match_channels(self, x: Tensor) -> Tensor:
+        """The convolution and BN alone, where they exist; no activation."""
+        if self.conv is not None:
+            x = self.conv(x)
+        return x if self.bn is None else self.bn(x)
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """``(B, in_channels, h, w)`` -> ``(B, out_channels, *size)``.
+
+        Raises:
+            ConfigError: one axis shrinks while the other does not, which the reference refuses, too. It
+                happens for very thin images, whose coarsest maps are one cell wide.
+        """
+        height, width = x.shape[-2:]
+        if height > size[0] and width > size[1]:
+            if self.conv_after_downsample:
+                return self.match_channels(pool_to_size(x, size, self.average))
+            return pool_to_size(self.match_channels(x), size, self.average)
+        if height <= size[0] and width <= size[1]:
+            return resample_nearest(self.match_channels(x), size)
+        raise ConfigError(
+            f'cannot resample a {height}x{width} map to {size[0]}x{size[1]}: one axis shrinks, the other '
+            'does not; the image is too thin for this many levels, make its short side larger'
+        )

@@ -1,0 +1,222 @@
+"""BiFPN: bidirectional feature pyramid, any topology that a node list can say.
+
+One cell over five levels (``topology='bifpn'``); each node fuses its inputs with learned weights:
+
+    P7 ─────────────────────●──> P7
+       ╲                   ╱
+    P6 ──●────────────────●────> P6     top-down ●: (level, level above)
+       ╲  ╲___           ╱
+    P5 ──●────────────●───────> P5      bottom-up ●: (level, its top-down node, level below)
+       ╲             ╱
+    P4 ──●─────────●─────────> P4
+       ╲          ╱
+    P3 ──●───────────────────> P3       the finest output is a top-down node
+
+Source: Tan, Pang, Le, "EfficientDet", CVPR 2020, section 3; google/automl ``efficientdet`` for node order,
+separate channel-matching convolutions of each use, and the bias before BN.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmdet.registry import MODELS
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from effdet_plugin.errors import ConfigError
+from effdet_plugin.models.layers import BatchNorm2d, Fusion, Resample, build_activation, build_conv
+from effdet_plugin.models.layers.checkpoint import checkpoint_module
+from effdet_plugin.models.layers.separable_conv import init_glorot_uniform
+from effdet_plugin.models.necks.topology import NodeSpec, Topology, build_topology, output_ids
+
+
+class FusionNode(nn.Module):
+    """Resample the inputs to the node's level, fuse them, activate, convolve, normalise.
+
+    Args:
+        in_channels: channels of each input, in order.
+        channels: of the node.
+        fusion: see :class:`~effdet_plugin.models.layers.Fusion`.
+        act: activation before the convolution (after BN with ``conv_bn_act_pattern``).
+        separable: separable or plain 3x3 convolution.
+        conv_bn_act_pattern: convolution without bias, BN, activation, in this order.
+        resample_cfg: arguments of :class:`~effdet_plugin.models.layers.Resample`.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        channels: int,
+        fusion: str,
+        act: str,
+        separable: bool,
+        conv_bn_act_pattern: bool,
+        resample_cfg: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.resamples = nn.ModuleList(Resample(c, channels, **resample_cfg) for c in in_channels)
+        self.fusion = Fusion(len(in_channels), fusion, channels)
+        self.act = build_activation(act)
+        self.conv = build_conv(channels, channels, separable, bias=not conv_bn_act_pattern)
+        self.bn = BatchNorm2d(channels)
+        self.act_last = conv_bn_act_pattern
+
+    def forward(self, inputs: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """Maps ``(B, C_k, h_k, w_k)`` -> ``(B, channels, *size)``."""
+        x = self.fusion([resample(x, size) for resample, x in zip(self.resamples, inputs, strict=True)])
+        if self.act_last:
+            return self.act(self.bn(self.conv(x)))
+        return self.bn(self.conv(self.act(x)))
+
+
+class PyramidCell(nn.Module):
+    """All nodes of a topology, once.
+
+    Args:
+        topology: nodes in order.
+        in_channels: channels of each level's input map.
+        channels: of every node.
+        **node_cfg: further arguments of :class:`FusionNode`.
+    """
+
+    def __init__(
+        self, topology: Topology, in_channels: Sequence[int], channels: int, **node_cfg: Any
+    ) -> None:
+        super().__init__()
+        self.topology = topology
+        self.outputs = output_ids(topology, len(in_channels))
+        of_map = list(in_channels) + [channels] * len(topology)
+        self.nodes = nn.ModuleList(
+            FusionNode([of_map[i] for i in node.inputs], channels, **node_cfg) for node in topology
+        )
+
+    def forward(self, feats: Sequence[Tensor]) -> list[Tensor]:
+        """Level maps, finest first -> as many of the same sizes with ``channels`` channels."""
+        maps = self.run_nodes(feats)
+        return [maps[i] for i in self.outputs]
+
+    def run_nodes(self, feats: Sequence[Tensor]) -> list[Tensor]:
+        """Input maps followed by the output of every node, in order."""
+        maps = list(feats)
+        sizes = [(x.shape[-2], x.shape[-1]) for x in feats]
+        for spec, node in zip(self.topology, self.nodes, strict=True):
+            maps.append(node([maps[i] for i in spec.inputs], sizes[spec.level]))
+        return maps
+
+
+@MODELS.register_module()
+class BiFPN(BaseModule):
+    """Weighted bidirectional feature pyramid network, for any mmdet detector.
+
+    Args:
+        in_channels: channels of the backbone's maps, finest first.
+        out_channels: channels of all outputs.
+        num_outs: number of outputs; levels beyond the backbone's are pooled from its last map (which a
+            1x1 convolution and BN bring to ``out_channels``).
+        num_cells: how often the topology is repeated.
+        topology: ``'bifpn'``, ``'fpn'``, ``'panet'``, ``'fully_connected'``, ``'qufpn'`` or a node list,
+            see :mod:`effdet_plugin.models.necks.topology`.
+        fusion: ``'fast_attn'``, ``'attn'``, ``'sum'``, ``'channel_fast_attn'``, ``'channel_attn'``.
+        act: activation: swish, relu6, ...
+        start_level: first of the backbone's maps that is used.
+        separable: separable convolutions in the nodes.
+        conv_bn_act_pattern: convolution without bias, BN, activation instead of the reference's
+            activation, convolution, BN.
+        apply_bn_for_resampling: BN after the channel-matching convolutions.
+        conv_after_downsample: match channels after pooling instead of before.
+        pool_type: ``'max'`` or ``'avg'`` for downsampling.
+        with_cp: recompute the activations of each cell in backward, to save memory.
+        init_cfg: mmengine's; without it the reference's Glorot uniform kernels.
+
+    Raises:
+        ConfigError: fewer outputs than used inputs.
+
+    Examples:
+        >>> import torch
+        >>> neck = BiFPN([8, 16, 32], out_channels=4, num_outs=5, num_cells=2)
+        >>> maps = [torch.rand(1, c, s, s) for c, s in [(8, 40), (16, 20), (32, 10)]]
+        >>> [tuple(x.shape[1:]) for x in neck(maps)]
+        [(4, 40, 40), (4, 20, 20), (4, 10, 10), (4, 5, 5), (4, 3, 3)]
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        out_channels: int,
+        num_outs: int = 5,
+        num_cells: int = 3,
+        topology: str | Sequence[NodeSpec] = 'bifpn',
+        fusion: str = 'fast_attn',
+        act: str = 'swish',
+        start_level: int = 0,
+        separable: bool = True,
+        conv_bn_act_pattern: bool = False,
+        apply_bn_for_resampling: bool = True,
+        conv_after_downsample: bool = False,
+        pool_type: str = 'max',
+        with_cp: bool = False,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        used = list(in_channels)[start_level:]
+        num_extra = num_outs - len(used)
+        if num_extra < 0 or not used:
+            raise ConfigError(
+                f'BiFPN: num_outs={num_outs} for {len(used)} inputs from start_level={start_level}; '
+                'it must be at least their number'
+            )
+        self.num_inputs = len(in_channels)
+        self.start_level = start_level
+        self.out_channels = out_channels
+        self.with_cp = with_cp
+        resample_cfg = dict(
+            apply_bn=apply_bn_for_resampling,
+            conv_after_downsample=conv_after_downsample,
+            pool_type=pool_type,
+        )
+        extra_in = [used[-1]] + [out_channels] * (num_extra - 1)
+        self.extra_levels = nn.ModuleList(
+            Resample(c, out_channels, **resample_cfg) for c in extra_in[:num_extra]
+        )
+        nodes = build_topology(topology, num_outs)
+        first = used + [out_channels] * num_extra
+        self.cells = nn.ModuleList(
+            PyramidCell(
+                nodes,
+                first if number == 0 else [out_channels] * num_outs,
+                out_channels,
+                fusion=fusion,
+                act=act,
+                separable=separable,
+                conv_bn_act_pattern=conv_bn_act_pattern,
+                resample_cfg=resample_cfg,
+            )
+            for number in range(num_cells)
+        )
+        init_glorot_uniform(self)
+
+    def add_levels(self, feats: Sequence[Tensor]) -> list[Tensor]:
+        """Maps of the backbone from ``start_level`` on, and the coarser ones made from the last."""
+        maps = list(feats)[self.start_level :]
+        for level in self.extra_levels:
+            height, width = maps[-1].shape[-2:]
+            maps.append(level(maps[-1], ((height + 1) // 2, (width + 1) // 2)))
+        return maps
+
+    def forward(self, feats: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Fuse backbone maps into ``num_outs`` maps ``(B, out_channels, h, w)``, finest first.
+
+        Args:
+            feats: ``(B, in_channels[i], h_i, w_i)``, each half as large as the one before, rounded up.
+
+        Raises:
+            ConfigError: another number of maps than ``in_channels``.
+        """
+        if len(feats) != self.num_inputs:
+            raise ConfigError(f'BiFPN: got {len(feats)} maps, in_channels names {self.num_inputs}')
+        maps = self.add_levels(feats)
+        for cell in self.cells:
+            recompute = self.with_cp and self.training
+            maps = checkpoint_module(cell, maps) if recompute else cell(maps)
+        return tuple(maps)
+

@@ -1,0 +1,168 @@
+"""From logits and deltas to detections: candidates, decoding, NMS. ``predict`` and every export run this."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+
+from effdet_plugin.ops.boxes import clip_boxes, decode_deltas
+from effdet_plugin.ops.nms import NEVER, batched_nms
+
+# The reference reads a Gaussian threshold of 0 as this ("0 or default"); a hard one of 0 as none.
+GAUSSIAN_SCORE_THRESHOLD = 0.001
+
+
+class Detections(NamedTuple):
+    """Detections of a batch, by descending score, padded to a fixed number of rows.
+
+    Attributes:
+        boxes: ``(B, M, 4)`` xyxy in pixels of the network input; 0 in padding.
+        scores: ``(B, M)`` float32 in 0..1; 0 in padding.
+        labels: ``(B, M)`` int64 in ``0 .. C-1``; -1 in padding.
+        num: ``(B,)`` int64 number of real rows.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    num: Tensor
+
+
+@MODELS.register_module()
+class DetectionPostProcessor(nn.Module):
+    """Candidates -> decode -> NMS, for a whole batch, without waiting for the device.
+
+    The reference's evaluation is the default: the best 5000 (anchor, class) pairs over all levels, Gaussian
+    soft-NMS class by class, no clipping. Its deployment form is ``max_candidates=0, class_wise=False,
+    clip='after'``; mmdet's habit is ``candidates_per_level=1000, method='hard', clip='before'``.
+
+    Args:
+        max_candidates: best (anchor, class) pairs over all levels that enter NMS; 0: every anchor enters
+            with its best class.
+        candidates_per_level: best pairs of each level instead.
+        method: ``'gaussian'`` or ``'hard'``.
+        iou_threshold: of hard NMS; none in Gaussian NMS.
+        sigma: of Gaussian NMS.
+        score_threshold: lowest score; None: 0.001 for Gaussian, none for hard NMS.
+        max_per_image: detections of an image.
+        class_wise: boxes of different classes do not suppress each other.
+        clip: ``'none'``, ``'before'`` or ``'after'`` NMS, to the network input.
+    """
+
+    def __init__(
+        self,
+        max_candidates: int = 5000,
+        candidates_per_level: int | None = None,
+        method: str = 'gaussian',
+        iou_threshold: float = 0.5,
+        sigma: float = 0.5,
+        score_threshold: float | None = None,
+        max_per_image: int = 100,
+        class_wise: bool = True,
+        clip: str = 'none',
+    ) -> None:
+        super().__init__()
+        if method not in ('gaussian', 'hard'):
+            raise ValueError(f"method={method!r} is not an NMS method; choose 'gaussian' or 'hard'")
+        if clip not in ('none', 'before', 'after'):
+            raise ValueError(f"clip={clip!r}; choose 'none', 'before' or 'after'")
+        self.max_candidates = max_candidates
+        self.candidates_per_level = candidates_per_level
+        self.method = method
+        self.iou_threshold = iou_threshold
+        self.sigma = sigma
+        self.score_threshold = score_threshold
+        self.max_per_image = max_per_image
+        self.class_wise = class_wise
+        self.clip = clip
+
+    def forward(
+        self,
+        logits: Tensor,
+        deltas: Tensor,
+        anchors: Tensor,
+        image_size: tuple[int, int],
+        level_sizes: Sequence[int] | None = None,
+        decode: Callable[[Tensor, Tensor], Tensor] = decode_deltas,
+    ) -> Detections:
+        """Turn raw outputs into detections.
+
+        Args:
+            logits: ``(B, N, C)`` before the sigmoid.
+            deltas: ``(B, N, 4)``.
+            anchors: ``(N, 4)`` xyxy.
+            image_size: (height, width) of the network input, for clipping.
+            level_sizes: number of anchors of each level, needed by ``candidates_per_level``.
+            decode: anchors and deltas ``(B, K, 4)`` -> boxes.
+        """
+        logits, deltas = logits.float(), deltas.float()
+        scores, index, labels = self.select(logits, level_sizes)
+        rows = index.unsqueeze(-1).expand(-1, -1, 4)
+        boxes = decode(anchors[index], deltas.gather(1, rows))
+        if self.clip == 'before':
+            boxes = clip_boxes(boxes, image_size)
+        keep, kept = batched_nms(
+            boxes,
+            scores,
+            labels,
+            method=self.method,
+            iou_threshold=self.iou_threshold,
+            sigma=self.sigma,
+            score_threshold=self._threshold(),
+            max_per_image=self.max_per_image,
+            class_wise=self.class_wise,
+        )
+        boxes = boxes.gather(1, keep.unsqueeze(-1).expand(-1, -1, 4))
+        if self.clip == 'after':
+            boxes = clip_boxes(boxes, image_size)
+        real = kept != NEVER
+        return Detections(
+            torch.where(real.unsqueeze(-1), boxes, 0.0),
+            torch.where(real, kept, 0.0),
+            torch.where(real, labels.gather(1, keep), -1),
+            real.sum(1),
+        )
+
+    def select(
+        self, logits: Tensor, level_sizes: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Candidates: scores, anchor indices and labels, each ``(B, K)``.
+
+        Raises:
+            ValueError: ``candidates_per_level`` without ``level_sizes``.
+        """
+        if self.candidates_per_level is not None:
+            if level_sizes is None:
+                raise ValueError('candidates_per_level needs level_sizes')
+            parts = [top_pairs(x, self.candidates_per_level) for x in logits.split(list(level_sizes), 1)]
+            starts = torch.tensor([0, *level_sizes[:-1]]).cumsum(0).tolist()
+            index = torch.cat([part[1] + start for part, start in zip(parts, starts, strict=True)], 1)
+            best, labels = (torch.cat([part[i] for part in parts], 1) for i in (0, 2))
+        elif self.max_candidates > 0:
+            best, index, labels = top_pairs(logits, self.max_candidates)
+        else:
+            best, labels = logits.max(-1)
+            index = torch.arange(logits.shape[1], device=logits.device).expand_as(labels)
+        return best.sigmoid(), index, labels
+
+    def _threshold(self) -> float:
+        if self.method == 'gaussian':
+            return self.score_threshold or GAUSSIAN_SCORE_THRESHOLD
+        return NEVER if self.score_threshold is None else self.score_threshold
+
+
+def top_pairs(logits: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Best ``k`` (anchor, class) pairs of ``(B, N, C)`` logits: values, anchors, classes, each ``(B, k)``.
+
+    The best k pairs lie on the k anchors with the best single class, so the large sort over all pairs
+    is replaced by one over anchors and one over ``k * C`` values.
+    """
+    num_anchors, num_classes = logits.shape[1:]
+    if num_anchors > k:
+        _, anchors = logits.amax(-1).topk(k, dim=1)  # (B, k)
+        logits = logits.gather(1, anchors.unsqueeze(-1).expand(-1, -1, num_classes))
+    values, flat = logits.flatten(1).topk(min(k, logits[0].numel()), dim=1)
+    rows, labels = flat.div(num_classes, rounding_mode='floor'), flat % num_classes
+    return values, anchors.gather(1, rows) if num_anchors > k else rows, labels

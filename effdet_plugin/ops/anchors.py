@@ -1,0 +1,100 @@
+"""Anchors of all levels as plain tables; centres and strides follow the reference, also for odd sizes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+AspectRatio = float | tuple[float, float]
+
+
+def level_sizes(image_size: tuple[int, int], min_level: int, max_level: int) -> list[tuple[int, int]]:
+    """Feature sizes (height, width) of each level: the image size halved, rounding up, once a level."""
+    height, width = image_size
+    sizes = []
+    for level in range(1, max_level + 1):
+        height, width = (height + 1) // 2, (width + 1) // 2
+        if level >= min_level:
+            sizes.append((height, width))
+    return sizes
+
+
+def anchor_sides(
+    anchor_scale: float, num_scales: int, aspect_ratios: Sequence[AspectRatio]
+) -> np.ndarray:
+    """Width and height of a level's anchors in units of its stride.
+
+    Args:
+        anchor_scale: side of the square anchor of the first octave, in strides.
+        num_scales: octaves ``2 ** (i / num_scales)``.
+        aspect_ratios: width / height, of which the square root is applied to both sides; or pairs
+            (width factor, height factor) used as they are, e.g. (1.4, 0.7) of the older reference.
+
+    Returns:
+        ``(num_scales * len(aspect_ratios), 2)`` float64 (width, height); scale outer, aspect inner.
+    """
+    sides = []
+    for octave in range(num_scales):
+        side = anchor_scale * 2 ** (octave / num_scales)
+        for ratio in aspect_ratios:
+            pair = (ratio[0], ratio[1]) if isinstance(ratio, Sequence) else (ratio**0.5, ratio**-0.5)
+            sides.append((side * pair[0], side * pair[1]))
+    return np.array(sides, dtype=np.float64)
+
+
+def level_anchors(
+    feature_size: tuple[int, int], stride: tuple[float, float], sides: np.ndarray
+) -> np.ndarray:
+    """Anchors of one level, ``(height * width * A, 4)`` xyxy float64: row, column, then anchor.
+
+    Args:
+        feature_size: (height, width) of the map.
+        stride: pixels of the network input per cell, (vertical, horizontal); may be fractions.
+        sides: ``(A, 2)`` (width, height) in strides, see :func:`anchor_sides`.
+    """
+    rows, cols = feature_size
+    half = sides / 2 * np.array([stride[1], stride[0]])  # (A, 2)
+    x = (np.arange(cols) + 0.5) * stride[1]
+    y = (np.arange(rows) + 0.5) * stride[0]
+    centres = np.stack(np.meshgrid(x, y), axis=-1)[:, :, None]  # (rows, cols, 1, 2)
+    return np.concatenate([centres - half, centres + half], axis=-1).reshape(-1, 4)
+
+
+def strides_of(
+    image_size: tuple[int, int], feature_sizes: Sequence[tuple[int, int]]
+) -> list[tuple[float, float]]:
+    """Image size / feature size per level and axis: a fraction where the size does not divide."""
+    return [(image_size[0] / h, image_size[1] / w) for h, w in feature_sizes]
+
+
+def anchor_boxes(
+    image_size: tuple[int, int],
+    min_level: int = 3,
+    max_level: int = 7,
+    anchor_scale: float | Sequence[float] = 4.0,
+    num_scales: int = 3,
+    aspect_ratios: Sequence[AspectRatio] = (1.0, 2.0, 0.5),
+) -> Tensor:
+    """All anchors of an image size: level, row, column, then ``scale * num_ratios + ratio``.
+
+    Computed in float64 and stored float32, not clipped to the image, as the reference.
+
+    Args:
+        image_size: (height, width) of the network input in pixels.
+        min_level: finest level, 3 for P3.
+        max_level: coarsest level, 7 (8 in D7x).
+        anchor_scale: one number, or one per level.
+        num_scales: see :func:`anchor_sides`.
+        aspect_ratios: see :func:`anchor_sides`.
+
+    Returns:
+        ``(N, 4)`` xyxy float32; 49,104 anchors at 512x512.
+    """
+    sizes = level_sizes(image_size, min_level, max_level)
+    scales = anchor_scale if isinstance(anchor_scale, Sequence) else [anchor_scale] * len(sizes)
+    tables = [
+        level_anchors(size, stride, anchor_sides(scale, num_scales, aspect_ratios))
+        for size, stride, scale in zip(sizes, strides_of(image_size, sizes), scales, strict=True)
+    ]
+    return torch.from_numpy(np.concatenate(tables).astype(np.float32))

@@ -1,0 +1,83 @@
+"""Boxes ``(x1, y1, x2, y2)`` and their deltas ``(tx, ty, tw, th)``: IoU, encode, decode, clip."""
+
+import torch
+from torch import Tensor
+
+# Sides are clamped to this before a logarithm or a division (reference: ``EPSILON`` of its box coder).
+MIN_SIDE = 1e-8
+
+
+def box_area(boxes: Tensor) -> Tensor:
+    """Area of boxes ``(..., 4)`` in square pixels, without the ``+ 1`` of integer pixel boxes."""
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    return (x2 - x1) * (y2 - y1)
+
+
+def pairwise_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """IoU of every box with every other; 0 where the intersection is empty.
+
+    Args:
+        boxes1: ``(..., N, 4)`` xyxy.
+        boxes2: ``(..., M, 4)`` xyxy; leading dimensions broadcast.
+
+    Returns:
+        ``(..., N, M)`` in [0, 1]; never NaN, also for boxes without area.
+    """
+    a, b = boxes1.unsqueeze(-2), boxes2.unsqueeze(-3)
+    width = (torch.minimum(a[..., 2], b[..., 2]) - torch.maximum(a[..., 0], b[..., 0])).clamp_(min=0)
+    height = (torch.minimum(a[..., 3], b[..., 3]) - torch.maximum(a[..., 1], b[..., 1])).clamp_(min=0)
+    inter = height.mul_(width)
+    union = (box_area(a) + box_area(b)).sub_(inter)
+    # 0 / 0 of two boxes without area is 0, as in the reference.
+    return torch.where(inter > 0, inter / union, 0.0)
+
+
+def center_size(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Split xyxy boxes ``(..., 4)`` into centre x, centre y, width, height, each ``(...)``."""
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    width, height = x2 - x1, y2 - y1
+    return x1 + 0.5 * width, y1 + 0.5 * height, width, height
+
+
+def encode_deltas(anchors: Tensor, boxes: Tensor) -> Tensor:
+    """Code boxes relative to anchors: ``tx = (x - xa) / wa, tw = log(w / wa)``, likewise y.
+
+    Args:
+        anchors: ``(..., 4)`` xyxy.
+        boxes: ``(..., 4)`` xyxy, one per anchor.
+
+    Returns:
+        ``(..., 4)`` deltas (tx, ty, tw, th), without scale factors. Sides are clamped to 1e-8 first.
+
+    Source: SPEC of the reference's ``FasterRcnnBoxCoder`` (google/automl ``object_detection``).
+    """
+    xa, ya, wa, ha = center_size(anchors)
+    x, y, w, h = center_size(boxes)
+    wa, ha, w, h = (side.clamp(min=MIN_SIDE) for side in (wa, ha, w, h))
+    return torch.stack([(x - xa) / wa, (y - ya) / ha, torch.log(w / wa), torch.log(h / ha)], dim=-1)
+
+
+def decode_deltas(anchors: Tensor, deltas: Tensor) -> Tensor:
+    """Inverse of :func:`encode_deltas`; ``tw`` and ``th`` are not clamped (as the reference).
+
+    Args:
+        anchors: ``(..., 4)`` xyxy.
+        deltas: ``(..., 4)`` (tx, ty, tw, th).
+
+    Returns:
+        ``(..., 4)`` xyxy, not clipped.
+    """
+    xa, ya, wa, ha = center_size(anchors)
+    tx, ty, tw, th = deltas.unbind(-1)
+    w, h = torch.exp(tw) * wa, torch.exp(th) * ha
+    x, y = tx * wa + xa, ty * ha + ya
+    return torch.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], dim=-1)
+
+
+def clip_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Clip xyxy boxes ``(..., 4)`` to ``[0, width] x [0, height]`` of ``image_size = (height, width)``."""
+    height, width = image_size
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    return torch.stack(
+        [x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)], dim=-1
+    )

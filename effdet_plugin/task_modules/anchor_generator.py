@@ -1,0 +1,94 @@
+"""EfficientDet's anchors behind mmdet's prior generator interface."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from mmdet.models.task_modules.prior_generators import AnchorGenerator
+from mmdet.registry import TASK_UTILS
+from torch import Tensor
+
+from effdet_plugin.ops.anchors import AspectRatio, anchor_sides, level_anchors, strides_of
+
+STRIDE_MODES = ('fractional', 'power_of_two')
+
+
+@TASK_UTILS.register_module()
+class EfficientDetAnchorGenerator(AnchorGenerator):
+    """Anchors by level, row, column, then ``scale * num_ratios + ratio``.
+
+    With an image size, strides are image size / feature size, a fraction where 2^level does not divide it
+    (the reference). mmdet's own heads do not pass the image size: they get the whole strides.
+
+    Args:
+        strides: pixels per cell of each level.
+        anchor_scale: side of the smallest square anchor in strides; one number, or one per level.
+            D0-D6, D7x, Lite3, Lite4: 4; D7: 5; Lite0-Lite2, Lite3x: 3.
+        scales_per_octave: number of scales ``2 ** (i / n)``.
+        ratios: width / height (its square root is applied to both sides), or pairs (width factor, height
+            factor) such as ``(1.4, 0.7)``, which older ports were trained with.
+        stride_mode: ``'fractional'``, or ``'power_of_two'`` to use ``strides`` always.
+    """
+
+    def __init__(
+        self,
+        strides: Sequence[int] = (8, 16, 32, 64, 128),
+        anchor_scale: float | Sequence[float] = 4.0,
+        scales_per_octave: int = 3,
+        ratios: Sequence[AspectRatio] = (1.0, 2.0, 0.5),
+        stride_mode: str = 'fractional',
+    ) -> None:
+        if stride_mode not in STRIDE_MODES:
+            raise ValueError(f'stride_mode={stride_mode!r}; choose one of {", ".join(STRIDE_MODES)}')
+        scales = [anchor_scale] * len(strides) if isinstance(anchor_scale, (int, float)) else anchor_scale
+        if len(scales) != len(strides):
+            raise ValueError(f'anchor_scale has {len(scales)} values for {len(strides)} levels')
+        self.sides = [anchor_sides(scale, scales_per_octave, ratios) for scale in scales]
+        self.stride_mode = stride_mode
+        self._cache: dict[tuple[object, ...], list[Tensor]] = {}
+        super().__init__(
+            strides=list(strides), ratios=[1.0], octave_base_scale=1, scales_per_octave=1, center_offset=0.5
+        )
+
+    def gen_base_anchors(self) -> list[Tensor]:
+        """Anchors of the first cell of each level, ``(A, 4)``."""
+        return [
+            torch.from_numpy(level_anchors((1, 1), (stride[1], stride[0]), sides).astype(np.float32))
+            for stride, sides in zip(self.strides, self.sides, strict=True)
+        ]
+
+    def grid_priors(
+        self,
+        featmap_sizes: Sequence[tuple[int, int]],
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = 'cpu',
+        image_size: tuple[int, int] | None = None,
+    ) -> list[Tensor]:
+        """Anchors of all levels, made once for each set of sizes and kept on the device.
+
+        Args:
+            featmap_sizes: (height, width) of each level's map.
+            dtype: of the anchors.
+            device: of the anchors.
+            image_size: (height, width) of the network input, for fractional strides.
+
+        Returns:
+            One ``(height * width * A, 4)`` xyxy tensor per level.
+        """
+        sizes = tuple((int(h), int(w)) for h, w in featmap_sizes)
+        key = (sizes, image_size, dtype, str(device))
+        if key not in self._cache:
+            self._cache[key] = [
+                torch.from_numpy(table.astype(np.float32)).to(device=device, dtype=dtype)
+                for table in self._tables(sizes, image_size)
+            ]
+        return self._cache[key]
+
+    def _tables(
+        self, sizes: Sequence[tuple[int, int]], image_size: tuple[int, int] | None
+    ) -> list[np.ndarray]:
+        if image_size is None or self.stride_mode == 'power_of_two':
+            strides = [(float(s[1]), float(s[0])) for s in self.strides]
+        else:
+            strides = strides_of(image_size, sizes)
+        return [level_anchors(*args) for args in zip(sizes, strides, self.sides, strict=True)]

@@ -1,0 +1,64 @@
+"""EfficientDet's assignment, for a whole batch and behind mmdet's per-image interface."""
+
+import torch
+from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner
+from mmdet.registry import TASK_UTILS
+from mmdet.structures.bbox import get_box_tensor
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from effdet_plugin.ops.boxes import pairwise_iou
+from effdet_plugin.ops.matching import match_anchors
+
+
+@TASK_UTILS.register_module()
+class BatchMaxIoUAssigner(BaseAssigner):
+    """Highest IoU, with forced matches of the reference's kind: see :func:`~effdet_plugin.ops.match_anchors`.
+
+    Differs from mmdet's ``MaxIoUAssigner`` in the forced match (one anchor a box, the first on ties, also at
+    IoU 0; the first of several boxes gets a contested anchor) and in having nothing to ignore.
+
+    Args:
+        positive_iou: IoU from which on an anchor is positive.
+        force_match: give each box its best anchor whatever the IoU.
+    """
+
+    def __init__(self, positive_iou: float = 0.5, force_match: bool = True) -> None:
+        self.positive_iou = positive_iou
+        self.force_match = force_match
+
+    def assign_batch(self, priors: Tensor, boxes: Tensor, valid: Tensor) -> Tensor:
+        """Anchors ``(N, 4)``, padded boxes ``(B, G, 4)``, valid ``(B, G)`` -> box index ``(B, N)`` or -1."""
+        return match_anchors(priors, boxes, valid, self.positive_iou, self.force_match)
+
+    def assign(
+        self,
+        pred_instances: InstanceData,
+        gt_instances: InstanceData,
+        gt_instances_ignore: InstanceData | None = None,
+        **kwargs: object,
+    ) -> AssignResult:
+        """mmdet's interface: one image.
+
+        Args:
+            pred_instances: has ``priors`` ``(N, 4)`` xyxy.
+            gt_instances: has ``bboxes`` ``(G, 4)`` and ``labels`` ``(G,)``.
+            gt_instances_ignore: not used: nothing is ignored, as in the reference.
+            **kwargs: not used; mmdet's heads pass further data to some assigners.
+
+        Returns:
+            ``gt_inds`` 1-based with 0 for background, the IoU with the matched box, and labels with -1.
+        """
+        priors = get_box_tensor(pred_instances.priors)
+        boxes = get_box_tensor(gt_instances.bboxes)
+        valid = torch.ones((1, len(boxes)), dtype=torch.bool, device=boxes.device)
+        matched = self.assign_batch(priors, boxes[None], valid)[0]
+        positive = matched >= 0
+        if len(boxes) == 0:
+            overlaps, labels = priors.new_zeros(len(priors)), matched
+        else:
+            index = matched.clamp(min=0)
+            iou = pairwise_iou(boxes.float(), priors.float()).gather(0, index[None])[0]
+            overlaps = torch.where(positive, iou, 0.0)
+            labels = torch.where(positive, gt_instances.labels[index], -1)
+        return AssignResult(len(boxes), matched + 1, overlaps, labels=labels)

@@ -1,0 +1,34 @@
+"""EfficientDet's box code behind mmdet's box coder interface."""
+
+from collections.abc import Sequence
+
+from mmdet.models.task_modules.coders import BaseBBoxCoder
+from mmdet.registry import TASK_UTILS
+from mmdet.structures.bbox import BaseBoxes, get_box_tensor
+from torch import Tensor
+
+from effdet_plugin.ops.boxes import clip_boxes, decode_deltas, encode_deltas
+
+
+@TASK_UTILS.register_module()
+class EfficientDetBoxCoder(BaseBBoxCoder):
+    """Deltas ``(tx, ty, tw, th)`` without scale factors; ``tw``, ``th`` are not clamped.
+
+    mmdet's ``DeltaXYWHBBoxCoder`` with means 0 and stds 1 differs by its clamp of ``exp`` only.
+    """
+
+    encode_size = 4
+
+    def encode(self, bboxes: Tensor | BaseBoxes, gt_bboxes: Tensor | BaseBoxes) -> Tensor:
+        """Anchors ``(..., 4)`` and boxes ``(..., 4)``, xyxy -> deltas ``(..., 4)``."""
+        return encode_deltas(get_box_tensor(bboxes), get_box_tensor(gt_bboxes))
+
+    def decode(
+        self,
+        bboxes: Tensor | BaseBoxes,
+        pred_bboxes: Tensor,
+        max_shape: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Anchors and deltas ``(..., 4)`` -> xyxy boxes, clipped to ``max_shape = (height, width)`` if given."""
+        boxes = decode_deltas(get_box_tensor(bboxes), pred_bboxes)
+        return boxes if max_shape is None else clip_boxes(boxes, (max_shape[0], max_shape[1]))
