@@ -14,7 +14,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from effdet_plugin.datasets.scene_painter import CLASSES, Image, SceneObject, draw_scene
 from effdet_plugin.errors import DatasetError

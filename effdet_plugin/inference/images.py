@@ -13,7 +13,26 @@ from effdet_plugin.errors import DatasetError
 RGBImage = NDArray[np.uint8]
 
 IMAGE_SUFFIXES = frozenset(
-    '.avif .bmp .gif .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp'.split()
+    # fmt: off
+    {
+        '.avif',
+        '.bmp',
+        '.gif',
+        '.jfif',
+        '.jp2',
+        '.jpe',
+        '.jpeg',
+        '.jpg',
+        '.pbm',
+        '.pgm',
+        '.png',
+        '.pnm',
+        '.ppm',
+        '.tif',
+        '.tiff',
+        '.webp',
+    }
+    # fmt: on
 )
 LIST_SUFFIXES = frozenset({'.txt', '.lst'})
 

@@ -107,6 +107,13 @@ def test_read_image__refuses_in_one_line_that_names_the_file(tmp_path: Path, nam
     assert '\n' not in str(caught.value).strip()
 
 
+def _shape(path: Path) -> list[int] | None:
+    try:
+        return list(read_image(path).shape)
+    except DatasetError:
+        return None
+
+
 def test_read_image__shared_odd_images() -> None:
     shared = shared_dir()
     if shared is None:
@@ -114,12 +121,7 @@ def test_read_image__shared_odd_images() -> None:
     folder = shared / 'data' / 'odd_images'
     for name, expected in json.loads((folder / 'expected.json').read_text()).items():
         allowed = [expected] if expected is None or isinstance(expected[0], int) else expected
-        try:
-            found = list(read_image(folder / name).shape)
-        except DatasetError as error:
-            assert name in str(error)
-            found = None
-        assert found in allowed, name
+        assert _shape(folder / name) in allowed, name
 
 
 def test_read_image__cmyk_is_near_its_rgb_twin() -> None:

@@ -1,0 +1,109 @@
+"""The detector on any mmdet config: sizes, batches, names, mistakes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+
+from effdet_plugin.errors import CheckpointError, ConfigError, DatasetError
+from effdet_plugin.inference import Detector
+from effdet_plugin.inference.images import write_image
+
+
+def _pictures() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    sizes = [(60, 80), (200, 100), (1, 1)]
+    return [rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+
+
+def test_detector__boxes_lie_in_their_own_picture(tiny_config: Config) -> None:
+    pictures = _pictures()
+    samples = Detector(tiny_config, 'none', batch_size=2)(pictures)
+    assert len(samples) == 3
+    assert len(samples[1].pred_instances) == 5
+    for picture, sample in zip(pictures, samples, strict=True):
+        boxes = sample.pred_instances.bboxes
+        limits = torch.tensor([picture.shape[1], picture.shape[0]]).repeat(2)
+        assert (boxes >= 0).all()
+        assert (boxes <= limits + 1e-3).all()
+    assert samples[1].pred_instances.bboxes[:, 3].max() > 60  # beyond what the network saw
+
+
+def test_detector__a_batch_gives_what_single_pictures_give(tiny_config: Config) -> None:
+    pictures = [picture[:48, :64] for picture in (_pictures()[0], _pictures()[0][::-1])]
+    together = Detector(tiny_config, 'none', batch_size=2)(pictures)
+    detector = Detector(tiny_config, 'none')
+    for sample, picture in zip(together, pictures, strict=True):
+        alone = detector(picture)[0].pred_instances
+        torch.testing.assert_close(sample.pred_instances.bboxes, alone.bboxes)
+        torch.testing.assert_close(sample.pred_instances.scores, alone.scores)
+
+
+def test_detector__files_and_pixels_give_the_same(tiny_config: Config, tmp_path: Path) -> None:
+    picture = _pictures()[0]
+    write_image(tmp_path / 'a.png', picture)
+    detector = Detector(tiny_config, 'none')
+    from_file, from_pixels = detector([tmp_path / 'a.png', picture])
+    torch.testing.assert_close(from_file.pred_instances.scores, from_pixels.pred_instances.scores)
+    assert from_file.img_path == str(tmp_path / 'a.png')
+
+
+def test_detector__colours_reach_the_network_in_its_order(tiny_config: Config) -> None:
+    """The preprocessor turns BGR into RGB; so a red picture must come out red first."""
+    detector = Detector(tiny_config, 'none')
+    seen: list[torch.Tensor] = []
+    backbone = detector.model.get_submodule('backbone')
+    backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    detector(np.full((64, 96, 3), (255, 0, 0), np.uint8))
+    torch.testing.assert_close(seen[0][0].mean((1, 2)), torch.tensor([1.0, 0.0, 0.0]))
+
+
+def test_detector__random_weights_are_the_same_each_time(tiny_config: Config) -> None:
+    before = torch.random.get_rng_state()
+    first, second = (Detector(tiny_config, 'none').model.state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_detector__score_thr_leaves_out_the_rest(tiny_config: Config) -> None:
+    picture = _pictures()[0]
+    scores = Detector(tiny_config, 'none')(picture)[0].pred_instances.scores
+    middle = float(scores.sort().values[2])
+    above = Detector(tiny_config, 'none', score_thr=middle)(picture)[0].pred_instances.scores
+    assert len(above) == int((scores >= middle).sum()) < len(scores)
+
+
+def test_detector__weights_and_names_from_a_checkpoint(tiny_config: Config, tmp_path: Path) -> None:
+    model = Detector(tiny_config, 'none', seed=1).model
+    meta = {'dataset_meta': {'classes': ('owl', 'fox')}}
+    torch.save({'state_dict': model.state_dict(), 'meta': meta}, tmp_path / 'a.pth')
+    detector = Detector(tiny_config, tmp_path / 'a.pth')
+    assert detector.classes == ('owl', 'fox')
+    own = detector.model.state_dict()
+    assert all(torch.equal(own[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_detector__names_from_the_config_or_numbers(tiny_config: Config) -> None:
+    assert Detector(tiny_config, 'none').classes == ('cat', 'dog')
+    del tiny_config.test_dataloader.dataset.dataset['metainfo']
+    assert Detector(tiny_config, 'none').classes == ('0', '1')  # not 2 of COCO's 80
+
+
+def test_detector__checkpoint_of_other_classes(tiny_config: Config, tmp_path: Path) -> None:
+    model = Detector(tiny_config, 'none').model
+    meta = {'dataset_meta': {'classes': ('owl', 'fox')}}
+    torch.save({'state_dict': model.state_dict(), 'meta': meta}, tmp_path / 'a.pth')
+    tiny_config.model.bbox_head.num_classes = 4
+    with pytest.raises(CheckpointError, match='2 classes, the config 4'):
+        Detector(tiny_config, tmp_path / 'a.pth')
+
+
+def test_detector__mistakes_are_one_line(tiny_config: Config, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match='cannot read'):
+        Detector(tiny_config, 'none')([tmp_path / 'none.jpg'])
+    with pytest.raises(ConfigError, match='device abacus'):
+        Detector(tiny_config, 'none', device='abacus')
+    with pytest.raises(ConfigError, match='no such config'):
+        Detector(tmp_path / 'none.py', 'none')

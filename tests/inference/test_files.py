@@ -1,0 +1,64 @@
+"""Many files through a detector: drawings, the json, and what cannot be read."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+
+from effdet_plugin.errors import DatasetError
+from effdet_plugin.inference import Detector, find_images, infer_files, read_image
+from effdet_plugin.inference.files import picture_names
+from effdet_plugin.inference.images import write_image
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three pictures of different sizes and a broken one, b.jpg."""
+    for name, size in (('a.png', (40, 60)), ('c.jpg', (30, 20)), ('d.png', (1, 1))):
+        write_image(tmp_path / 'in' / name, np.full((*size, 3), 90, np.uint8))
+    (tmp_path / 'in' / 'b.jpg').write_text('no picture')
+    return tmp_path / 'in'
+
+
+def test_infer_files__drawings_json_and_unreadable(
+    tiny_config: Config, folder: Path, tmp_path: Path
+) -> None:
+    detector = Detector(tiny_config, 'none', batch_size=2)
+    result = infer_files(detector, find_images(folder), tmp_path / 'out')
+    assert result.num_read == 3
+    assert len(result.unreadable) == 1
+    assert 'b.jpg' in result.unreadable[0]
+    written = sorted(path.name for path in (tmp_path / 'out' / 'vis').iterdir())
+    assert written == ['a.png', 'c.jpg', 'd.png']
+    assert read_image(tmp_path / 'out' / 'vis' / 'c.jpg').shape == (30, 20, 3)
+    rows = json.loads((tmp_path / 'out' / 'predictions.json').read_text())
+    assert rows == result.predictions
+    assert {row['file_name']: row['image_id'] for row in rows if row['image_id'] < 4} == {
+        'a.png': 1,
+        'c.jpg': 3,
+    }
+    assert all(row['category_name'] == ('cat', 'dog')[row['category_id'] - 1] for row in rows)
+
+
+def test_infer_files__boxes_in_cocos_form(tiny_config: Config, folder: Path) -> None:
+    detector = Detector(tiny_config, 'none')
+    rows = infer_files(detector, [folder / 'a.png'], folder / 'out').predictions
+    found = detector(folder / 'a.png')[0].pred_instances
+    assert len(rows) == len(found) > 0
+    for row, box, score in zip(rows, found.bboxes.tolist(), found.scores.tolist(), strict=True):
+        x1, y1, x2, y2 = box
+        assert row['bbox'] == pytest.approx([x1, y1, x2 - x1, y2 - y1], abs=0.01)
+        assert row['score'] == pytest.approx(score, abs=1e-5)
+
+
+def test_infer_files__the_only_file_is_broken(tiny_config: Config, folder: Path) -> None:
+    with pytest.raises(DatasetError, match=r'b\.jpg'):
+        infer_files(Detector(tiny_config, 'none'), [folder / 'b.jpg'], folder / 'out')
+    assert not (folder / 'out').exists()
+
+
+def test_picture_names__png_stays_png_and_none_comes_twice() -> None:
+    files = [Path(name) for name in ('x/a.png', 'x/a.jpg', 'y/a.JPEG', 'A.gif', 'b.PNG')]
+    assert picture_names(files) == ['a.png', 'a.jpg', 'a_2.jpg', 'A_3.jpg', 'b.png']
