@@ -80,7 +80,7 @@ class Detector:
         Raises:
             DatasetError: A file cannot be read.
         """
-        several = images if isinstance(images, (list, tuple)) else [images]
+        several: list[Any] = list(images) if isinstance(images, (list, tuple)) else [images]
         batches = (
             several[start : start + self.batch_size]
             for start in range(0, len(several), self.batch_size)

@@ -13,27 +13,8 @@ from effdet_plugin.errors import DatasetError
 RGBImage = NDArray[np.uint8]
 
 IMAGE_SUFFIXES = frozenset(
-    # fmt: off
-    {
-        '.avif',
-        '.bmp',
-        '.gif',
-        '.jfif',
-        '.jp2',
-        '.jpe',
-        '.jpeg',
-        '.jpg',
-        '.pbm',
-        '.pgm',
-        '.png',
-        '.pnm',
-        '.ppm',
-        '.tif',
-        '.tiff',
-        '.webp',
-    }
-    # fmt: on
-)
+    {'.bmp', '.gif', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'}
+) | frozenset({'.avif', '.jfif', '.jp2', '.jpe', '.pbm', '.pgm', '.pnm', '.ppm'})
 LIST_SUFFIXES = frozenset({'.txt', '.lst'})
 
 
