@@ -3,6 +3,7 @@
 from effdet_plugin.engine.ema import RampUpEMA, RampUpEMAHook
 from effdet_plugin.engine.optim import ClippedAmpOptimWrapper, ClippedOptimWrapper
 from effdet_plugin.engine.param_groups import GroupedOptimWrapperConstructor
+from effdet_plugin.engine.schedule import ReferenceLR
 
 __all__ = [
     'ClippedAmpOptimWrapper',
@@ -10,4 +11,5 @@ __all__ = [
     'GroupedOptimWrapperConstructor',
     'RampUpEMA',
     'RampUpEMAHook',
+    'ReferenceLR',
 ]

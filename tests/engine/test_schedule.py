@@ -1,0 +1,126 @@
+"""The learning rate against the reference's curves, through mmengine, and over a resume."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import PARAM_SCHEDULERS
+from torch import nn
+from torch.optim import SGD
+
+from effdet_plugin.engine.optim import ClippedOptimWrapper
+from effdet_plugin.engine.schedule import ReferenceLR, lr_factor
+from effdet_plugin.errors import ConfigError
+from effdet_plugin.testing import shared_dir
+
+EXAMPLES = 120_000
+
+
+def make_sgd(lr: float = 0.16) -> SGD:
+    layer = nn.Linear(2, 2)
+    return SGD([{'params': [layer.weight]}, {'params': [layer.bias], 'lr': lr / 10}], lr=lr)
+
+
+def curve_of(scheduler: ReferenceLR, steps: np.ndarray) -> np.ndarray:
+    return np.array([lr_factor(int(step), **scheduler.curve) for step in steps])
+
+
+@pytest.mark.parametrize('decay', ['cosine', 'stepwise', 'polynomial'])
+@pytest.mark.parametrize('batch', [64, 128])
+@pytest.mark.parametrize('flavour', ['tf1', 'keras'])
+def test_curve__equals_the_reference(flavour: str, batch: int, decay: Any) -> None:
+    root = shared_dir()
+    if root is None:
+        pytest.skip('needs the oracle beside the repository')
+    oracle = np.load(root / 'oracle' / 'schedules.npz')
+    lr = 0.08 * batch / 64
+    graph = flavour == 'tf1'
+    scheduler = ReferenceLR(
+        make_sgd(lr),
+        decay,
+        warmup_factor=0.1 if graph else 0.008 / lr,
+        total_epochs=300,
+        steps_per_epoch=EXAMPLES / batch if graph else int(oracle['steps_per_epoch']),
+    )
+    expected = oracle[f'{flavour}_{decay}_bs{batch}']
+    valid = ~np.isnan(expected)  # the reference's polynomial has no value after the end
+    assert valid.sum() > 40
+    own = lr * curve_of(scheduler, oracle['steps'])
+    # The reference computes in float32: near 0 its rounding is of the size of the base rate's.
+    np.testing.assert_allclose(own[valid], expected[valid], rtol=1e-6, atol=1e-6 * lr)
+    assert np.isfinite(own).all()
+    if graph:
+        curve = scheduler.curve
+        marks = [curve['warmup_steps'], curve['total_steps']]
+        assert marks == oracle[f'tf1_bs{batch}_warmup_total'].tolist()
+
+
+def test_curve__polynomial_stays_at_its_end() -> None:
+    scheduler = ReferenceLR(make_sgd(), 'polynomial', total_epochs=10, steps_per_epoch=4)
+    assert curve_of(scheduler, np.array([39, 40, 41, 80])).tolist()[1:] == [0, 0, 0]
+
+
+def test_curve__shifted_cosine_begins_at_one_and_ends_at_zero() -> None:
+    arguments = {'decay': 'cosine', 'total_epochs': 10, 'steps_per_epoch': 100}
+    shifted = curve_of(ReferenceLR(make_sgd(), shifted=True, **arguments), np.array([100, 1000]))
+    assert shifted == pytest.approx([1, 0])
+    unshifted = curve_of(ReferenceLR(make_sgd(), **arguments), np.array([100, 900, 1000]))
+    assert unshifted[0] < 1
+    assert unshifted[1] == pytest.approx(0)
+    assert unshifted[2] > 0
+
+
+def test_curve__constant() -> None:
+    scheduler = ReferenceLR(make_sgd(), 'constant', steps_per_epoch=4)
+    assert curve_of(scheduler, np.array([0, 2, 4, 10**6])).tolist() == [0.1, 0.55, 1, 1]
+
+
+def test_config__epochs_become_steps_and_groups_keep_their_ratio() -> None:
+    wrapper = ClippedOptimWrapper(make_sgd())
+    config = {'type': 'ReferenceLR', 'decay': 'cosine', 'convert_to_iter_based': True}
+    # As Runner does: the loop's epochs as `end`, the loader's length beside the optimiser.
+    scheduler = PARAM_SCHEDULERS.build(
+        {**config, 'end': 10}, default_args={'optimizer': wrapper, 'epoch_length': 5}
+    )
+    assert (scheduler.curve['warmup_steps'], scheduler.curve['total_steps']) == (5, 50)
+    assert not scheduler.by_epoch
+    rates = []
+    for _ in range(50):
+        rates.append([group['lr'] for group in wrapper.optimizer.param_groups])
+        wrapper.step()
+        scheduler.step()
+    factors = [lr_factor(step, **scheduler.curve) for step in range(50)]
+    np.testing.assert_allclose([r[0] for r in rates], 0.16 * np.array(factors))
+    np.testing.assert_allclose([r[1] for r in rates], 0.016 * np.array(factors))
+
+
+def test_state__resumes_where_it_was(tmp_path: Any) -> None:
+    def build() -> tuple[SGD, ReferenceLR]:
+        optimizer = make_sgd()
+        return optimizer, ReferenceLR(optimizer, total_epochs=10, steps_per_epoch=5, by_epoch=False)
+
+    optimizer, scheduler = build()
+    for _ in range(7):
+        optimizer.step()
+        scheduler.step()
+    file = tmp_path / 'state.pth'
+    torch.save([optimizer.state_dict(), scheduler.state_dict()], file)
+    states = torch.load(file, weights_only=True)
+    resumed_optimizer, resumed = build()
+    resumed_optimizer.load_state_dict(states[0])
+    resumed.load_state_dict(states[1])
+    for _ in range(5):
+        optimizer.step()
+        scheduler.step()
+        resumed_optimizer.step()
+        resumed.step()
+        assert [g['lr'] for g in optimizer.param_groups] == [
+            g['lr'] for g in resumed_optimizer.param_groups
+        ]
+
+
+@pytest.mark.parametrize('arguments', [{'decay': 'linear'}, {'decay': 'cosine'}])
+def test_init__says_what_is_wrong(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match='ReferenceLR'):
+        ReferenceLR(make_sgd(), **arguments)
