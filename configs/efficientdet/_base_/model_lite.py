@@ -1,0 +1,9 @@
+# EfficientDet-Lite0: no squeeze-and-excite, relu6, plain sums, one number for mean and std.
+_base_ = './model.py'
+
+model = dict(
+    data_preprocessor=dict(mean=[127.0, 127.0, 127.0], std=[128.0, 128.0, 128.0]),
+    backbone=dict(model_name='tf_efficientnet_lite0', drop_path_rate=0.2),
+    neck=dict(fusion='sum', act='relu6'),
+    bbox_head=dict(act='relu6', anchor_generator=dict(anchor_scale=3.0)),
+)
