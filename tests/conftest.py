@@ -1,0 +1,43 @@
+"""Settings of the whole suite: reproducible, few threads, what is not to be had is skipped."""
+
+import os
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+import effdet_plugin  # noqa: F401  (before any test imports mmdet)
+
+# Two workers of a shared machine must not fight for cores; small tensors gain nothing from many.
+torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', '2')))
+
+_COMMON = {'deadline': None, 'suppress_health_check': [HealthCheck.too_slow]}
+settings.register_profile('dev', max_examples=25, **_COMMON)
+# The same examples every time: a red run there can be repeated here.
+settings.register_profile('ci', max_examples=200, derandomize=True, **_COMMON)
+settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'dev'))
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Every test draws the same numbers, alone or in the suite."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a GPU or the network where there is none (``EFFDET_TEST_WEIGHTS=1``)."""
+    absent = {
+        'gpu': (not torch.cuda.is_available(), 'needs a CUDA device'),
+        'weights': (
+            not os.environ.get('EFFDET_TEST_WEIGHTS'),
+            'downloads weights; EFFDET_TEST_WEIGHTS=1 allows it',
+        ),
+    }
+    for item in items:
+        for name, (is_absent, reason) in absent.items():
+            if is_absent and item.get_closest_marker(name):
+                item.add_marker(pytest.mark.skip(reason=reason))
