@@ -1,7 +1,5 @@
 """Check a config before anything is built: every type is known, every key is an argument."""
 
-from __future__ import annotations
-
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping

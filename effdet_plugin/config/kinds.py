@@ -1,7 +1,5 @@
 """Where in a config which kind of part stands: tables, read by `checking` and `options`."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass

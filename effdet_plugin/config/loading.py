@@ -1,7 +1,5 @@
 """Load a config, apply what a command line says about it, and check it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from mmengine.config import Config

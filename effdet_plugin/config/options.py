@@ -1,7 +1,5 @@
 """``--cfg-options``: change single values of a config, by their path."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Which keys a node's constructor takes, over its whole class hierarchy."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The network's input size: read from a command line, and set everywhere in a config."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """A config is checked before anything is built: types, keys, and sizes that reach nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A config file becomes a checked config, or one line that says why not."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

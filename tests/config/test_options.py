@@ -1,7 +1,5 @@
 """--cfg-options: what may be set, and what an unknown path says."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

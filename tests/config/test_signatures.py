@@ -1,7 +1,5 @@
 """Which keys a constructor takes, over its class hierarchy."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The input size: read from text, set everywhere."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

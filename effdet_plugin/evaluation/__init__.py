@@ -1,0 +1,5 @@
+"""Evaluation: COCO's 12 numbers."""
+
+from effdet_plugin.evaluation.coco_twelve import NAMES, CocoTwelveMetric
+
+__all__ = ['NAMES', 'CocoTwelveMetric']
