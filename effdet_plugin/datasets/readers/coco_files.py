@@ -1,0 +1,128 @@
+"""Chooses the COCO jsons of a folder and the split of each."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from effdet_plugin.datasets.readers.documents import read_json, read_text
+from effdet_plugin.datasets.readers.split_names import split_of_parts
+from effdet_plugin.datasets.readers.tree import Tree, list_tree
+from effdet_plugin.errors import DatasetError
+
+#: Files of the original tree that stand beside ``instances_*`` and are no detection files.
+_OTHER_TASKS = ('captions_', 'person_keypoints_', 'stuff_', 'panoptic_', 'image_info_')
+#: Folders that hold annotations of pictures beside the folder.
+_ANNOTATION_FOLDERS = frozenset({'annotations', 'annotation', 'ann', 'anns', 'labels', '.exports'})
+
+
+class CocoFile(NamedTuple):
+    """A json that describes boxes in pictures."""
+
+    path: Path
+    document: dict[str, Any]
+
+
+class CocoChoice(NamedTuple):
+    """The json of each split, and those that are left over."""
+
+    files: dict[str, CocoFile]
+    unused: list[Path]
+
+
+def choose_coco(tree: Tree) -> CocoChoice | None:
+    """The COCO jsons of a folder by split, None if there are none.
+
+    Raises:
+        DatasetError: If a json is damaged, or if it is unclear which one is meant.
+    """
+    files = [file for file in map(_load, _candidates(tree)) if file is not None]
+    if not files:
+        return None
+    by_split: dict[str | None, list[CocoFile]] = {}
+    for file in files:
+        parts = tree.parts(file.path)
+        by_split.setdefault(split_of_parts((*parts[:-1], file.path.stem)), []).append(file)
+    return _assign(tree, by_split)
+
+
+def coco_from_file(path: Path) -> tuple[Tree, CocoChoice] | None:
+    """A single json that was named by the user; its folder or that above holds the pictures."""
+    file = _load(path)
+    if file is None:
+        return None
+    folder = path.parent
+    root = folder.parent if folder.name.lower() in _ANNOTATION_FOLDERS else folder
+    return list_tree(root), CocoChoice({'train': file}, [])
+
+
+def _candidates(tree: Tree) -> list[Path]:
+    paths = tree.with_suffix('.json')
+    with_instances = {path.parent for path in paths if path.name.startswith('instances_')}
+    return [
+        path
+        for path in paths
+        if not (path.parent in with_instances and path.name.startswith(_OTHER_TASKS))
+    ]
+
+
+def _load(path: Path) -> CocoFile | None:
+    """The json if it is a detection file.
+
+    Raises:
+        DatasetError: If it is damaged and was one.
+    """
+    try:
+        document = read_json(path)
+    except DatasetError:
+        if _speaks_of_images(path):
+            raise
+        return None
+    return CocoFile(path, document) if _is_detection(document) else None
+
+
+def _speaks_of_images(path: Path) -> bool:
+    try:
+        text = read_text(path)
+    except DatasetError:
+        return True
+    return '"images"' in text or '"annotations"' in text
+
+
+def _is_detection(document: object) -> bool:
+    if not isinstance(document, dict):
+        return False
+    annotations = document.get('annotations')
+    images = document.get('images')
+    if isinstance(annotations, list) and annotations and isinstance(annotations[0], dict):
+        # Captions have neither a box nor a category, panoptic files have segments.
+        boxes = {'bbox', 'category_id', 'segmentation'} & annotations[0].keys()
+        return bool(boxes) and ('images' in document or 'categories' in document)
+    return isinstance(images, list) and bool(images or 'categories' in document)
+
+
+def _assign(tree: Tree, by_split: dict[str | None, list[CocoFile]]) -> CocoChoice:
+    chosen = {name: files[0] for name, files in by_split.items() if name and len(files) == 1}
+    unclear = [
+        file for name, files in by_split.items() if name and len(files) > 1 for file in files
+    ]
+    unnamed = by_split.get(None, [])
+    if 'train' not in chosen and not unclear and len(unnamed) == 1:
+        chosen['train'], unnamed = unnamed[0], []
+    if not unclear and not unnamed and 'train' not in chosen and len(chosen) == 1:
+        chosen = {'train': next(iter(chosen.values()))}
+    if unclear or 'train' not in chosen:
+        everything = [file for files in by_split.values() for file in files]
+        raise DatasetError(_how_to_choose(tree, everything))
+    order = [name for name in ('train', 'val', 'test') if name in chosen]
+    return CocoChoice({name: chosen[name] for name in order}, [file.path for file in unnamed])
+
+
+def _how_to_choose(tree: Tree, files: list[CocoFile]) -> str:
+    names = ' and '.join(tree.short(file.path) for file in files[:4])
+    more = f' and {len(files) - 4} more' if len(files) > 4 else ''
+    largest = max(files, key=lambda file: len(file.document.get('images') or []))
+    first = tree.short(largest.path)
+    return (
+        f'{tree.root}: {names}{more} are annotation files and their names do not say which is '
+        f'for training; {first} has most images: choose it with --data {tree.root / first}, or '
+        'rename them to train.json and val.json'
+    )

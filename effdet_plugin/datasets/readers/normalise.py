@@ -1,0 +1,189 @@
+"""Turns what a reader found into the description: sizes, clipping, labels, ids."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from effdet_plugin.datasets.readers.description import DatasetDescription, Image, Split
+from effdet_plugin.datasets.readers.findings import Findings
+from effdet_plugin.datasets.readers.images import UnreadableImageError, upright_size
+from effdet_plugin.datasets.readers.raw import RawBox, RawDataset, RawImage
+
+#: Overlap that comes from rounding alone is cut off without a word, pixels.
+_ROUNDING_PX = 0.01
+#: Beyond this, "parts of the picture" are pixels.
+_LARGEST_RELATIVE = 2.0
+#: A size that is off by this little comes from rounding when a picture was scaled, pixels.
+_SIZE_SLACK_PX = 2
+
+
+def describe(raw: RawDataset) -> DatasetDescription:
+    """The description of what a reader found.
+
+    Args:
+        raw: Names, corners and places as written.
+    """
+    splits: dict[str, Split | None] = {'train': None, 'val': None}
+    for name, images in raw.splits.items():
+        splits[name] = _Normaliser(raw, images).split()
+    description = DatasetDescription(raw.root, raw.source, tuple(raw.classes), splits)
+    _note_splits(description, raw.findings)
+    _note_classes(description, raw.findings)
+    return description.changed(findings=raw.findings.all())
+
+
+class _Normaliser:
+    """The pictures of one split with final sizes, boxes, labels and ids."""
+
+    def __init__(self, raw: RawDataset, images: list[RawImage]) -> None:
+        self._findings = raw.findings
+        self._root = raw.root
+        self._labels = {name: label for label, name in enumerate(raw.classes)}
+        self._images = images
+        self._next_image_id = _ids([image.id for image in images])
+        self._next_box_id = _ids([box.id for image in images for box in image.boxes])
+
+    def split(self) -> Split:
+        merged = self._merge_repeated()
+        images = [self._image(image) for image in merged]
+        return Split([image for image in images if image is not None])
+
+    def _merge_repeated(self) -> list[RawImage]:
+        first: dict[Path, RawImage] = {}
+        for image in self._images:
+            known = first.setdefault(image.path, image)
+            if known is not image:
+                self._findings.add('image_repeated', image.source, image.row, image.path.name)
+                known.boxes.extend(image.boxes)
+        return list(first.values())
+
+    def _image(self, raw: RawImage) -> Image | None:
+        image_id = self._next_image_id(raw.id)
+        try:
+            width, height = upright_size(raw.path)
+        except UnreadableImageError as error:
+            self._findings.add('image_unreadable', self._short(raw.path), '', error)
+            return None
+        if not self._size_fits(raw, width, height):
+            return None
+        boxes, kept = self._boxes(raw, width, height)
+        return Image(
+            id=image_id,
+            path=raw.path,
+            width=width,
+            height=height,
+            boxes=boxes,
+            labels=np.array([self._labels[box.name] for box in kept], dtype=np.int64),
+            crowd=np.array([box.crowd or box.difficult for box in kept], dtype=bool),
+            difficult=np.array([box.difficult for box in kept], dtype=bool),
+            annotation_ids=np.array([self._next_box_id(box.id) for box in kept], dtype=np.int64),
+            areas=_areas(boxes, kept),
+        )
+
+    def _size_fits(self, raw: RawImage, width: int, height: int) -> bool:
+        if raw.size is None or raw.size == (width, height):
+            return True
+        detail = f'{raw.size[0]}x{raw.size[1]} written, {width}x{height} in {raw.path.name}'
+        slack = max(abs(raw.size[0] - width), abs(raw.size[1] - height))
+        if raw.size == (height, width):
+            kind = 'size_swapped'
+        else:
+            kind = 'size_off' if slack <= _SIZE_SLACK_PX or raw.relative else 'size_other'
+        self._findings.add(kind, raw.source, raw.row, detail)
+        return kind != 'size_other'
+
+    def _boxes(
+        self, raw: RawImage, width: int, height: int
+    ) -> tuple[NDArray[np.float64], list[RawBox]]:
+        corners = np.array([box.corners for box in raw.boxes], dtype=np.float64).reshape(-1, 4)
+        if raw.relative:
+            self._note_pixels(raw, corners)
+            corners = corners * (width, height, width, height)
+        clipped = np.clip(corners, 0, (width, height, width, height))
+        kinds = _faults(corners, clipped)
+        for box, kind in zip(raw.boxes, kinds, strict=True):
+            if kind:
+                self._findings.add(kind, raw.source, box.row)
+            if box.difficult:
+                self._findings.add('difficult', raw.source, box.row)
+        kept = [row for row, kind in enumerate(kinds) if kind in ('', 'box_clipped')]
+        return clipped[kept], [raw.boxes[row] for row in kept]
+
+    def _note_pixels(self, raw: RawImage, corners: NDArray[np.float64]) -> None:
+        for row in np.flatnonzero((np.abs(corners) > _LARGEST_RELATIVE).any(axis=1)):
+            written = ', '.join(f'{number:g}' for number in corners[row])
+            self._findings.add('box_relative', raw.source, raw.boxes[row].row, written)
+
+    def _short(self, path: Path) -> str:
+        return path.relative_to(self._root).as_posix() if self._root in path.parents else str(path)
+
+
+def _faults(corners: NDArray[np.float64], clipped: NDArray[np.float64]) -> list[str]:
+    """For each box the kind of finding it makes, '' where it is as it should be."""
+    sides, inside = corners[:, 2:] - corners[:, :2], clipped[:, 2:] - clipped[:, :2]
+    moved = np.abs(corners - clipped).max(axis=1, initial=0) > _ROUNDING_PX
+    kinds = np.select(
+        [
+            (sides < 0).any(axis=1),
+            (sides == 0).any(axis=1),
+            (inside <= 0).any(axis=1),
+            (inside < 1).any(axis=1),
+            moved,
+        ],
+        ['box_negative', 'box_empty', 'box_outside', 'box_thin', 'box_clipped'],
+        default='',
+    )
+    return [str(kind) for kind in kinds]
+
+
+def _areas(boxes: NDArray[np.float64], kept: list[RawBox]) -> NDArray[np.float64]:
+    sides = boxes[:, 2:] - boxes[:, :2]
+    written = np.array([box.area or 0.0 for box in kept], dtype=np.float64)
+    return np.where(written > 0, written, sides[:, 0] * sides[:, 1])
+
+
+def _ids(written: list[int | None]) -> Callable[[int | None], int]:
+    """Keeps ids that are whole and unique, else counts from 1."""
+    if None not in written and len(set(written)) == len(written):
+        return lambda number: number if number is not None else 0
+    counter = iter(range(1, len(written) + 1))
+    return lambda _: next(counter)
+
+
+def _note_splits(description: DatasetDescription, findings: Findings) -> None:
+    train = description.train
+    for name in ('val', 'test'):
+        split = description.splits.get(name)
+        if split is not None and split.images and not split.num_targets:
+            findings.add('split_without_boxes', description.root.name, '', name)
+        for image in _shared(train, split):
+            findings.add('image_in_two_splits', image.path.name, '', f'train and {name}')
+    if not train.images:
+        findings.add('nothing_to_learn', description.root, '', 'no image to train on')
+    elif not train.num_targets:
+        crowds = sum(len(image.boxes) for image in train)
+        why = f'all {crowds} boxes are crowd (iscrowd) or difficult' if crowds else 'no box at all'
+        findings.add('nothing_to_learn', description.root, '', f'{why}: nothing to train on')
+
+
+def _shared(train: Split, other: Split | None) -> list[Image]:
+    paths = {image.path for image in train}
+    return [image for image in other or [] if image.path in paths]
+
+
+def _note_classes(description: DatasetDescription, findings: Findings) -> None:
+    number = len(description.classes)
+    counts = {
+        name: split.class_counts(number)
+        for name, split in description.splits.items()
+        if split is not None
+    }
+    total = sum(counts.values(), np.zeros(number, dtype=np.int64))
+    train = counts.get('train', total)
+    for label, name in enumerate(description.classes):
+        if not total[label]:
+            findings.add('class_unused', description.root.name, '', name)
+        elif not train[label]:
+            findings.add('class_only_here', description.root.name, '', name)
