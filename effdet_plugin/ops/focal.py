@@ -1,7 +1,8 @@
 """Sigmoid focal loss over label indices, without a one-hot target and with a lean backward.
 
-With label indices the loss of a row is the background loss of all its classes, plus a correction at the
-one positive class. So the only logit-sized tensors are the logits, and in backward their gradient.
+With label indices the loss of a row is the background loss of all its classes, but for the one positive
+class, where another term is put. So the only logit-sized tensors are the logits, and in backward their
+gradient.
 
 Source: Lin et al., ICCV 2017, eq. 5; the reference's ``FocalLoss`` (google/automl ``efficientdet``):
 ``p_t`` and ``alpha_t`` come from the unsmoothed target, the cross-entropy from the smoothed one.
@@ -42,23 +43,23 @@ class _FocalSum(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(logits, labels)  # type: ignore[attr-defined]
         ctx.settings = (alpha, gamma, smoothing)  # type: ignore[attr-defined]
-        x = logits.float()
+        x = logits.to(torch.promote_types(logits.dtype, torch.float32))
         positive, index = _positives(labels, logits.shape[1])
-        loss = _terms(x, -1.0, 1 - alpha, gamma, 0.5 * smoothing, grad=False)[0].sum(1)
-        correction, _ = _correction(x.gather(1, index), alpha, gamma, smoothing, grad=False)
-        return loss + torch.where(positive, correction, 0.0).squeeze(1)
+        loss, _ = _terms(x, -1.0, 1 - alpha, gamma, 0.5 * smoothing, grad=False)
+        at_positive, _ = _terms(x.gather(1, index), 1.0, alpha, gamma, 1 - 0.5 * smoothing, grad=False)
+        return _put(loss, positive, index, at_positive).sum(1)
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad_rows: Tensor) -> tuple[Tensor, None, None, None, None]:  # type: ignore[override]
         logits, labels = ctx.saved_tensors  # type: ignore[attr-defined]
         alpha, gamma, smoothing = ctx.settings  # type: ignore[attr-defined]
-        x = logits.float()
+        x = logits.to(torch.promote_types(logits.dtype, torch.float32))
         positive, index = _positives(labels, logits.shape[1])
         grad = _terms(x, -1.0, 1 - alpha, gamma, 0.5 * smoothing, grad=True)[1]
         assert grad is not None
-        _, correction = _correction(x.gather(1, index), alpha, gamma, smoothing, grad=True)
-        assert correction is not None
-        grad.scatter_add_(1, index, torch.where(positive, correction, 0.0))
+        _, at_positive = _terms(x.gather(1, index), 1.0, alpha, gamma, 1 - 0.5 * smoothing, grad=True)
+        assert at_positive is not None
+        _put(grad, positive, index, at_positive)
         return grad.mul_(grad_rows.unsqueeze(1)).to(logits.dtype), None, None, None, None
 
 
@@ -69,13 +70,9 @@ def _positives(labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     return positive, labels.clamp(0, num_classes - 1)
 
 
-def _correction(
-    x: Tensor, alpha: float, gamma: float, smoothing: float, grad: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Positive minus background terms at the positive class, ``(N, 1)``."""
-    pos, pos_grad = _terms(x, 1.0, alpha, gamma, 1 - 0.5 * smoothing, grad)
-    neg, neg_grad = _terms(x, -1.0, 1 - alpha, gamma, 0.5 * smoothing, grad)
-    return pos - neg, None if pos_grad is None or neg_grad is None else pos_grad - neg_grad
+def _put(values: Tensor, positive: Tensor, index: Tensor, at_positive: Tensor) -> Tensor:
+    """Replace ``values`` ``(N, C)`` at the class ``index`` of positive rows, all ``(N, 1)``; in place."""
+    return values.scatter_(1, index, torch.where(positive, at_positive, values.gather(1, index)))
 
 
 def sigmoid_focal_loss(
@@ -88,13 +85,13 @@ def sigmoid_focal_loss(
     """Focal loss of each row, summed over its classes.
 
     Args:
-        logits: ``(N, C)`` before the sigmoid, any float type; computed in float32.
+        logits: ``(N, C)`` before the sigmoid, any float type; computed in float32 (float64 stays).
         labels: ``(N,)`` int64 in ``0 .. C-1``; anything else is background for all classes.
         alpha: weight of positives; background has ``1 - alpha``.
         gamma: exponent of the modulating factor ``(1 - p_t) ** gamma``.
         label_smoothing: ``s`` of the target ``t (1 - s) + 0.5 s`` of the cross-entropy.
 
     Returns:
-        ``(N,)`` float32.
+        ``(N,)`` float32 (float64).
     """
     return _FocalSum.apply(logits, labels, alpha, gamma, label_smoothing)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 MODES = ('iou', 'giou', 'diou', 'ciou')
+ANGLE_GRADIENTS = ('paper', 'reference')
 
 
 def _safe_divide(a: Tensor, b: Tensor) -> Tensor:
@@ -48,10 +49,8 @@ def _penalty(
     if mode == 'diou':
         return distance
     angle = _angle_term(_sides(pred[..., :2], pred[..., 2:]), _sides(target[..., :2], target[..., 2:]))
-    if angle_gradient == 'reference':
-        angle = angle.detach()
-        return distance + _safe_divide(angle, (1 - iou) + angle) * angle
-    return distance + _safe_divide(angle, (1 - iou) + angle).detach() * angle
+    weight = _safe_divide(angle, (1 - iou) + angle)
+    return distance + (weight.detach() if angle_gradient == 'paper' else weight) * angle
 
 
 def iou_loss(
@@ -63,8 +62,8 @@ def iou_loss(
         pred: ``(..., 4)`` xyxy.
         target: ``(..., 4)`` xyxy.
         mode: one of ``iou``, ``giou``, ``diou``, ``ciou``.
-        angle_gradient: of ``ciou``. ``'paper'``: the prediction gets the angle term's gradient, its weight
-            ``alpha`` held constant. ``'reference'``: it gets none of it, except through ``alpha``.
+        angle_gradient: of ``ciou``. ``'paper'``: the angle term's weight ``alpha`` is held constant, as the
+            paper asks. ``'reference'``: it is differentiated like the rest (the oracle's numbers).
 
     Returns:
         ``(...)``.
@@ -73,7 +72,7 @@ def iou_loss(
         ValueError: unknown mode.
 
     Source: Rezatofighi et al., CVPR 2019 (GIoU); Zheng et al., AAAI 2020 (DIoU, CIoU); the reference's
-    ``iou_utils``, whose CIoU attaches the angle term's gradient to the target's sides.
+    ``iou_utils`` for ties, empty boxes and 0 / 0.
     """
     if mode not in MODES:
         raise ValueError(f'mode={mode!r} is not an IoU loss; choose one of {", ".join(MODES)}')

@@ -4,7 +4,7 @@ from mmdet.models.losses.utils import weight_reduce_loss
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
-from effdet_plugin.ops.iou_loss import MODES, iou_loss
+from effdet_plugin.ops.iou_loss import ANGLE_GRADIENTS, MODES, iou_loss
 
 
 @MODELS.register_module()
@@ -29,6 +29,8 @@ class BoxIoULoss(nn.Module):
         super().__init__()
         if mode not in MODES:
             raise ValueError(f'mode={mode!r} is not an IoU loss; choose one of {", ".join(MODES)}')
+        if angle_gradient not in ANGLE_GRADIENTS:
+            raise ValueError(f"angle_gradient={angle_gradient!r}; choose one of {', '.join(ANGLE_GRADIENTS)}")
         self.mode = mode
         self.angle_gradient = angle_gradient
         self.reduction = reduction
