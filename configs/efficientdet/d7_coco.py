@@ -11,9 +11,4 @@ model = dict(
 )
 train_dataloader = dict(dataset=dict(image_size=image_size))
 val_dataloader = test_dataloader = dict(dataset=dict(image_size=image_size))
-# D7 and D7x trained twice as long.
-max_epochs = 600
-train_cfg = dict(max_epochs=max_epochs)
-param_scheduler = [
-    dict(type='ReferenceLR', decay='cosine', warmup_epochs=1, warmup_factor=0.1, max_epochs=max_epochs)
-]
+train_cfg = dict(max_epochs=600)  # D7 and D7x trained twice as long

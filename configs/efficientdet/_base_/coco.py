@@ -64,13 +64,7 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 
 val_evaluator = dict(
-    type='CocoMetric',
+    type='CocoTwelveMetric',  # COCO's 12 numbers at 1, 10 and 100 detections
     ann_file=data_root + 'annotations/instances_val2017.json',
-    metric='bbox',
-    proposal_nums=(1, 10, 100),  # maxDets of COCO's 12 numbers; mmdet's default is (100, 300, 1000)
-    metric_items=[
-        'mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l',
-        'AR@100', 'AR@300', 'AR@1000', 'AR_s@1000', 'AR_m@1000', 'AR_l@1000',
-    ],
-)  # fmt: skip
+)
 test_evaluator = val_evaluator

@@ -1,10 +1,11 @@
+runner_type = 'EfficientDetRunner'  # mmengine's own Runner takes these configs, too; see its docstring
+sync_bn = None  # BN of several GPUs is synchronised, as in the published models; False: plain BN
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='AtomicCheckpointHook', interval=1, max_keep_ckpts=3, save_best='auto'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='DetVisualizationHook'),
 )
 env_cfg = dict(
     cudnn_benchmark=True,

@@ -1,7 +1,5 @@
 # The reference's recipe: SGD at 0.08 per 64 images, one epoch of warm-up, cosine per step, 300 epochs.
-max_epochs = 300
-
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=5)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=300, val_interval=5)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
@@ -21,8 +19,12 @@ optim_wrapper = dict(
 auto_scale_lr = dict(enable=True, base_batch_size=128)
 
 param_scheduler = [
-    dict(type='ReferenceLR', decay='cosine', warmup_epochs=1, warmup_factor=0.1, max_epochs=max_epochs)
+    dict(
+        type='ReferenceLR',
+        decay='cosine',
+        warmup_epochs=1,
+        warmup_factor=0.1,
+        convert_to_iter_based=True,  # changes at every step; as long as the training
+    )
 ]
-custom_hooks = [
-    dict(type='EMAHook', ema_type='RampUpEMA', momentum=0.0002, update_buffers=True, priority=49),
-]
+custom_hooks = [dict(type='RampUpEMAHook', momentum=0.0002, update_buffers=True, priority=49)]
