@@ -1,5 +1,5 @@
-# EfficientDet-D0: 3,880,067 parameters and 2.49G multiply-adds of convolutions at 90 classes, 512x512.
-# The reference's AP on COCO val2017: 34.3 (google/automl, efficientdet/README.md).
+# EfficientDet-D0: 3,880,067 parameters and 2.49G multiply-adds of convolutions at 90 classes,
+# 512x512. The reference's AP on COCO val2017: 34.3 (google/automl, efficientdet/README.md).
 # tools/train.py configs/efficientdet/d0_coco.py
 _base_ = ['_base_/model.py', '_base_/coco.py', '_base_/schedule_300e.py', '_base_/runtime.py']
 

@@ -1,6 +1,6 @@
-# EfficientDet-D1, Det-AdvProp + AutoAugment weights: 6,625,898 parameters and 6.00G multiply-adds of convolutions at 90 classes, 640x640.
-# The reference's AP on COCO val2017: 40.8 (google/automl, efficientdet/README.md).
-# tools/train.py configs/efficientdet/d1_advprop_coco.py
+# EfficientDet-D1, Det-AdvProp + AutoAugment weights: 6,625,898 parameters and 6.00G multiply-adds
+# of convolutions at 90 classes, 640x640. The reference's AP on COCO val2017: 40.8 (google/automl,
+# efficientdet/README.md). tools/train.py configs/efficientdet/d1_advprop_coco.py
 _base_ = './d1_coco.py'
 
 # Images scaled to [-1, 1] after padding, so the padding is -1.

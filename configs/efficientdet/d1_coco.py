@@ -1,5 +1,5 @@
-# EfficientDet-D1: 6,625,898 parameters and 6.00G multiply-adds of convolutions at 90 classes, 640x640.
-# The reference's AP on COCO val2017: 40.2 (google/automl, efficientdet/README.md).
+# EfficientDet-D1: 6,625,898 parameters and 6.00G multiply-adds of convolutions at 90 classes,
+# 640x640. The reference's AP on COCO val2017: 40.2 (google/automl, efficientdet/README.md).
 # tools/train.py configs/efficientdet/d1_coco.py
 _base_ = ['_base_/model.py', '_base_/coco.py', '_base_/schedule_300e.py', '_base_/runtime.py']
 

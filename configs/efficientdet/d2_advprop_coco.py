@@ -1,6 +1,6 @@
-# EfficientDet-D2, Det-AdvProp + AutoAugment weights: 8,097,039 parameters and 10.83G multiply-adds of convolutions at 90 classes, 768x768.
-# The reference's AP on COCO val2017: 44.3 (google/automl, efficientdet/README.md).
-# tools/train.py configs/efficientdet/d2_advprop_coco.py
+# EfficientDet-D2, Det-AdvProp + AutoAugment weights: 8,097,039 parameters and 10.83G multiply-adds
+# of convolutions at 90 classes, 768x768. The reference's AP on COCO val2017: 44.3 (google/automl,
+# efficientdet/README.md). tools/train.py configs/efficientdet/d2_advprop_coco.py
 _base_ = './d2_coco.py'
 
 # Images scaled to [-1, 1] after padding, so the padding is -1.

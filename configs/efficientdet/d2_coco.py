@@ -1,5 +1,5 @@
-# EfficientDet-D2: 8,097,039 parameters and 10.83G multiply-adds of convolutions at 90 classes, 768x768.
-# The reference's AP on COCO val2017: 43.5 (google/automl, efficientdet/README.md).
+# EfficientDet-D2: 8,097,039 parameters and 10.83G multiply-adds of convolutions at 90 classes,
+# 768x768. The reference's AP on COCO val2017: 43.5 (google/automl, efficientdet/README.md).
 # tools/train.py configs/efficientdet/d2_coco.py
 _base_ = ['_base_/model.py', '_base_/coco.py', '_base_/schedule_300e.py', '_base_/runtime.py']
 

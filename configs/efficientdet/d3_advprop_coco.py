@@ -1,6 +1,6 @@
-# EfficientDet-D3, Det-AdvProp + AutoAugment weights: 12,032,296 parameters and 24.57G multiply-adds of convolutions at 90 classes, 896x896.
-# The reference's AP on COCO val2017: 47.7 (google/automl, efficientdet/README.md).
-# tools/train.py configs/efficientdet/d3_advprop_coco.py
+# EfficientDet-D3, Det-AdvProp + AutoAugment weights: 12,032,296 parameters and 24.57G
+# multiply-adds of convolutions at 90 classes, 896x896. The reference's AP on COCO val2017: 47.7
+# (google/automl, efficientdet/README.md). tools/train.py configs/efficientdet/d3_advprop_coco.py
 _base_ = './d3_coco.py'
 
 # Images scaled to [-1, 1] after padding, so the padding is -1.

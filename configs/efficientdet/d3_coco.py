@@ -1,5 +1,5 @@
-# EfficientDet-D3: 12,032,296 parameters and 24.57G multiply-adds of convolutions at 90 classes, 896x896.
-# The reference's AP on COCO val2017: 46.8 (google/automl, efficientdet/README.md).
+# EfficientDet-D3: 12,032,296 parameters and 24.57G multiply-adds of convolutions at 90 classes,
+# 896x896. The reference's AP on COCO val2017: 46.8 (google/automl, efficientdet/README.md).
 # tools/train.py configs/efficientdet/d3_coco.py
 _base_ = ['_base_/model.py', '_base_/coco.py', '_base_/schedule_300e.py', '_base_/runtime.py']
 

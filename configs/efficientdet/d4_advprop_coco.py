@@ -1,6 +1,6 @@
-# EfficientDet-D4, Det-AdvProp + AutoAugment weights: 20,723,675 parameters and 54.58G multiply-adds of convolutions at 90 classes, 1024x1024.
-# The reference's AP on COCO val2017: 50.4 (google/automl, efficientdet/README.md).
-# tools/train.py configs/efficientdet/d4_advprop_coco.py
+# EfficientDet-D4, Det-AdvProp + AutoAugment weights: 20,723,675 parameters and 54.58G
+# multiply-adds of convolutions at 90 classes, 1024x1024. The reference's AP on COCO val2017: 50.4
+# (google/automl, efficientdet/README.md). tools/train.py configs/efficientdet/d4_advprop_coco.py
 _base_ = './d4_coco.py'
 
 # Images scaled to [-1, 1] after padding, so the padding is -1.

@@ -1,5 +1,5 @@
-# EfficientDet-D4: 20,723,675 parameters and 54.58G multiply-adds of convolutions at 90 classes, 1024x1024.
-# The reference's AP on COCO val2017: 49.3 (google/automl, efficientdet/README.md).
+# EfficientDet-D4: 20,723,675 parameters and 54.58G multiply-adds of convolutions at 90 classes,
+# 1024x1024. The reference's AP on COCO val2017: 49.3 (google/automl, efficientdet/README.md).
 # tools/train.py configs/efficientdet/d4_coco.py
 _base_ = ['_base_/model.py', '_base_/coco.py', '_base_/schedule_300e.py', '_base_/runtime.py']
 

@@ -1,5 +1,5 @@
-# EfficientDet-D5: 33,653,315 parameters and 134.13G multiply-adds of convolutions at 90 classes, 1280x1280.
-# The reference's AP on COCO val2017: 51.2 (google/automl, efficientdet/README.md).
+# EfficientDet-D5: 33,653,315 parameters and 134.13G multiply-adds of convolutions at 90 classes,
+# 1280x1280. The reference's AP on COCO val2017: 51.2 (google/automl, efficientdet/README.md).
 # tools/train.py configs/efficientdet/d5_coco.py
 _base_ = ['_base_/model.py', '_base_/coco.py', '_base_/schedule_300e.py', '_base_/runtime.py']
 

@@ -1,5 +1,5 @@
-# EfficientDet-D6: 51,871,782 parameters and 224.12G multiply-adds of convolutions at 90 classes, 1280x1280.
-# The reference's AP on COCO val2017: 52.1 (google/automl, efficientdet/README.md).
+# EfficientDet-D6: 51,871,782 parameters and 224.12G multiply-adds of convolutions at 90 classes,
+# 1280x1280. The reference's AP on COCO val2017: 52.1 (google/automl, efficientdet/README.md).
 # tools/train.py configs/efficientdet/d6_coco.py
 _base_ = ['_base_/model.py', '_base_/coco.py', '_base_/schedule_300e.py', '_base_/runtime.py']
 

@@ -1,5 +1,5 @@
-# EfficientDet-D7: 51,871,782 parameters and 322.73G multiply-adds of convolutions at 90 classes, 1536x1536.
-# The reference's AP on COCO val2017: 53.4 (google/automl, efficientdet/README.md).
+# EfficientDet-D7: 51,871,782 parameters and 322.73G multiply-adds of convolutions at 90 classes,
+# 1536x1536. The reference's AP on COCO val2017: 53.4 (google/automl, efficientdet/README.md).
 # tools/train.py configs/efficientdet/d7_coco.py
 _base_ = ['_base_/model.py', '_base_/coco.py', '_base_/schedule_300e.py', '_base_/runtime.py']
 

@@ -1,5 +1,5 @@
-# EfficientDet-D7x: 77,147,166 parameters and 407.63G multiply-adds of convolutions at 90 classes, 1536x1536.
-# The reference's AP on COCO val2017: 54.4 (google/automl, efficientdet/README.md).
+# EfficientDet-D7x: 77,147,166 parameters and 407.63G multiply-adds of convolutions at 90 classes,
+# 1536x1536. The reference's AP on COCO val2017: 54.4 (google/automl, efficientdet/README.md).
 # tools/train.py configs/efficientdet/d7x_coco.py
 _base_ = ['_base_/model.py', '_base_/coco.py', '_base_/schedule_300e.py', '_base_/runtime.py']
 
@@ -8,7 +8,9 @@ model = dict(
     backbone=dict(model_name='tf_efficientnet_b7', drop_path_rate=0.2),
     neck=dict(in_channels=[80, 224, 640], out_channels=384, num_cells=8, fusion='sum', num_outs=6),
     bbox_head=dict(
-        in_channels=384, stacked_convs=5, num_levels=6,
+        in_channels=384,
+        stacked_convs=5,
+        num_levels=6,
         anchor_generator=dict(strides=[8, 16, 32, 64, 128, 256]),
     ),
 )

@@ -1,5 +1,5 @@
-# EfficientDet-Lite0: 3,243,470 parameters and 0.97G multiply-adds of convolutions at 90 classes, 320x320.
-# The reference's AP on COCO val2017: 26.41 (google/automl, efficientdet/README.md).
+# EfficientDet-Lite0: 3,243,470 parameters and 0.97G multiply-adds of convolutions at 90 classes,
+# 320x320. The reference's AP on COCO val2017: 26.41 (google/automl, efficientdet/README.md).
 # tools/train.py configs/efficientdet/lite0_coco.py
 _base_ = ['_base_/model_lite.py', '_base_/coco.py', '_base_/schedule_300e.py', '_base_/runtime.py']
 

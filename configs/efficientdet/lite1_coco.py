@@ -1,5 +1,5 @@
-# EfficientDet-Lite1: 4,248,318 parameters and 1.97G multiply-adds of convolutions at 90 classes, 384x384.
-# The reference's AP on COCO val2017: 31.5 (google/automl, efficientdet/README.md).
+# EfficientDet-Lite1: 4,248,318 parameters and 1.97G multiply-adds of convolutions at 90 classes,
+# 384x384. The reference's AP on COCO val2017: 31.5 (google/automl, efficientdet/README.md).
 # tools/train.py configs/efficientdet/lite1_coco.py
 _base_ = ['_base_/model_lite.py', '_base_/coco.py', '_base_/schedule_300e.py', '_base_/runtime.py']
 

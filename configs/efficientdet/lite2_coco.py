@@ -1,5 +1,5 @@
-# EfficientDet-Lite2: 5,252,334 parameters and 3.37G multiply-adds of convolutions at 90 classes, 448x448.
-# The reference's AP on COCO val2017: 35.06 (google/automl, efficientdet/README.md).
+# EfficientDet-Lite2: 5,252,334 parameters and 3.37G multiply-adds of convolutions at 90 classes,
+# 448x448. The reference's AP on COCO val2017: 35.06 (google/automl, efficientdet/README.md).
 # tools/train.py configs/efficientdet/lite2_coco.py
 _base_ = ['_base_/model_lite.py', '_base_/coco.py', '_base_/schedule_300e.py', '_base_/runtime.py']
 

@@ -1,5 +1,5 @@
-# EfficientDet-Lite3: 8,350,862 parameters and 7.48G multiply-adds of convolutions at 90 classes, 512x512.
-# The reference's AP on COCO val2017: 38.77 (google/automl, efficientdet/README.md).
+# EfficientDet-Lite3: 8,350,862 parameters and 7.48G multiply-adds of convolutions at 90 classes,
+# 512x512. The reference's AP on COCO val2017: 38.77 (google/automl, efficientdet/README.md).
 # tools/train.py configs/efficientdet/lite3_coco.py
 _base_ = ['_base_/model_lite.py', '_base_/coco.py', '_base_/schedule_300e.py', '_base_/runtime.py']
 

@@ -1,5 +1,5 @@
-# EfficientDet-Lite3x: 9,280,862 parameters and 13.98G multiply-adds of convolutions at 90 classes, 640x640.
-# The reference's AP on COCO val2017: 42.64 (google/automl, efficientdet/README.md).
+# EfficientDet-Lite3x: 9,280,862 parameters and 13.98G multiply-adds of convolutions at 90 classes,
+# 640x640. The reference's AP on COCO val2017: 42.64 (google/automl, efficientdet/README.md).
 # tools/train.py configs/efficientdet/lite3x_coco.py
 _base_ = ['_base_/model_lite.py', '_base_/coco.py', '_base_/schedule_300e.py', '_base_/runtime.py']
 

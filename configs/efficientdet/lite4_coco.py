@@ -1,5 +1,5 @@
-# EfficientDet-Lite4: 15,130,894 parameters and 20.17G multiply-adds of convolutions at 90 classes, 640x640.
-# The reference's AP on COCO val2017: 43.18 (google/automl, efficientdet/README.md).
+# EfficientDet-Lite4: 15,130,894 parameters and 20.17G multiply-adds of convolutions at 90 classes,
+# 640x640. The reference's AP on COCO val2017: 43.18 (google/automl, efficientdet/README.md).
 # tools/train.py configs/efficientdet/lite4_coco.py
 _base_ = ['_base_/model_lite.py', '_base_/coco.py', '_base_/schedule_300e.py', '_base_/runtime.py']
 

@@ -1,4 +1,4 @@
-"""One wrapper around any mmdet data set: the image size, and randomness that a resumed run repeats."""
+"""One wrapper around any mmdet data set: image size, and randomness that a resumed run repeats."""
 
 import random
 from collections.abc import Iterator
@@ -18,11 +18,13 @@ class EfficientDetDataset:
     """Hands one ``image_size`` to every transform that has such a key, and seeds each sample.
 
     A sample's randomness is a function of (seed, epoch, index). Workers that live on between epochs
-    never learn the epoch from mmengine, so :class:`~effdet_plugin.engine.EpochSampler` sends it along.
+    never learn the epoch from mmengine, so :class:`~effdet_plugin.engine.EpochSampler` sends it
+    along.
 
     Args:
         dataset: config of any mmdet data set or wrapper of some.
-        image_size: (height, width) of the network input, or None to leave the transforms as they are.
+        image_size: (height, width) of the network input, or None to leave the transforms as they
+            are.
         seed: base of the samples' seeds. None: plain indices are not seeded.
 
     Raises:

@@ -32,8 +32,8 @@ class SizedTransform(BaseTransform):
 
     Args:
         image_size: (height, width) of the network input; None: the data set says.
-        resize_dtype: ``'uint8'`` rounds the resized image to whole grey levels (small to copy to the
-            device); ``'float32'`` does not (the reference; its images differ by half a level).
+        resize_dtype: ``'uint8'`` rounds the resized image to whole grey levels (small to copy to
+            the device); ``'float32'`` does not (the reference; its images differ by half a level).
     """
 
     def __init__(self, image_size: ImageSize | None = None, resize_dtype: str = 'uint8') -> None:
@@ -50,7 +50,8 @@ class SizedTransform(BaseTransform):
         """
         if self.image_size is None:
             raise ConfigError(
-                f'{type(self).__name__}: no image_size; set it, or wrap the data set in EfficientDetDataset'
+                f'{type(self).__name__}: no image_size; set it, or wrap the data set in '
+                'EfficientDetDataset'
             )
         return int(self.image_size[0]), int(self.image_size[1])
 
@@ -61,14 +62,14 @@ class SizedTransform(BaseTransform):
 
 
 def _on_canvas(image: np.ndarray, size: ImageSize) -> np.ndarray:
-    """Image at the top left of a canvas of ``size``; the data preprocessor sets the padding's value."""
+    """Image at the top left of a canvas; the data preprocessor sets the padding's value."""
     canvas = np.zeros((*size, image.shape[2]), dtype=image.dtype)
     canvas[: image.shape[0], : image.shape[1]] = image
     return canvas
 
 
 def fit_scale(image_shape: ImageSize, size: ImageSize) -> np.float32:
-    """Largest scale at which an image fits, in float32 as the reference (97x131 into 256x384: 255x345)."""
+    """Largest scale at which an image fits, in float32 (97x131 into 256x384 gives 255x345)."""
     ratios = np.asarray(size, dtype=np.float32) / np.asarray(image_shape, dtype=np.float32)
     return np.minimum(ratios[0], ratios[1])
 
@@ -81,10 +82,10 @@ def scaled_shape(image_shape: ImageSize, scale: np.float32) -> ImageSize:
 
 @TRANSFORMS.register_module()
 class LetterBox(SizedTransform):
-    """Fit the image into ``image_size`` at the top left, keeping its aspect; the reference's inference.
+    """The reference's inference: fit the image into ``image_size`` at the top left.
 
-    Sets ``img`` ``(H, W, 3)``, ``img_shape`` (its valid area), ``pad_shape``, ``scale_factor`` (one number
-    for both axes) and scales ``gt_bboxes`` if there.
+    Sets ``img`` ``(H, W, 3)``, ``img_shape`` (its valid area), ``pad_shape``,
+    ``scale_factor`` (one number for both axes) and scales ``gt_bboxes`` if there.
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
@@ -104,11 +105,11 @@ class LetterBox(SizedTransform):
 
 @TRANSFORMS.register_module()
 class ScaleJitterCrop(SizedTransform):
-    """The reference's training crop: a random scale of the letter-boxed image, a random crop, zero padding.
+    """The reference's training crop: random scale of the letter-boxed image, random crop, padding.
 
-    Scale ``s`` is uniform in ``ratio_range``; the image is fitted into ``s * image_size``, and where it
-    is larger than ``image_size`` a window at a random offset is taken. Boxes are clipped to
-    ``[0, size - 1]`` (not ``size``) and dropped when nothing is left; other keys of instances go along.
+    Scale ``s`` is uniform in ``ratio_range``; the image is fitted into ``s * image_size``, and
+    where it is larger than ``image_size`` a window at a random offset is taken. Boxes are clipped
+    to ``[0, size - 1]`` (not ``size``) and dropped when nothing is left, with their other keys.
 
     Args:
         image_size: see :class:`SizedTransform`.
@@ -149,9 +150,7 @@ class ScaleJitterCrop(SizedTransform):
         size, shape = self.size(), results['img'].shape[:2]
         target = (int(scale * size[0]), int(scale * size[1]))
         scaled = scaled_shape(shape, fit_scale(shape, target))
-        top, left = (
-            int(max(0, scaled[axis] - size[axis]) * offsets[axis]) for axis in (0, 1)
-        )
+        top, left = (int(max(0, scaled[axis] - size[axis]) * offsets[axis]) for axis in (0, 1))
         image = self.resize(results['img'], *scaled)[top : top + size[0], left : left + size[1]]
         results['img'] = _on_canvas(image, size)
         factor = (scaled[1] / shape[1], scaled[0] / shape[0])

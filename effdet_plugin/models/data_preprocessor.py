@@ -14,15 +14,15 @@ from torch import Tensor
 class EfficientDetDataPreprocessor(DetDataPreprocessor):
     """Normalise a padded batch in one go; the padding becomes ``pad_value`` exactly.
 
-    mmdet's own normalises and pads image by image. Here the images of a batch have one size already (a
-    pipeline that ends with ``LetterBox`` or ``ScaleJitterCrop``), each with its valid area ``img_shape`` at
-    the top left. Images of several sizes are padded to the largest.
+    mmdet's own normalises and pads image by image. Here the images of a batch have one size
+    already (a pipeline that ends with ``LetterBox`` or ``ScaleJitterCrop``), each with its valid
+    area ``img_shape`` at the top left. Images of several sizes are padded to the largest.
 
     Args:
         mean: of each channel, RGB, in 0..255.
         std: of each channel.
-        pad_value: value of the padding after normalisation. 0 (the mean colour) in the reference; -1 of the
-            AdvProp models, whose images are padded before scaling.
+        pad_value: value of the padding after normalisation. 0 (the mean colour) in the reference;
+            -1 of the AdvProp models, whose images are padded before scaling.
         non_blocking: asynchronous copies to the device.
     """
 
@@ -36,7 +36,12 @@ class EfficientDetDataPreprocessor(DetDataPreprocessor):
         super().__init__(mean=mean, std=std, pad_value=pad_value, non_blocking=non_blocking)
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
-        """Collated data with ``inputs``: uint8 or float RGB, ``(B, 3, H, W)`` or a list of ``(3, h, w)``.
+        """Move a batch to the device, stack it, normalise it and set its padding.
+
+        Args:
+            data: collated, with ``inputs`` uint8 or float RGB, ``(B, 3, H, W)`` or a list of
+                ``(3, h, w)``, and perhaps ``data_samples``.
+            training: not used; the same in both modes.
 
         Returns:
             The same with ``inputs`` float32 ``(B, 3, H, W)``, normalised; ``batch_input_shape`` and
@@ -74,4 +79,6 @@ def _valid_area(sample: Any, whole: tuple[int, ...]) -> tuple[int, ...]:
 def _stack(images: Sequence[Tensor]) -> Tensor:
     """Pad ``(3, h, w)`` images at the right and bottom to the largest and stack them."""
     height, width = (max(x.shape[axis] for x in images) for axis in (-2, -1))
-    return torch.stack([F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2])) for x in images])
+    return torch.stack(
+        [F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2])) for x in images]
+    )

@@ -1,4 +1,4 @@
-"""From logits and deltas to detections: candidates, decoding, NMS. ``predict`` and every export run this."""
+"""From logits and deltas to detections; ``predict`` and every export run this."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -34,13 +34,14 @@ class Detections(NamedTuple):
 class DetectionPostProcessor(nn.Module):
     """Candidates -> decode -> NMS, for a whole batch, without waiting for the device.
 
-    The reference's evaluation is the default: the best 5000 (anchor, class) pairs over all levels, Gaussian
-    soft-NMS class by class, no clipping. Its deployment form is ``max_candidates=0, class_wise=False,
-    clip='after'``; mmdet's habit is ``candidates_per_level=1000, method='hard', clip='before'``.
+    The reference's evaluation is the default: the best 5000 (anchor, class) pairs over all levels,
+    Gaussian soft-NMS class by class, no clipping. Its deployment form is ``max_candidates=0,
+    class_wise=False, clip='after'``; mmdet's habit is ``candidates_per_level=1000, method='hard',
+    clip='before'``.
 
     Args:
-        max_candidates: best (anchor, class) pairs over all levels that enter NMS; 0: every anchor enters
-            with its best class.
+        max_candidates: best (anchor, class) pairs over all levels that enter NMS; 0: every anchor
+            enters with its best class.
         candidates_per_level: best pairs of each level instead.
         method: ``'gaussian'`` or ``'hard'``.
         iou_threshold: of hard NMS; none in Gaussian NMS.
@@ -136,9 +137,13 @@ class DetectionPostProcessor(nn.Module):
         if self.candidates_per_level is not None:
             if level_sizes is None:
                 raise ValueError('candidates_per_level needs level_sizes')
-            parts = [top_pairs(x, self.candidates_per_level) for x in logits.split(list(level_sizes), 1)]
+            parts = [
+                top_pairs(x, self.candidates_per_level) for x in logits.split(list(level_sizes), 1)
+            ]
             starts = torch.tensor([0, *level_sizes[:-1]]).cumsum(0).tolist()
-            index = torch.cat([part[1] + start for part, start in zip(parts, starts, strict=True)], 1)
+            index = torch.cat(
+                [part[1] + start for part, start in zip(parts, starts, strict=True)], 1
+            )
             best, labels = (torch.cat([part[i] for part in parts], 1) for i in (0, 2))
         elif self.max_candidates > 0:
             best, index, labels = top_pairs(logits, self.max_candidates)
@@ -154,10 +159,10 @@ class DetectionPostProcessor(nn.Module):
 
 
 def top_pairs(logits: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Best ``k`` (anchor, class) pairs of ``(B, N, C)`` logits: values, anchors, classes, each ``(B, k)``.
+    """Best (anchor, class) pairs of ``(B, N, C)`` logits: values, anchors, classes ``(B, k)``.
 
-    The best k pairs lie on the k anchors with the best single class, so the large sort over all pairs
-    is replaced by one over anchors and one over ``k * C`` values.
+    The best k pairs lie on the k anchors with the best single class, so the large sort over all
+    pairs is replaced by one over anchors and one over ``k * C`` values.
     """
     num_anchors, num_classes = logits.shape[1:]
     if num_anchors > k:

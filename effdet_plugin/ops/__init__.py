@@ -1,4 +1,4 @@
-"""Ground floor: pure functions on tensors. Needs torch and nothing else, knows no registry and no config."""
+"""Ground floor: pure functions on tensors; needs torch, knows no registry and no config."""
 
 from effdet_plugin.ops.anchors import anchor_boxes, level_sizes
 from effdet_plugin.ops.boxes import clip_boxes, decode_deltas, encode_deltas, pairwise_iou

@@ -1,4 +1,4 @@
-"""Anchors of all levels as plain tables; centres and strides follow the reference, also for odd sizes."""
+"""Anchors of all levels as plain tables, as the reference has them, also for odd sizes."""
 
 from collections.abc import Sequence
 
@@ -9,8 +9,10 @@ from torch import Tensor
 AspectRatio = float | tuple[float, float]
 
 
-def level_sizes(image_size: tuple[int, int], min_level: int, max_level: int) -> list[tuple[int, int]]:
-    """Feature sizes (height, width) of each level: the image size halved, rounding up, once a level."""
+def level_sizes(
+    image_size: tuple[int, int], min_level: int, max_level: int
+) -> list[tuple[int, int]]:
+    """Feature sizes (height, width): the image size halved, rounding up, once a level."""
     height, width = image_size
     sizes = []
     for level in range(1, max_level + 1):
@@ -38,7 +40,9 @@ def anchor_sides(
     for octave in range(num_scales):
         side = anchor_scale * 2 ** (octave / num_scales)
         for ratio in aspect_ratios:
-            pair = (ratio[0], ratio[1]) if isinstance(ratio, Sequence) else (ratio**0.5, ratio**-0.5)
+            pair = (
+                (ratio[0], ratio[1]) if isinstance(ratio, Sequence) else (ratio**0.5, ratio**-0.5)
+            )
             sides.append((side * pair[0], side * pair[1]))
     return np.array(sides, dtype=np.float64)
 

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-# Sides are clamped to this before a logarithm or a division (reference: ``EPSILON`` of its box coder).
+# Sides are clamped to this before a logarithm or a division (reference: ``EPSILON`` of its box
+# coder).
 MIN_SIDE = 1e-8
 
 
@@ -24,8 +25,12 @@ def pairwise_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
         ``(..., N, M)`` in [0, 1]; never NaN, also for boxes without area.
     """
     a, b = boxes1.unsqueeze(-2), boxes2.unsqueeze(-3)
-    width = (torch.minimum(a[..., 2], b[..., 2]) - torch.maximum(a[..., 0], b[..., 0])).clamp_(min=0)
-    height = (torch.minimum(a[..., 3], b[..., 3]) - torch.maximum(a[..., 1], b[..., 1])).clamp_(min=0)
+    width = (torch.minimum(a[..., 2], b[..., 2]) - torch.maximum(a[..., 0], b[..., 0])).clamp_(
+        min=0
+    )
+    height = (torch.minimum(a[..., 3], b[..., 3]) - torch.maximum(a[..., 1], b[..., 1])).clamp_(
+        min=0
+    )
     inter = height.mul_(width)
     union = (box_area(a) + box_area(b)).sub_(inter)
     # 0 / 0 of two boxes without area is 0, as in the reference.
@@ -47,7 +52,8 @@ def encode_deltas(anchors: Tensor, boxes: Tensor) -> Tensor:
         boxes: ``(..., 4)`` xyxy, one per anchor.
 
     Returns:
-        ``(..., 4)`` deltas (tx, ty, tw, th), without scale factors. Sides are clamped to 1e-8 first.
+        ``(..., 4)`` deltas (tx, ty, tw, th), without scale factors. Sides are clamped to 1e-8
+        first.
 
     Source: SPEC of the reference's ``FasterRcnnBoxCoder`` (google/automl ``object_detection``).
     """
@@ -75,7 +81,7 @@ def decode_deltas(anchors: Tensor, deltas: Tensor) -> Tensor:
 
 
 def clip_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """Clip xyxy boxes ``(..., 4)`` to ``[0, width] x [0, height]`` of ``image_size = (height, width)``."""
+    """Clip xyxy boxes ``(..., 4)`` to an ``image_size = (height, width)``."""
     height, width = image_size
     x1, y1, x2, y2 = boxes.unbind(-1)
     return torch.stack(

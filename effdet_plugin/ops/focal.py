@@ -1,11 +1,12 @@
 """Sigmoid focal loss over label indices, without a one-hot target and with a lean backward.
 
-With label indices the loss of a row is the background loss of all its classes, but for the one positive
-class, where another term is put. So the only logit-sized tensors are the logits, and in backward their
-gradient.
+With label indices the loss of a row is the background loss of all its classes, but for the one
+positive class, where another term is put. So the only logit-sized tensors are the logits, and in
+backward their gradient.
 
-Source: Lin et al., ICCV 2017, eq. 5; the reference's ``FocalLoss`` (google/automl ``efficientdet``):
-``p_t`` and ``alpha_t`` come from the unsmoothed target, the cross-entropy from the smoothed one.
+Source: Lin et al., ICCV 2017, eq. 5; the reference's ``FocalLoss`` (google/automl
+``efficientdet``): ``p_t`` and ``alpha_t`` come from the unsmoothed target, the cross-entropy from
+the smoothed one.
 """
 
 import torch
@@ -39,14 +40,21 @@ class _FocalSum(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: FunctionCtx, logits: Tensor, labels: Tensor, alpha: float, gamma: float, smoothing: float
+        ctx: FunctionCtx,
+        logits: Tensor,
+        labels: Tensor,
+        alpha: float,
+        gamma: float,
+        smoothing: float,
     ) -> Tensor:
         ctx.save_for_backward(logits, labels)  # type: ignore[attr-defined]
         ctx.settings = (alpha, gamma, smoothing)  # type: ignore[attr-defined]
         x = logits.to(torch.promote_types(logits.dtype, torch.float32))
         positive, index = _positives(labels, logits.shape[1])
         loss, _ = _terms(x, -1.0, 1 - alpha, gamma, 0.5 * smoothing, grad=False)
-        at_positive, _ = _terms(x.gather(1, index), 1.0, alpha, gamma, 1 - 0.5 * smoothing, grad=False)
+        at_positive, _ = _terms(
+            x.gather(1, index), 1.0, alpha, gamma, 1 - 0.5 * smoothing, grad=False
+        )
         return _put(loss, positive, index, at_positive).sum(1)
 
     @staticmethod
@@ -57,7 +65,9 @@ class _FocalSum(torch.autograd.Function):
         positive, index = _positives(labels, logits.shape[1])
         grad = _terms(x, -1.0, 1 - alpha, gamma, 0.5 * smoothing, grad=True)[1]
         assert grad is not None
-        _, at_positive = _terms(x.gather(1, index), 1.0, alpha, gamma, 1 - 0.5 * smoothing, grad=True)
+        _, at_positive = _terms(
+            x.gather(1, index), 1.0, alpha, gamma, 1 - 0.5 * smoothing, grad=True
+        )
         assert at_positive is not None
         _put(grad, positive, index, at_positive)
         return grad.mul_(grad_rows.unsqueeze(1)).to(logits.dtype), None, None, None, None
@@ -71,7 +81,7 @@ def _positives(labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
 
 
 def _put(values: Tensor, positive: Tensor, index: Tensor, at_positive: Tensor) -> Tensor:
-    """Replace ``values`` ``(N, C)`` at the class ``index`` of positive rows, all ``(N, 1)``; in place."""
+    """Replace ``values`` ``(N, C)`` at class ``index`` ``(N, 1)`` of positive rows, in place."""
     return values.scatter_(1, index, torch.where(positive, at_positive, values.gather(1, index)))
 
 

@@ -25,7 +25,7 @@ def _smaller(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _sides(low: Tensor, high: Tensor) -> Tensor:
-    """Extent from corner to corner ``(..., 2)``; 0, without gradient, where the corners are exchanged."""
+    """Extent of corners ``(..., 2)``; 0, without gradient, where they are exchanged."""
     side = high - low
     return torch.where(side > 0, side, 0.0)
 
@@ -48,7 +48,9 @@ def _penalty(
     distance = _safe_divide((offset**2).sum(-1), (hull**2).sum(-1))
     if mode == 'diou':
         return distance
-    angle = _angle_term(_sides(pred[..., :2], pred[..., 2:]), _sides(target[..., :2], target[..., 2:]))
+    angle = _angle_term(
+        _sides(pred[..., :2], pred[..., 2:]), _sides(target[..., :2], target[..., 2:])
+    )
     weight = _safe_divide(angle, (1 - iou) + angle)
     return distance + (weight.detach() if angle_gradient == 'paper' else weight) * angle
 
@@ -62,8 +64,9 @@ def iou_loss(
         pred: ``(..., 4)`` xyxy.
         target: ``(..., 4)`` xyxy.
         mode: one of ``iou``, ``giou``, ``diou``, ``ciou``.
-        angle_gradient: of ``ciou``. ``'paper'``: the angle term's weight ``alpha`` is held constant, as the
-            paper asks. ``'reference'``: it is differentiated like the rest (the oracle's numbers).
+        angle_gradient: of ``ciou``. ``'paper'``: the angle term's weight ``alpha`` is held
+            constant, as the paper asks. ``'reference'``: it is differentiated like the rest (the
+            oracle's numbers).
 
     Returns:
         ``(...)``.
@@ -71,12 +74,14 @@ def iou_loss(
     Raises:
         ValueError: unknown mode.
 
-    Source: Rezatofighi et al., CVPR 2019 (GIoU); Zheng et al., AAAI 2020 (DIoU, CIoU); the reference's
-    ``iou_utils`` for ties, empty boxes and 0 / 0.
+    Source: Rezatofighi et al., CVPR 2019 (GIoU); Zheng et al., AAAI 2020 (DIoU, CIoU); the
+    reference's ``iou_utils`` for ties, empty boxes and 0 / 0.
     """
     if mode not in MODES:
         raise ValueError(f'mode={mode!r} is not an IoU loss; choose one of {", ".join(MODES)}')
-    shared = _sides(_larger(pred[..., :2], target[..., :2]), _smaller(pred[..., 2:], target[..., 2:]))
+    shared = _sides(
+        _larger(pred[..., :2], target[..., :2]), _smaller(pred[..., 2:], target[..., 2:])
+    )
     areas = [_sides(box[..., :2], box[..., 2:]).prod(-1) for box in (pred, target)]
     inter = shared.prod(-1)
     union = areas[0] + areas[1] - inter

@@ -1,4 +1,4 @@
-"""Assignment of ground-truth boxes to anchors for a whole batch: no loop, no host synchronisation."""
+"""Assignment of boxes to anchors for a whole batch: no loop, no host synchronisation."""
 
 import torch
 from torch import Tensor
@@ -26,7 +26,8 @@ def match_anchors(
         boxes: ``(B, G, 4)`` xyxy, padded.
         valid: ``(B, G)`` bool, False for padding. Boxes without area should be dropped before:
             one that overlaps nothing takes anchor 0, as in the reference.
-        positive_iou: IoU from which on an anchor is positive; below it is background, nothing is ignored.
+        positive_iou: IoU from which on an anchor is positive; below it is background, nothing is
+            ignored.
         force_match: see above.
 
     Returns:
@@ -37,7 +38,9 @@ def match_anchors(
     if num_boxes == 0 or num_anchors == 0:
         return anchors.new_full((batch, num_anchors), NO_MATCH, dtype=torch.long)
     # Padding loses every comparison with -1; real IoUs are >= 0.
-    iou = pairwise_iou(boxes.float(), anchors.float()).masked_fill_(~valid.unsqueeze(-1), -1.0)  # (B, G, N)
+    iou = pairwise_iou(boxes.float(), anchors.float()).masked_fill_(
+        ~valid.unsqueeze(-1), -1.0
+    )  # (B, G, N)
     best_iou, best_box = iou.max(dim=1)  # (B, N)
     matched = best_box.masked_fill(best_iou < positive_iou, NO_MATCH)
     if not force_match:

@@ -1,8 +1,9 @@
 """Batched non-maximum suppression in plain torch: hard and Gaussian, class-wise or class-agnostic.
 
-All images of a batch are suppressed together and nothing waits for the device: each of ``max_per_image``
-rounds takes every image's best remaining candidate and lowers the scores that it overlaps. Gaussian decay
-only lowers scores, so that many rounds give the exact answer whatever the number of candidates.
+All images of a batch are suppressed together and nothing waits for the device: each of
+``max_per_image`` rounds takes every image's best remaining candidate and lowers the scores that it
+overlaps. Gaussian decay only lowers scores, so that many rounds give the exact answer whatever the
+number of candidates.
 """
 
 import torch
@@ -14,7 +15,7 @@ NEVER = float('-inf')
 
 
 def _iou_with(box: Tensor, area: Tensor, boxes: Tensor, areas: Tensor) -> Tensor:
-    """IoU of one box per image ``(B, 4)`` with all of its candidates ``(B, K, 4)`` -> ``(B, K)``."""
+    """IoU of one box per image ``(B, 4)`` with its candidates ``(B, K, 4)`` -> ``(B, K)``."""
     top_left = torch.maximum(boxes[..., :2], box[:, None, :2])
     bottom_right = torch.minimum(boxes[..., 2:], box[:, None, 2:])
     side = (bottom_right - top_left).clamp_(min=0)
@@ -39,8 +40,9 @@ def batched_nms(
         boxes: ``(B, K, 4)`` xyxy.
         scores: ``(B, K)``; ``-inf`` marks padding.
         labels: ``(B, K)`` classes; boxes of different classes do not meet if ``class_wise``.
-        method: ``'hard'`` drops boxes of IoU > ``iou_threshold`` with a kept one; ``'gaussian'`` multiplies
-            their scores by ``exp(-iou^2 / sigma)`` (Bodla et al., ICCV 2017) and has no IoU cut.
+        method: ``'hard'`` drops boxes of IoU > ``iou_threshold`` with a kept one; ``'gaussian'``
+            multiplies their scores by ``exp(-iou^2 / sigma)`` (Bodla et al., ICCV 2017) and has no
+            IoU cut.
         iou_threshold: of ``'hard'``.
         sigma: of ``'gaussian'`` (TensorFlow's ``soft_nms_sigma`` is half of it).
         score_threshold: a candidate of this or a lower current score is never taken.
@@ -48,8 +50,9 @@ def batched_nms(
         class_wise: see ``labels``.
 
     Returns:
-        keep ``(B, max_per_image)`` int64 index into K (0 where there is nothing), and the current scores
-        of the kept, ``(B, max_per_image)`` float32, descending, ``-inf`` where there is nothing.
+        keep ``(B, max_per_image)`` int64 index into K (0 where there is nothing), and the current
+        scores of the kept, ``(B, max_per_image)`` float32, descending, ``-inf`` where there is
+        nothing.
 
     Raises:
         ValueError: unknown method.

@@ -1,7 +1,7 @@
-"""Spatial resampling in the forms that training, export and quantisation share (see DESIGN notes in docs).
+"""Spatial resampling in the forms that training, export and quantisation share.
 
-Nearest upsampling always names its target size, and SAME pooling adds no tensor of its own: both equal
-the reference exactly and convert to the native operators of the deployment runtimes.
+Nearest upsampling always names its target size, and SAME pooling adds no tensor of its own: both
+equal the reference exactly and convert to the native operators of the deployment runtimes.
 """
 
 import torch.nn.functional as F
@@ -23,8 +23,8 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
 def max_pool_same(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int]) -> Tensor:
     """Max pooling with SAME padding by minus infinity.
 
-    The usual case, 3/2, is one pooling call without a padded copy: ``ceil_mode`` lets the last window
-    run over the edge, and one cell before the first is missing only when the size is odd.
+    The usual case, 3/2, is one pooling call without a padded copy: ``ceil_mode`` lets the last
+    window run over the edge, and one cell before the first is missing only when the size is odd.
 
     Args:
         x: ``(B, C, H, W)``.
@@ -41,7 +41,7 @@ def max_pool_same(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int]) -
 
 
 def avg_pool_same(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int]) -> Tensor:
-    """Average pooling with SAME padding, divided by the number of real cells; shapes as max_pool_same."""
+    """Average over the real cells, SAME padding; shapes as :func:`max_pool_same`."""
     ones = x.new_ones((1, 1, *x.shape[-2:]))
     total = F.avg_pool2d(_pad_same(x, kernel, stride, 0.0), kernel, stride)
     return total / F.avg_pool2d(_pad_same(ones, kernel, stride, 0.0), kernel, stride)
@@ -54,7 +54,7 @@ def _pad_same(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int], value
 
 
 def resample_nearest(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Nearest upsampling of ``(B, C, H, W)`` to exactly ``size``: source index ``floor(i * in / out)``."""
+    """Upsample ``(B, C, H, W)`` to exactly ``size``: source index ``floor(i * in / out)``."""
     return x if x.shape[-2:] == size else F.interpolate(x, size=size, mode='nearest')
 
 

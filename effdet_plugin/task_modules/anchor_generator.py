@@ -17,16 +17,17 @@ STRIDE_MODES = ('fractional', 'power_of_two')
 class EfficientDetAnchorGenerator(AnchorGenerator):
     """Anchors by level, row, column, then ``scale * num_ratios + ratio``.
 
-    With an image size, strides are image size / feature size, a fraction where 2^level does not divide it
-    (the reference). mmdet's own heads do not pass the image size: they get the whole strides.
+    With an image size, strides are image size / feature size, a fraction where 2^level does not
+    divide it (the reference). mmdet's own heads do not pass the image size: they get the whole
+    strides.
 
     Args:
         strides: pixels per cell of each level.
         anchor_scale: side of the smallest square anchor in strides; one number, or one per level.
             D0-D6, D7x, Lite3, Lite4: 4; D7: 5; Lite0-Lite2, Lite3x: 3.
         scales_per_octave: number of scales ``2 ** (i / n)``.
-        ratios: width / height (its square root is applied to both sides), or pairs (width factor, height
-            factor) such as ``(1.4, 0.7)``, which older ports were trained with.
+        ratios: width / height (its square root is applied to both sides), or pairs (width factor,
+            height factor) such as ``(1.4, 0.7)``, which older ports were trained with.
         stride_mode: ``'fractional'``, or ``'power_of_two'`` to use ``strides`` always.
     """
 
@@ -39,21 +40,33 @@ class EfficientDetAnchorGenerator(AnchorGenerator):
         stride_mode: str = 'fractional',
     ) -> None:
         if stride_mode not in STRIDE_MODES:
-            raise ValueError(f'stride_mode={stride_mode!r}; choose one of {", ".join(STRIDE_MODES)}')
-        scales = [anchor_scale] * len(strides) if isinstance(anchor_scale, (int, float)) else anchor_scale
+            raise ValueError(
+                f'stride_mode={stride_mode!r}; choose one of {", ".join(STRIDE_MODES)}'
+            )
+        scales = (
+            [anchor_scale] * len(strides)
+            if isinstance(anchor_scale, (int, float))
+            else anchor_scale
+        )
         if len(scales) != len(strides):
             raise ValueError(f'anchor_scale has {len(scales)} values for {len(strides)} levels')
         self.sides = [anchor_sides(scale, scales_per_octave, ratios) for scale in scales]
         self.stride_mode = stride_mode
         self._cache: dict[tuple[object, ...], list[Tensor]] = {}
         super().__init__(
-            strides=list(strides), ratios=[1.0], octave_base_scale=1, scales_per_octave=1, center_offset=0.5
+            strides=list(strides),
+            ratios=[1.0],
+            octave_base_scale=1,
+            scales_per_octave=1,
+            center_offset=0.5,
         )
 
     def gen_base_anchors(self) -> list[Tensor]:
         """Anchors of the first cell of each level, ``(A, 4)``."""
         return [
-            torch.from_numpy(level_anchors((1, 1), (stride[1], stride[0]), sides).astype(np.float32))
+            torch.from_numpy(
+                level_anchors((1, 1), (stride[1], stride[0]), sides).astype(np.float32)
+            )
             for stride, sides in zip(self.strides, self.sides, strict=True)
         ]
 

@@ -13,10 +13,11 @@ from effdet_plugin.ops.matching import match_anchors
 
 @TASK_UTILS.register_module()
 class BatchMaxIoUAssigner(BaseAssigner):
-    """Highest IoU, with forced matches of the reference's kind: see :func:`~effdet_plugin.ops.match_anchors`.
+    """Highest IoU with forced matches: see :func:`~effdet_plugin.ops.match_anchors`.
 
-    Differs from mmdet's ``MaxIoUAssigner`` in the forced match (one anchor a box, the first on ties, also at
-    IoU 0; the first of several boxes gets a contested anchor) and in having nothing to ignore.
+    Differs from mmdet's ``MaxIoUAssigner`` in the forced match (one anchor a box, the first on
+    ties, also at IoU 0; the first of several boxes gets a contested anchor) and in having nothing
+    to ignore.
 
     Args:
         positive_iou: IoU from which on an anchor is positive.
@@ -28,7 +29,7 @@ class BatchMaxIoUAssigner(BaseAssigner):
         self.force_match = force_match
 
     def assign_batch(self, priors: Tensor, boxes: Tensor, valid: Tensor) -> Tensor:
-        """Anchors ``(N, 4)``, padded boxes ``(B, G, 4)``, valid ``(B, G)`` -> box index ``(B, N)`` or -1."""
+        """Anchors ``(N, 4)``, boxes ``(B, G, 4)``, valid ``(B, G)`` -> index ``(B, N)`` or -1."""
         return match_anchors(priors, boxes, valid, self.positive_iou, self.force_match)
 
     def assign(
@@ -47,7 +48,8 @@ class BatchMaxIoUAssigner(BaseAssigner):
             **kwargs: not used; mmdet's heads pass further data to some assigners.
 
         Returns:
-            ``gt_inds`` 1-based with 0 for background, the IoU with the matched box, and labels with -1.
+            ``gt_inds`` 1-based with 0 for background, the IoU with the matched box, and labels
+            with -1.
         """
         priors = get_box_tensor(pred_instances.priors)
         boxes = get_box_tensor(gt_instances.bboxes)

@@ -36,7 +36,9 @@ train_dataloader = dict(
             data_root=data_root,
             ann_file='annotations/instances_train2017.json',
             data_prefix=dict(img='train2017/'),
-            filter_cfg=dict(filter_empty_gt=False, min_size=0),  # negatives are kept, as in the reference
+            filter_cfg=dict(
+                filter_empty_gt=False, min_size=0
+            ),  # negatives are kept, as in the reference
             pipeline=train_pipeline,
         ),
     ),

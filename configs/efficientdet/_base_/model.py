@@ -1,5 +1,6 @@
 # EfficientDet-D0: every part by name. The leaves say what differs.
-# Numbers of the network: Tan, Pang, Le, "EfficientDet", CVPR 2020, table 1; switches: google/automl.
+# Numbers of the network: Tan, Pang, Le, "EfficientDet", CVPR 2020, table 1; switches:
+# google/automl.
 default_scope = 'mmdet'
 custom_imports = dict(imports=['effdet_plugin'], allow_failed_imports=False)
 

@@ -1,4 +1,6 @@
-runner_type = 'EfficientDetRunner'  # mmengine's own Runner takes these configs, too; see its docstring
+runner_type = (
+    'EfficientDetRunner'  # mmengine's own Runner takes these configs, too; see its docstring
+)
 sync_bn = None  # BN of several GPUs is synchronised, as in the published models; False: plain BN
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),

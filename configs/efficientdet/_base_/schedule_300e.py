@@ -1,4 +1,5 @@
-# The reference's recipe: SGD at 0.08 per 64 images, one epoch of warm-up, cosine per step, 300 epochs.
+# The reference's recipe: SGD at 0.08 per 64 images, one epoch of warm-up, cosine per step, 300
+# epochs.
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=300, val_interval=5)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
@@ -7,7 +8,7 @@ optim_wrapper = dict(
     type='ClippedOptimWrapper',
     optimizer=dict(type='SGD', lr=0.16, momentum=0.9, weight_decay=4e-5),
     clip_norm=10.0,  # each tensor, then all together
-    weight_decay_mode='loss',  # decay joins the gradient before the clip; 'decoupled': the optimiser's
+    weight_decay_mode='loss',  # joins the gradient before the clip; 'decoupled': the optimiser's
     constructor='GroupedOptimWrapperConstructor',
     paramwise_cfg=dict(
         norm_decay_mult=0.0,

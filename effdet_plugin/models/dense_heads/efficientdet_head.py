@@ -23,7 +23,8 @@ class EfficientDetHead(BaseDenseHead):
     """Separable-conv towers shared by all levels, with mmdet's dense head interface.
 
     Args:
-        num_classes: number of classes; labels are ``0 .. num_classes - 1``, there is no background class.
+        num_classes: number of classes; labels are ``0 .. num_classes - 1``, there is no background
+            class.
         in_channels: channels of the neck's maps.
         feat_channels: channels of the towers; ``in_channels`` if None.
         stacked_convs: repeats of each tower.
@@ -37,12 +38,12 @@ class EfficientDetHead(BaseDenseHead):
         loss_cls: config; a loss of logits and label indices.
         loss_bbox: config; a loss of deltas. Its sum is divided by 4 times the normaliser.
         loss_iou: config of a loss of decoded boxes, or None (the reference's default).
-        loss_normalizer: ``'local'`` (the reference: positives of the process + 1), ``'mean'`` (the mean
-            over processes + 1), ``'global'`` ((sum over processes + 1) / processes, with which N processes
-            give the gradient of one), ``'constant'``.
+        loss_normalizer: ``'local'`` (the reference: positives of the process + 1), ``'mean'`` (the
+            mean over processes + 1), ``'global'`` ((sum over processes + 1) / processes, with
+            which N processes give the gradient of one), ``'constant'``.
         normalizer_value: divisor of ``'constant'``.
-        mask_zero_targets: leave single delta coordinates that are exactly 0 out of the box loss, as the
-            reference does.
+        mask_zero_targets: leave single delta coordinates that are exactly 0 out of the box loss,
+            as the reference does.
         postprocessor: config of :class:`~effdet_plugin.models.DetectionPostProcessor`.
         train_cfg: of mmdet's detectors; not used.
         test_cfg: of mmdet's detectors; not used.
@@ -77,7 +78,9 @@ class EfficientDetHead(BaseDenseHead):
         self.num_classes = self.cls_out_channels = num_classes
         self.use_sigmoid_cls = True
         self.in_channels = in_channels
-        self.prior_generator = TASK_UTILS.build(anchor_generator or dict(type='EfficientDetAnchorGenerator'))
+        self.prior_generator = TASK_UTILS.build(
+            anchor_generator or dict(type='EfficientDetAnchorGenerator')
+        )
         self.bbox_coder = TASK_UTILS.build(bbox_coder or dict(type='EfficientDetBoxCoder'))
         self.assigner = TASK_UTILS.build(assigner or dict(type='BatchMaxIoUAssigner'))
         self.loss_cls = MODELS.build(loss_cls or dict(type='SigmoidFocalLoss'))
@@ -110,20 +113,30 @@ class EfficientDetHead(BaseDenseHead):
         )
 
     def forward(self, feats: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Level maps ``(B, in_channels, h, w)`` -> class logits ``(B, A * C, h, w)`` and deltas
-        ``(B, A * 4, h, w)``, lists over levels; channel ``a * C + c`` and ``a * 4 + (tx, ty, tw, th)``.
+        """Class logits and deltas of all levels.
+
+        Args:
+            feats: maps ``(B, in_channels, h, w)``, finest first.
+
+        Returns:
+            Lists over levels: ``(B, A * C, h, w)`` logits, channel ``a * C + c``, and
+            ``(B, A * 4, h, w)`` deltas, channel ``a * 4 + (tx, ty, tw, th)``.
         """
         return self.cls_tower(feats), self.box_tower(feats)
 
     def flatten(self, outputs: Sequence[Tensor], width: int) -> Tensor:
-        """Level outputs ``(B, A * width, h, w)`` -> ``(B, N, width)``: level, row, column, anchor."""
+        """Outputs ``(B, A * width, h, w)`` -> ``(B, N, width)``: level, row, column, anchor."""
         batch = outputs[0].shape[0]
         return torch.cat([x.permute(0, 2, 3, 1).reshape(batch, -1, width) for x in outputs], dim=1)
 
-    def anchors(self, outputs: Sequence[Tensor], image_size: tuple[int, int] | None) -> list[Tensor]:
+    def anchors(
+        self, outputs: Sequence[Tensor], image_size: tuple[int, int] | None
+    ) -> list[Tensor]:
         """Anchors ``(n_l, 4)`` xyxy float32 of each level of ``outputs``, on their device."""
         sizes = [(x.shape[-2], x.shape[-1]) for x in outputs]
-        keywords = {'image_size': image_size} if hasattr(self.prior_generator, 'stride_mode') else {}
+        keywords = (
+            {'image_size': image_size} if hasattr(self.prior_generator, 'stride_mode') else {}
+        )
         return self.prior_generator.grid_priors(sizes, device=outputs[0].device, **keywords)
 
     def loss_by_feat(
@@ -139,9 +152,10 @@ class EfficientDetHead(BaseDenseHead):
         Args:
             cls_scores: see :meth:`forward`.
             bbox_preds: see :meth:`forward`.
-            batch_gt_instances: ``bboxes`` ``(G, 4)`` xyxy in pixels of the network input and ``labels``
-                ``(G,)`` of each image; boxes without area are left out.
-            batch_img_metas: ``batch_input_shape`` gives the image size of fractional anchor strides.
+            batch_gt_instances: ``bboxes`` ``(G, 4)`` xyxy in pixels of the network input and
+                ``labels`` ``(G,)`` of each image; boxes without area are left out.
+            batch_img_metas: ``batch_input_shape`` gives the image size of fractional anchor
+                strides.
             batch_gt_instances_ignore: not used; crowds are no targets, and nothing is ignored.
 
         Returns:
@@ -154,7 +168,9 @@ class EfficientDetHead(BaseDenseHead):
         valid = (gt_labels >= 0) & (boxes[..., 2:] > boxes[..., :2]).all(-1)
         matched = self.assigner.assign_batch(anchors, boxes, valid)  # (B, N)
         positive = matched >= 0
-        normalizer = loss_normalizer(self.loss_normalizer, positive.sum().float(), self.normalizer_value)
+        normalizer = loss_normalizer(
+            self.loss_normalizer, positive.sum().float(), self.normalizer_value
+        )
         index = matched.clamp(min=0)
         labels = torch.where(positive, _take(gt_labels, index), self.num_classes)
         losses = dict(
@@ -163,7 +179,9 @@ class EfficientDetHead(BaseDenseHead):
             )
         )
         target_boxes = _take(boxes, index)  # (B, N, 4)
-        losses.update(self._box_losses(deltas, anchors.expand_as(deltas), target_boxes, positive, normalizer))
+        losses.update(
+            self._box_losses(deltas, anchors.expand_as(deltas), target_boxes, positive, normalizer)
+        )
         return losses
 
     def _box_losses(
@@ -178,7 +196,10 @@ class EfficientDetHead(BaseDenseHead):
         losses = {}
         if self.loss_bbox.loss_weight:
             losses['loss_bbox'] = self.loss_bbox(
-                deltas.reshape(-1, 4), targets.reshape(-1, 4), weight.reshape(-1, 4).float(), divisor
+                deltas.reshape(-1, 4),
+                targets.reshape(-1, 4),
+                weight.reshape(-1, 4).float(),
+                divisor,
             )
         if self.loss_iou is not None:
             predicted = self.bbox_coder.decode(anchors, torch.where(mask, deltas, 0.0))
@@ -213,7 +234,8 @@ class EfficientDetHead(BaseDenseHead):
             with_nms: suppress duplicates.
 
         Returns:
-            ``bboxes`` ``(n, 4)`` xyxy, ``scores`` ``(n,)``, ``labels`` ``(n,)``, by descending score.
+            ``bboxes`` ``(n, 4)`` xyxy, ``scores`` ``(n,)``, ``labels`` ``(n,)``, by descending
+            score.
         """
         assert batch_img_metas is not None
         image_size = batch_img_metas[0].get('batch_input_shape')
@@ -223,7 +245,12 @@ class EfficientDetHead(BaseDenseHead):
         if not with_nms:
             return self._candidates(logits, deltas, anchors, sizes, batch_img_metas, rescale)
         found = self.postprocessor(
-            logits, deltas, anchors, image_size or (0, 0), level_sizes=sizes, decode=self.bbox_coder.decode
+            logits,
+            deltas,
+            anchors,
+            image_size or (0, 0),
+            level_sizes=sizes,
+            decode=self.bbox_coder.decode,
         )
         counts = found.num.tolist()
         return [
@@ -244,7 +271,9 @@ class EfficientDetHead(BaseDenseHead):
         scores, index, labels = self.postprocessor.select(logits.float(), sizes)
         rows = index.unsqueeze(-1).expand(-1, -1, 4)
         boxes = self.bbox_coder.decode(anchors[index], deltas.float().gather(1, rows))
-        return [_instances(*item, rescale) for item in zip(boxes, scores, labels, metas, strict=True)]
+        return [
+            _instances(*item, rescale) for item in zip(boxes, scores, labels, metas, strict=True)
+        ]
 
 
 def pack_targets(instances: Sequence[InstanceData]) -> tuple[Tensor, Tensor]:
@@ -258,7 +287,7 @@ def pack_targets(instances: Sequence[InstanceData]) -> tuple[Tensor, Tensor]:
 
 
 def _take(values: Tensor, index: Tensor) -> Tensor:
-    """Rows of ``(B, G, ...)`` at ``(B, N)`` -> ``(B, N, ...)``; zeros where an image batch has no box."""
+    """Rows of ``(B, G, ...)`` at ``(B, N)`` -> ``(B, N, ...)``; zeros if the batch has no box."""
     if values.shape[1] == 0:
         return values.new_zeros((*index.shape, *values.shape[2:]))
     if values.dim() == 2:

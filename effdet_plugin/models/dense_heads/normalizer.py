@@ -11,8 +11,9 @@ def loss_normalizer(kind: str, num_positives: Tensor, value: float = 100.0) -> T
 
     Args:
         kind: ``'local'``: positives + 1 (the reference); ``'mean'``: their mean over processes + 1;
-            ``'global'``: (their sum over processes + 1) / processes, the only one with which N processes
-            give the gradient of one process with the whole batch; ``'constant'``: ``value``.
+            ``'global'``: (their sum over processes + 1) / processes, the only one with which N
+            processes give the gradient of one process with the whole batch; ``'constant'``:
+            ``value``.
         num_positives: scalar float, matched anchors of this process.
         value: of ``'constant'``.
 
@@ -20,7 +21,9 @@ def loss_normalizer(kind: str, num_positives: Tensor, value: float = 100.0) -> T
         ValueError: unknown kind.
     """
     if kind not in NORMALIZERS:
-        raise ValueError(f'loss_normalizer={kind!r} is unknown; choose one of {", ".join(NORMALIZERS)}')
+        raise ValueError(
+            f'loss_normalizer={kind!r} is unknown; choose one of {", ".join(NORMALIZERS)}'
+        )
     if kind == 'constant':
         return num_positives.new_tensor(value)
     if kind == 'local':

@@ -10,7 +10,7 @@ from effdet_plugin.models.layers.separable_conv import init_fan_in_normal, init_
 
 
 class Tower(nn.Module):
-    """``num_convs`` times convolution, BN of the level, activation; then the predicting convolution.
+    """``num_convs`` times convolution, BN of the level, activation; then the prediction.
 
     Args:
         in_channels: channels of the pyramid.
@@ -20,8 +20,9 @@ class Tower(nn.Module):
         num_levels: number of levels, each with its own BN.
         separable: separable or plain 3x3 convolutions.
         act: activation.
-        survival_prob: None, or the probability that a repeat after the first keeps its branch in training
-            (drop-connect). Whenever it is set, those repeats have a skip connection, at test time also.
+        survival_prob: None, or the probability that a repeat after the first keeps its branch in
+            training (drop-connect). Whenever it is set, those repeats have a skip connection, at
+            test time also.
     """
 
     def __init__(
@@ -41,7 +42,8 @@ class Tower(nn.Module):
             build_conv(channels[i], channels[i + 1], separable) for i in range(num_convs)
         )
         self.norms = nn.ModuleList(
-            nn.ModuleList(BatchNorm2d(feat_channels) for _ in range(num_levels)) for _ in range(num_convs)
+            nn.ModuleList(BatchNorm2d(feat_channels) for _ in range(num_levels))
+            for _ in range(num_convs)
         )
         self.act = build_activation(act)
         self.predict = build_conv(channels[-1], out_channels, separable)
@@ -65,7 +67,7 @@ class Tower(nn.Module):
 
 
 def drop_connect(x: Tensor, survival_prob: float, training: bool) -> Tensor:
-    """Drop whole samples of ``(B, ...)`` with probability ``1 - survival_prob``, scaling up the rest."""
+    """Drop samples of ``(B, ...)`` with probability ``1 - survival_prob``, scale up the rest."""
     if not training:
         return x
     keep = torch.rand((x.shape[0],) + (1,) * (x.dim() - 1), device=x.device, dtype=x.dtype)

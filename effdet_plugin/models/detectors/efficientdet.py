@@ -25,7 +25,8 @@ class EfficientDet(SingleStageDetector):
         init_cfg: mmengine's.
         with_cp: recompute activations of backbone and neck in backward, to save memory.
         channels_last: keep convolution weights and inputs in channels-last memory order.
-        compile: ``torch.compile`` backbone, neck and head; a dict gives its arguments. Needs a C++ compiler.
+        compile: ``torch.compile`` backbone, neck and head; a dict gives its arguments. Needs a C++
+            compiler.
 
     Raises:
         ConfigError: ``compile`` without a C++ compiler.
@@ -46,7 +47,9 @@ class EfficientDet(SingleStageDetector):
     ) -> None:
         if with_cp:
             backbone, neck = {**backbone, 'with_cp': True}, {**neck, 'with_cp': True}
-        super().__init__(backbone, neck, bbox_head, train_cfg, test_cfg, data_preprocessor, init_cfg)
+        super().__init__(
+            backbone, neck, bbox_head, train_cfg, test_cfg, data_preprocessor, init_cfg
+        )
         self.channels_last = channels_last
         if channels_last:
             self.to(memory_format=torch.channels_last)
@@ -61,6 +64,8 @@ class EfficientDet(SingleStageDetector):
 
     def _compile(self, arguments: dict[str, Any]) -> None:
         if not any(shutil.which(name) for name in ('c++', 'g++', 'clang++')):
-            raise ConfigError('model.compile: torch.compile needs a C++ compiler (g++), none is on PATH')
+            raise ConfigError(
+                'model.compile: torch.compile needs a C++ compiler (g++), none is on PATH'
+            )
         for part in (self.backbone, self.neck, self.bbox_head.cls_tower, self.bbox_head.box_tower):
             part.compile(**arguments)

@@ -23,5 +23,7 @@ def build_activation(name: str) -> nn.Module:
         ValueError: unknown name.
     """
     if name not in _ACTIVATIONS:
-        raise ValueError(f'act={name!r} is not an activation; choose one of {", ".join(_ACTIVATIONS)}')
+        raise ValueError(
+            f'act={name!r} is not an activation; choose one of {", ".join(_ACTIVATIONS)}'
+        )
     return _ACTIVATIONS[name]()

@@ -1,4 +1,4 @@
-"""Batch normalisation with the reference's constants, that also takes a single value per channel."""
+"""BN with the reference's constants, that also takes a single value per channel."""
 
 from torch import Tensor, nn
 
@@ -6,8 +6,8 @@ from torch import Tensor, nn
 class BatchNorm2d(nn.BatchNorm2d):
     """BN of the reference: eps 1e-3, momentum 0.01 (TensorFlow's 0.99).
 
-    A 1x1 map of a batch of one has no variance: PyTorch raises there, the reference outputs the shift and
-    moves its statistics (by the value itself and a variance of 0). So does this.
+    A 1x1 map of a batch of one has no variance: PyTorch raises there, the reference outputs the
+    shift and moves its statistics (by the value itself and a variance of 0). So does this.
     """
 
     def __init__(self, num_features: int, eps: float = 1e-3, momentum: float = 0.01) -> None:

@@ -31,7 +31,9 @@ class Fusion(nn.Module):
     def __init__(self, num_inputs: int, method: str = 'fast_attn', channels: int = 1) -> None:
         super().__init__()
         if method not in METHODS:
-            raise ValueError(f'fusion={method!r} is not a fusion; choose one of {", ".join(METHODS)}')
+            raise ValueError(
+                f'fusion={method!r} is not a fusion; choose one of {", ".join(METHODS)}'
+            )
         self.method = method
         if method == 'sum':
             self.register_parameter('weights', None)

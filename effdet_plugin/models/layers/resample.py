@@ -1,4 +1,4 @@
-"""Bring a map of another level to a node's channels and size (SPEC of the reference: ``ResampleFeatureMap``)."""
+"""Bring a map of another level to a node's channels and size."""
 
 from torch import Tensor, nn
 
@@ -8,7 +8,7 @@ from effdet_plugin.ops.resample import pool_to_size, resample_nearest
 
 
 class Resample(nn.Module):
-    """1x1 convolution and BN where the channels differ, then pooling or nearest upsampling to a size.
+    """1x1 convolution and BN where the channels differ, then pooling or nearest upsampling.
 
     Args:
         in_channels: channels of the input.
@@ -45,7 +45,8 @@ class Resample(nn.Module):
         """``(B, in_channels, h, w)`` -> ``(B, out_channels, *size)``.
 
         Raises:
-            ConfigError: one axis shrinks while the other does not, which the reference refuses, too. It
+            ConfigError: one axis shrinks while the other does not, which the reference refuses,
+            too. It
                 happens for very thin images, whose coarsest maps are one cell wide.
         """
         height, width = x.shape[-2:]
@@ -56,6 +57,7 @@ class Resample(nn.Module):
         if height <= size[0] and width <= size[1]:
             return resample_nearest(self.match_channels(x), size)
         raise ConfigError(
-            f'cannot resample a {height}x{width} map to {size[0]}x{size[1]}: one axis shrinks, the other '
-            'does not; the image is too thin for this many levels, make its short side larger'
+            f'cannot resample a {height}x{width} map to {size[0]}x{size[1]}: one axis '
+            'shrinks, the other does not; the image is too thin for this many levels: '
+            'make its short side larger'
         )

@@ -27,7 +27,9 @@ class SeparableConv2d(nn.Module):
         return self.pointwise(self.depthwise(x))
 
 
-def build_conv(in_channels: int, out_channels: int, separable: bool, bias: bool = True) -> nn.Module:
+def build_conv(
+    in_channels: int, out_channels: int, separable: bool, bias: bool = True
+) -> nn.Module:
     """A 3x3 SAME convolution, separable or plain."""
     if separable:
         return SeparableConv2d(in_channels, out_channels, bias=bias)
@@ -35,7 +37,7 @@ def build_conv(in_channels: int, out_channels: int, separable: bool, bias: bool 
 
 
 def tensorflow_fans(weight: Tensor, depthwise: bool) -> tuple[int, int]:
-    """Fan in and out as Keras counts them: a depthwise kernel ``(k, k, C, 1)`` has ``k k C`` and ``k k``.
+    """Fan in and out as Keras counts them: a depthwise kernel ``(k, k, C, 1)`` has k k C and k k.
 
     Args:
         weight: PyTorch kernel, ``(out, in / groups, k, k)``.

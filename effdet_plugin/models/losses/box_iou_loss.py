@@ -9,12 +9,15 @@ from effdet_plugin.ops.iou_loss import ANGLE_GRADIENTS, MODES, iou_loss
 
 @MODELS.register_module()
 class BoxIoULoss(nn.Module):
-    """IoU, GIoU, DIoU or CIoU loss. mmdet's own losses serve as well; they add an epsilon where this
-    returns 0 for 0 / 0, and give empty targets a loss.
+    """IoU, GIoU, DIoU or CIoU loss.
+
+    mmdet's own losses serve as well; they add an epsilon where this returns 0 for 0 / 0, and give
+    empty targets a loss.
 
     Args:
         mode: ``'iou'``, ``'giou'``, ``'diou'`` or ``'ciou'``.
-        angle_gradient: of ``'ciou'``: ``'paper'`` or ``'reference'``, see :func:`~effdet_plugin.ops.iou_loss`.
+        angle_gradient: of ``'ciou'``: ``'paper'`` or ``'reference'``, see
+            :func:`~effdet_plugin.ops.iou_loss`.
         reduction: ``'mean'`` (divided by ``avg_factor``), ``'sum'`` or ``'none'``.
         loss_weight: factor.
     """
@@ -30,7 +33,9 @@ class BoxIoULoss(nn.Module):
         if mode not in MODES:
             raise ValueError(f'mode={mode!r} is not an IoU loss; choose one of {", ".join(MODES)}')
         if angle_gradient not in ANGLE_GRADIENTS:
-            raise ValueError(f"angle_gradient={angle_gradient!r}; choose one of {', '.join(ANGLE_GRADIENTS)}")
+            raise ValueError(
+                f'angle_gradient={angle_gradient!r}; choose one of {", ".join(ANGLE_GRADIENTS)}'
+            )
         self.mode = mode
         self.angle_gradient = angle_gradient
         self.reduction = reduction

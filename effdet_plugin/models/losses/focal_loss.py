@@ -9,18 +9,19 @@ from effdet_plugin.ops.focal import sigmoid_focal_loss
 
 @MODELS.register_module()
 class SigmoidFocalLoss(nn.Module):
-    """Focal loss of EfficientDet, in mmdet's form. Differs from mmdet's ``FocalLoss`` in three points.
+    """Focal loss of EfficientDet, in mmdet's form.
 
-    It has label smoothing (in the cross-entropy only, as the reference), it builds no one-hot target and no
-    chain of logit-sized temporaries, and its gradient is one expression. Computed in float32.
+    It has label smoothing (in the cross-entropy only, as the reference), it builds no one-hot
+    target and no chain of logit-sized temporaries, and its gradient is one expression. Computed in
+    float32.
 
     Args:
         use_sigmoid: only True; named because mmdet's heads ask for it.
         gamma: exponent of the modulating factor. The reference has 1.5, RetinaNet 2.
         alpha: weight of positives.
         label_smoothing: 0 for none.
-        reduction: ``'mean'`` (divided by ``avg_factor``), ``'sum'`` or ``'none'`` (per row, summed over
-            its classes).
+        reduction: ``'mean'`` (divided by ``avg_factor``), ``'sum'`` or ``'none'`` (per row, summed
+            over its classes).
         loss_weight: factor.
     """
 

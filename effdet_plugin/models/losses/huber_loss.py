@@ -18,7 +18,9 @@ class HuberLoss(nn.Module):
             give ``avg_factor = 4 * N``.
     """
 
-    def __init__(self, delta: float = 0.1, reduction: str = 'mean', loss_weight: float = 1.0) -> None:
+    def __init__(
+        self, delta: float = 0.1, reduction: str = 'mean', loss_weight: float = 1.0
+    ) -> None:
         super().__init__()
         self.delta = delta
         self.reduction = reduction
@@ -32,7 +34,7 @@ class HuberLoss(nn.Module):
         avg_factor: Tensor | float | None = None,
         reduction_override: str | None = None,
     ) -> Tensor:
-        """Loss of deltas ``(N, 4)`` against targets; ``weight`` of the same shape. Computed in float32."""
+        """Loss of deltas ``(N, 4)``, ``weight`` of the same shape; computed in float32."""
         loss = huber_loss(pred.float(), target.float(), self.delta)
         reduction = reduction_override or self.reduction
         return self.loss_weight * weight_reduce_loss(loss, weight, reduction, avg_factor)

@@ -12,8 +12,8 @@ One cell over five levels (``topology='bifpn'``); each node fuses its inputs wit
        ╲          ╱
     P3 ──●───────────────────> P3       the finest output is a top-down node
 
-Source: Tan, Pang, Le, "EfficientDet", CVPR 2020, section 3; google/automl ``efficientdet`` for node order,
-separate channel-matching convolutions of each use, and the bias before BN.
+Source: Tan, Pang, Le, "EfficientDet", CVPR 2020, section 3; google/automl ``efficientdet`` for
+node order, separate channel-matching convolutions of each use, and the bias before BN.
 """
 
 from collections.abc import Sequence
@@ -63,7 +63,9 @@ class FusionNode(nn.Module):
 
     def forward(self, inputs: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """Maps ``(B, C_k, h_k, w_k)`` -> ``(B, channels, *size)``."""
-        x = self.fusion([resample(x, size) for resample, x in zip(self.resamples, inputs, strict=True)])
+        x = self.fusion(
+            [resample(x, size) for resample, x in zip(self.resamples, inputs, strict=True)]
+        )
         if self.act_last:
             return self.act(self.bn(self.conv(x)))
         return self.bn(self.conv(self.act(x)))
@@ -111,11 +113,11 @@ class BiFPN(BaseModule):
     Args:
         in_channels: channels of the backbone's maps, finest first.
         out_channels: channels of all outputs.
-        num_outs: number of outputs; levels beyond the backbone's are pooled from its last map (which a
-            1x1 convolution and BN bring to ``out_channels``).
+        num_outs: number of outputs; levels beyond the backbone's are pooled from its last map
+            (which a 1x1 convolution and BN bring to ``out_channels``).
         num_cells: how often the topology is repeated.
-        topology: ``'bifpn'``, ``'fpn'``, ``'panet'``, ``'fully_connected'``, ``'qufpn'`` or a node list,
-            see :mod:`effdet_plugin.models.necks.topology`.
+        topology: ``'bifpn'``, ``'fpn'``, ``'panet'``, ``'fully_connected'``, ``'qufpn'`` or a node
+            list, see :mod:`effdet_plugin.models.necks.topology`.
         fusion: ``'fast_attn'``, ``'attn'``, ``'sum'``, ``'channel_fast_attn'``, ``'channel_attn'``.
         act: activation: swish, relu6, ...
         start_level: first of the backbone's maps that is used.
@@ -162,7 +164,7 @@ class BiFPN(BaseModule):
         num_extra = num_outs - len(used)
         if num_extra < 0 or not used:
             raise ConfigError(
-                f'BiFPN: num_outs={num_outs} for {len(used)} inputs from start_level={start_level}; '
+                f'BiFPN: num_outs={num_outs} for {len(used)} inputs (start_level={start_level}); '
                 'it must be at least their number'
             )
         self.num_inputs = len(in_channels)
@@ -207,7 +209,8 @@ class BiFPN(BaseModule):
         """Fuse backbone maps into ``num_outs`` maps ``(B, out_channels, h, w)``, finest first.
 
         Args:
-            feats: ``(B, in_channels[i], h_i, w_i)``, each half as large as the one before, rounded up.
+            feats: ``(B, in_channels[i], h_i, w_i)``, each half the one before,
+                rounded up.
 
         Raises:
             ConfigError: another number of maps than ``in_channels``.
@@ -219,4 +222,3 @@ class BiFPN(BaseModule):
             recompute = self.with_cp and self.training
             maps = checkpoint_module(cell, maps) if recompute else cell(maps)
         return tuple(maps)
-

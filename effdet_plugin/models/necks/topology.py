@@ -1,7 +1,8 @@
-"""Wiring of a feature pyramid cell as plain data: a list of nodes, each with its level and its inputs.
+"""Wiring of a feature pyramid cell as plain data: nodes, each with its level and its inputs.
 
-Levels and ids count from 0: the cell's input maps have the ids ``0 .. L-1`` from the finest level up, nodes
-continue in their order. The output of a level is its last node. A topology of your own is such a list.
+Levels and ids count from 0: the cell's input maps have the ids ``0 .. L-1`` from the finest level
+up, nodes continue in their order. The output of a level is its last node. A topology of your own
+is such a list.
 """
 
 from collections.abc import Callable, Sequence
@@ -43,9 +44,9 @@ class _Builder:
 def bifpn(num_levels: int) -> Topology:
     """Top-down from the level below the top to the finest, then bottom-up to the top.
 
-    A top-down node has the latest map of its level and of the level above; a bottom-up node has all maps of
-    its level so far and the latest of the level below. So the finest output is a top-down node, and the top
-    has two inputs.
+    A top-down node has the latest map of its level and of the level above; a bottom-up node has
+    all maps of its level so far and the latest of the level below. So the finest output is a
+    top-down node, and the top has two inputs.
     """
     cell = _Builder(num_levels)
     for level in reversed(range(num_levels - 1)):
@@ -118,14 +119,17 @@ def build_topology(topology: str | Sequence[NodeSpec], num_levels: int) -> Topol
     """
     if isinstance(topology, str):
         if topology not in TOPOLOGIES:
-            raise ValueError(f'topology={topology!r} is unknown; choose one of {", ".join(TOPOLOGIES)}')
+            raise ValueError(
+                f'topology={topology!r} is unknown; choose one of {", ".join(TOPOLOGIES)}'
+            )
         return TOPOLOGIES[topology](num_levels)
     nodes = [_as_node(spec) for spec in topology]
     for number, node in enumerate(nodes):
         late = [i for i in node.inputs if not 0 <= i < num_levels + number]
         if late or not node.inputs or not 0 <= node.level < num_levels:
             raise ValueError(
-                f'topology node {number}: level {node.level} (of {num_levels}), inputs {node.inputs}; '
+                f'topology node {number}: level {node.level} of {num_levels}, inputs '
+                f'{node.inputs}; '
                 f'inputs must be among the {num_levels + number} maps made so far'
             )
     if missing := sorted(set(range(num_levels)) - {node.level for node in nodes}):

