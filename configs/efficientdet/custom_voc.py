@@ -1,39 +1,42 @@
-# Own data in a Pascal VOC tree, with mmdet's own data set and metric, as one would write it by
-# hand. The example is BCCD (three kinds of blood cells): data_root holds JPEGImages, Annotations,
-# ImageSets. tools/train.py configs/efficientdet/custom_voc.py
-# With --data DIR nothing here needs to be edited; VOC is converted to COCO json in the work dir
-# then.
+# Own data in a Pascal VOC tree, with mmdet's own data set and metric, as one would write it by hand.
+# The example is BCCD (three kinds of blood cells): data_root holds JPEGImages, Annotations, ImageSets.
+# tools/train.py configs/efficientdet/custom_voc.py
+# With --data DIR nothing here needs to be edited; VOC is converted to COCO json in the work dir then.
 _base_ = './custom_coco.py'
 
 data_root = 'data/bccd/'
 classes = ('RBC', 'WBC', 'Platelets')
-metainfo = dict(classes=classes)
 
 model = dict(bbox_head=dict(num_classes=len(classes)))
 
-train_voc = dict(
-    _delete_=True,
-    type='VOCDataset',
-    metainfo=metainfo,
-    data_root=data_root,
-    ann_file='ImageSets/Main/train.txt',
-    data_prefix=dict(sub_data_root=''),
-    filter_cfg=dict(filter_empty_gt=False, min_size=0),
-    pipeline=_base_.train_pipeline,
+train_dataloader = dict(
+    dataset=dict(
+        dataset=dict(
+            _delete_=True,
+            type='VOCDataset',
+            metainfo=dict(classes=classes),
+            data_root=data_root,
+            ann_file='ImageSets/Main/train.txt',
+            data_prefix=dict(sub_data_root=''),
+            filter_cfg=dict(filter_empty_gt=False, min_size=0),
+            pipeline=_base_.train_pipeline,
+        )
+    )
 )
-val_voc = dict(
-    _delete_=True,
-    type='VOCDataset',
-    metainfo=metainfo,
-    data_root=data_root,
-    ann_file='ImageSets/Main/val.txt',
-    data_prefix=dict(sub_data_root=''),
-    test_mode=True,
-    pipeline=_base_.test_pipeline,
+val_dataloader = test_dataloader = dict(
+    dataset=dict(
+        dataset=dict(
+            _delete_=True,
+            type='VOCDataset',
+            metainfo=dict(classes=classes),
+            data_root=data_root,
+            ann_file='ImageSets/Main/val.txt',
+            data_prefix=dict(sub_data_root=''),
+            test_mode=True,
+            pipeline=_base_.test_pipeline,
+        )
+    )
 )
-train_dataloader = dict(dataset=dict(dataset=train_voc))
-val_dataloader = test_dataloader = dict(dataset=dict(dataset=val_voc))
-
 val_evaluator = test_evaluator = dict(
     _delete_=True, type='VOCMetric', metric='mAP', eval_mode='area'
 )

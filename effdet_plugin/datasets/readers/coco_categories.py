@@ -41,15 +41,16 @@ def class_names(
         findings: Groups, doubles and blank names are noted here.
     """
     groups = {one.group for _, table in tables for one in table.values() if one.group != one.name}
-    names: dict[str, None] = {}
+    names: dict[str, bool] = {}
     for file, table in tables:
         _note_doubles(file, table, findings)
         for category in table.values():
-            if used[category.name] or not _is_no_class(category, groups):
-                names.setdefault(category.name)
-            else:
-                findings.add('class_group', file, '', category.name)
-    return list(names)
+            is_class = bool(used[category.name]) or not _is_no_class(category, groups)
+            if not names.setdefault(category.name, is_class) and is_class:
+                names[category.name] = True
+    for name in (name for name, is_class in names.items() if not is_class):
+        findings.add('class_group', tables[0][0], '', name)
+    return [name for name, is_class in names.items() if is_class]
 
 
 def _is_no_class(category: Category, groups: set[str]) -> bool:

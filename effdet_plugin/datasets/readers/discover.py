@@ -1,12 +1,12 @@
 """From a folder or an annotation file to the description of its data."""
 
-from collections import Counter
 from pathlib import Path
 
 from effdet_plugin.datasets.readers.coco import read_coco
 from effdet_plugin.datasets.readers.coco_files import choose_coco, coco_from_file
 from effdet_plugin.datasets.readers.csv_table import choose_tables, read_tables, table_of
 from effdet_plugin.datasets.readers.description import DatasetDescription
+from effdet_plugin.datasets.readers.hints import SUPPORTED, nothing_found
 from effdet_plugin.datasets.readers.normalise import describe
 from effdet_plugin.datasets.readers.raw import RawDataset
 from effdet_plugin.datasets.readers.tree import Tree, list_tree
@@ -19,7 +19,6 @@ from effdet_plugin.datasets.readers.yolo_layout import (
 )
 from effdet_plugin.errors import DatasetError
 
-_SUPPORTED = 'COCO json, Pascal VOC xml, YOLO txt with data.yaml or classes.txt, or a csv of boxes'
 #: Folders that hold annotations of pictures in the folder above.
 _ANNOTATION_FOLDERS = frozenset({'annotations', 'labels'})
 
@@ -57,7 +56,7 @@ def _read_file(path: Path) -> RawDataset:
         return read_yolo(tree, yolo_from_file(tree, path))
     table = table_of(tree, path) if suffix == '.csv' else None
     if table is None:
-        raise DatasetError(f'{path}: no annotation file that is known ({_SUPPORTED})')
+        raise DatasetError(f'{path}: no annotation file that is known ({SUPPORTED})')
     return read_tables(tree, [table])
 
 
@@ -67,7 +66,7 @@ def _read_folder(folder: Path) -> RawDataset:
         tree = list_tree(folder.parent)
     raw = _first_kind(tree)
     if raw is None:
-        raise DatasetError(_nothing_found(tree))
+        raise DatasetError(nothing_found(tree))
     if raw.source != 'Pascal VOC' and (xmls := tree.with_suffix('.xml')):
         detail = f'{len(xmls)} xml files such as {tree.short(xmls[0])}; {raw.source} is read'
         raw.findings.add('file_unused', tree.root, '', detail)
@@ -92,11 +91,3 @@ def _first_kind(tree: Tree) -> RawDataset | None:
         return read_tables(tree, tables)
     plain = choose_plain_yolo(tree)
     return read_yolo(tree, plain) if plain is not None else None
-
-
-def _nothing_found(tree: Tree) -> str:
-    if not tree.files:
-        return f'{tree.root}: the folder is empty: no annotations and no images'
-    suffixes = Counter(path.suffix.lower() or path.name for path in tree.files)
-    seen = ', '.join(f'{count} {suffix}' for suffix, count in suffixes.most_common(4))
-    return f'{tree.root}: found no annotations that are known ({_SUPPORTED}) among {seen}'

@@ -21,7 +21,7 @@ def with_validation(
     """The description with a validation split, made from the training pictures if need be.
 
     The choice depends on the names of the pictures and the seed alone: it is the same on every
-    machine. Every class keeps a box in training.
+    machine. Every class keeps a box in training if that can be.
 
     Args:
         description: Without or with a validation split; with one it is returned as it is.
@@ -35,7 +35,10 @@ def with_validation(
     chosen = _choose(groups, round(fraction * len(train)), train, len(description.classes))
     kept = [image for image in train if image not in chosen]
     if not chosen:
-        chosen, said = set(train), 'too few pictures to split: validated on the training pictures'
+        chosen, said = (
+            set(train),
+            'no validation split is given and one picture cannot be split: it is used twice',
+        )
     else:
         kept_said = f'{len(chosen)} of {len(train)} pictures, by a hash of their names'
         said = f'no validation split is given: one is made of {kept_said}'
@@ -70,7 +73,17 @@ def _choose(groups: list[list[Image]], wanted: int, train: Split, num_classes: i
             left = left - counts
         if len(chosen) >= max(1, wanted):
             break
-    return chosen
+    return chosen or _least_harm(groups, left)
+
+
+def _least_harm(groups: list[list[Image]], left: NDArray[np.int64]) -> set[Image]:
+    """The group that takes the last boxes of the fewest classes; none if there is only one."""
+    if len(groups) < 2:
+        return set()
+
+    counts = [Split(group).class_counts(len(left)) for group in groups]
+    harms = [int(((count > 0) & (count == left)).sum()) for count in counts]
+    return set(groups[harms.index(min(harms))])
 
 
 def _with_boxes_first(groups: list[list[Image]], left: NDArray[np.int64]) -> list[list[Image]]:

@@ -104,9 +104,15 @@ def choose_plain_yolo(tree: Tree) -> YoloLayout | None:
             f'{tree.root}: YOLO text files without class names: put a classes.txt with one name '
             'a line, or a data.yaml, into the folder'
         )
-    by_depth = dict(sorted(tables.items(), key=lambda item: len(item[0].parts)))
+    # The order of the classes is that of the least deep list, the training split's first.
+    ordered = sorted(tables, key=lambda folder: (len(folder.parts), _is_other_split(tree, folder)))
     findings = Findings()
-    return YoloLayout(by_depth, _listed_splits(tree, findings) or splits_by_folder(tree), findings)
+    names = {folder: tables[folder] for folder in ordered}
+    return YoloLayout(names, _listed_splits(tree, findings) or splits_by_folder(tree), findings)
+
+
+def _is_other_split(tree: Tree, folder: Path) -> bool:
+    return split_of_parts(tree.parts(folder)) in ('val', 'test')
 
 
 def splits_by_folder(tree: Tree) -> dict[str, list[Path]]:
