@@ -13,7 +13,8 @@ optim_wrapper = dict(
     paramwise_cfg=dict(
         norm_decay_mult=0.0,
         bias_decay_mult=0.0,
-        custom_keys={'fusion.weights': dict(decay_mult=0.0)},
+        # Each fusion weight is a variable of its own in the reference, and clipped so.
+        custom_keys={'fusion.weights': dict(decay_mult=0.0, clip_rows=True)},
     ),
 )
 # The rate above is for 8 x 16 images; it follows the real batch.
