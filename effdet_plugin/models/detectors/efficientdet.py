@@ -58,9 +58,10 @@ class EfficientDet(SingleStageDetector):
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
         """Normalised images ``(B, 3, H, W)`` -> pyramid maps, finest first."""
-        if self.channels_last:
-            batch_inputs = batch_inputs.contiguous(memory_format=torch.channels_last)
-        return super().extract_feat(batch_inputs)
+        # The images' order becomes that of all maps. Without channels_last it must not slip in: BN on
+        # a CPU sums plainly there, which costs gradients of the backbone two digits in training.
+        order = torch.channels_last if self.channels_last else torch.contiguous_format
+        return super().extract_feat(batch_inputs.contiguous(memory_format=order))
 
     def _compile(self, arguments: dict[str, Any]) -> None:
         if not any(shutil.which(name) for name in ('c++', 'g++', 'clang++')):
