@@ -58,7 +58,7 @@ class ReferenceLR(_ParamScheduler):
     """Linear warm-up, then one of the reference's decays, as a closed form of the step.
 
     In a config the times are epochs and ``convert_to_iter_based=True`` lets the rate change at
-    every step; the length of the training is the train loop's unless ``total_epochs`` says another.
+    every step; the length of the training is the train loop's unless ``max_epochs`` says another.
     Built by hand, give ``steps_per_epoch``, which may be a fraction: times become
     ``int(epochs * steps_per_epoch)``.
 
@@ -75,11 +75,11 @@ class ReferenceLR(_ParamScheduler):
         gamma: Factor at each milestone.
         power: Exponent of ``polynomial``.
         shifted: Begin the cosine at the end of the warm-up, which the reference does not.
-        total_epochs: Length of the training; None means ``end``.
+        max_epochs: Length of the training; None means ``end``.
         steps_per_epoch: Steps per epoch; set by ``convert_to_iter_based``.
         param_name: What to schedule.
         begin: First step of the schedule.
-        end: Step at which it stops, and the length of the training if ``total_epochs`` is None.
+        end: Step at which it stops, and the length of the training if ``max_epochs`` is None.
         last_step: As in mmengine.
         by_epoch: Whether a step is an epoch.
         verbose: Log each change.
@@ -98,7 +98,7 @@ class ReferenceLR(_ParamScheduler):
         gamma: float = 0.1,
         power: float = 0.9,
         shifted: bool = False,
-        total_epochs: float | None = None,
+        max_epochs: float | None = None,
         steps_per_epoch: float = 1.0,
         param_name: str = 'lr',
         begin: int = 0,
@@ -109,9 +109,9 @@ class ReferenceLR(_ParamScheduler):
     ) -> None:
         if decay not in DECAYS:
             raise ConfigError(f'decay={decay!r} of ReferenceLR must be one of {", ".join(DECAYS)}')
-        if decay in ('cosine', 'polynomial') and total_epochs is None and end == INF:
-            raise ConfigError(f'decay={decay!r} of ReferenceLR needs total_epochs (or end)')
-        total = end - begin if total_epochs is None else int(total_epochs * steps_per_epoch)
+        if decay in ('cosine', 'polynomial') and max_epochs is None and end == INF:
+            raise ConfigError(f'decay={decay!r} of ReferenceLR needs max_epochs (or end)')
+        total = end - begin if max_epochs is None else int(max_epochs * steps_per_epoch)
         self.curve: dict[str, Any] = {
             'decay': decay,
             'warmup_steps': int(warmup_epochs * steps_per_epoch),

@@ -1,15 +1,12 @@
 """The moving average: its curve, what it averages, and where it starts from."""
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 from mmengine.model import BaseModel
 from torch import nn
 
 from effdet_plugin.engine.ema import RampUpEMA, RampUpEMAHook
-from effdet_plugin.testing import shared_dir
+from effdet_plugin.testing import load_oracle
 
 
 class Vector(nn.Module):
@@ -33,10 +30,7 @@ def test_weight__first_updates_and_long_run() -> None:
 
 
 def test_update__equals_the_reference_curve() -> None:
-    root = shared_dir()
-    if root is None:
-        pytest.skip('needs the oracle beside the repository')
-    curve = np.load(Path(root) / 'oracle' / 'schedules.npz')
+    curve = load_oracle('schedules')
     values = torch.from_numpy(curve['ema_tf1_var'])
     model = Vector(values[0])
     ema = RampUpEMA(model)

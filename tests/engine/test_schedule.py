@@ -12,7 +12,7 @@ from torch.optim import SGD
 from effdet_plugin.engine.optim import ClippedOptimWrapper
 from effdet_plugin.engine.schedule import ReferenceLR, lr_factor
 from effdet_plugin.errors import ConfigError
-from effdet_plugin.testing import shared_dir
+from effdet_plugin.testing import load_oracle
 
 EXAMPLES = 120_000
 
@@ -30,17 +30,14 @@ def curve_of(scheduler: ReferenceLR, steps: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize('batch', [64, 128])
 @pytest.mark.parametrize('flavour', ['tf1', 'keras'])
 def test_curve__equals_the_reference(flavour: str, batch: int, decay: Any) -> None:
-    root = shared_dir()
-    if root is None:
-        pytest.skip('needs the oracle beside the repository')
-    oracle = np.load(root / 'oracle' / 'schedules.npz')
+    oracle = load_oracle('schedules')
     lr = 0.08 * batch / 64
     graph = flavour == 'tf1'
     scheduler = ReferenceLR(
         make_sgd(lr),
         decay,
         warmup_factor=0.1 if graph else 0.008 / lr,
-        total_epochs=300,
+        max_epochs=300,
         steps_per_epoch=EXAMPLES / batch if graph else int(oracle['steps_per_epoch']),
     )
     expected = oracle[f'{flavour}_{decay}_bs{batch}']
@@ -57,12 +54,12 @@ def test_curve__equals_the_reference(flavour: str, batch: int, decay: Any) -> No
 
 
 def test_curve__polynomial_stays_at_its_end() -> None:
-    scheduler = ReferenceLR(make_sgd(), 'polynomial', total_epochs=10, steps_per_epoch=4)
+    scheduler = ReferenceLR(make_sgd(), 'polynomial', max_epochs=10, steps_per_epoch=4)
     assert curve_of(scheduler, np.array([39, 40, 41, 80])).tolist()[1:] == [0, 0, 0]
 
 
 def test_curve__shifted_cosine_begins_at_one_and_ends_at_zero() -> None:
-    arguments = {'decay': 'cosine', 'total_epochs': 10, 'steps_per_epoch': 100}
+    arguments = {'decay': 'cosine', 'max_epochs': 10, 'steps_per_epoch': 100}
     shifted = curve_of(ReferenceLR(make_sgd(), shifted=True, **arguments), np.array([100, 1000]))
     assert shifted == pytest.approx([1, 0])
     unshifted = curve_of(ReferenceLR(make_sgd(), **arguments), np.array([100, 900, 1000]))
@@ -98,7 +95,7 @@ def test_config__epochs_become_steps_and_groups_keep_their_ratio() -> None:
 def test_state__resumes_where_it_was(tmp_path: Any) -> None:
     def build() -> tuple[SGD, ReferenceLR]:
         optimizer = make_sgd()
-        return optimizer, ReferenceLR(optimizer, total_epochs=10, steps_per_epoch=5, by_epoch=False)
+        return optimizer, ReferenceLR(optimizer, max_epochs=10, steps_per_epoch=5, by_epoch=False)
 
     optimizer, scheduler = build()
     for _ in range(7):

@@ -1,0 +1,143 @@
+"""Checkpoints of other classes: what is kept, what is carried over, what is refused."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmdet.registry import RUNNERS
+from toy import ToyNet, in_child, toy_config, train
+
+from effdet_plugin.engine.fit import check_classes, check_fit, fit_classes, load_matching
+from effdet_plugin.errors import CheckpointError
+
+LAYER = 'bbox_head.cls_tower.predict.pointwise'
+KERNEL, BIAS = f'{LAYER}.weight', f'{LAYER}.bias'
+OLD = ('cat', 'dog', 'cow')
+
+
+def checkpoint_of(net: ToyNet, classes: tuple[str, ...] | None = OLD) -> dict[str, Any]:
+    meta = {} if classes is None else {'dataset_meta': {'classes': classes}}
+    return {'state_dict': copy.deepcopy(net.state_dict()), 'meta': meta}
+
+
+def test_load__rows_of_shared_classes_are_carried_over() -> None:
+    source, target = ToyNet(3), ToyNet(4)
+    own = copy.deepcopy(target.state_dict())
+    line = load_matching(target, checkpoint_of(source), ('cow', 'hen', 'cat', 'pig'))
+    assert line is not None
+    assert '2 of 4 classes carried over' in line
+    for name in (KERNEL, BIAS):
+        got = target.state_dict()[name].unflatten(0, (2, 4))
+        old = source.state_dict()[name].unflatten(0, (2, 3))
+        assert torch.equal(got[:, [0, 2]], old[:, [2, 0]])
+        assert torch.equal(got[:, [1, 3]], own[name].unflatten(0, (2, 4))[:, [1, 3]])
+    for name, tensor in source.state_dict().items():
+        if LAYER not in name:
+            assert torch.equal(target.state_dict()[name], tensor), name
+
+
+def test_load__equal_number_in_another_order() -> None:
+    source, target = ToyNet(3), ToyNet(3)
+    load_matching(target, checkpoint_of(source), ('dog', 'cow', 'cat'))
+    got = target.state_dict()[BIAS].unflatten(0, (2, 3))
+    assert torch.equal(got, source.state_dict()[BIAS].unflatten(0, (2, 3))[:, [1, 2, 0]])
+
+
+@pytest.mark.parametrize('classes', [OLD, None])
+def test_load__the_same_classes_or_unknown_ones_of_equal_number(classes: Any) -> None:
+    source, target = ToyNet(3), ToyNet(3)
+    assert load_matching(target, checkpoint_of(source, classes), OLD) is None
+    for name, tensor in source.state_dict().items():
+        assert torch.equal(target.state_dict()[name], tensor)
+
+
+@pytest.mark.parametrize('names', [(None, ('a', 'b')), (OLD, None), (None, None)])
+def test_load__without_names_the_predictor_begins_anew(names: Any) -> None:
+    source, target = ToyNet(3), ToyNet(2)
+    own = copy.deepcopy(target.state_dict())
+    line = load_matching(target, checkpoint_of(source, names[0]), names[1])
+    assert line is not None
+    assert 'none carried' in line
+    assert torch.equal(target.state_dict()[KERNEL], own[KERNEL])
+    assert torch.equal(target.backbone[0].weight, source.backbone[0].weight)
+
+
+def test_load__a_bare_state_dict_of_a_wrapped_model() -> None:
+    source, target = ToyNet(3), ToyNet(3)
+    load_matching(target, {f'module.{k}': v for k, v in source.state_dict().items()})
+    assert torch.equal(target.state_dict()[KERNEL], source.state_dict()[KERNEL])
+
+
+def test_fit__other_anchors_begin_anew_with_their_boxes() -> None:
+    own = {KERNEL: torch.zeros(9, 8, 1, 1), 'h.box_tower.predict.bias': torch.zeros(12)}
+    weights = {KERNEL: torch.ones(6, 8, 1, 1), 'h.box_tower.predict.bias': torch.ones(8)}
+    fitted = fit_classes(weights, own, OLD, OLD)
+    assert all(not tensor.any() for tensor in fitted.weights.values())
+    assert fitted.line is not None
+
+
+def test_check__another_network_is_an_error() -> None:
+    own = ToyNet().state_dict()
+    other = {**own, 'backbone.0.weight': torch.zeros(16, 3, 3, 3)}
+    with pytest.raises(CheckpointError, match=r'backbone\.0\.weight \[16, 3, 3, 3\] for \[8'):
+        load_matching(ToyNet(), other)
+    with pytest.raises(CheckpointError, match=f'of {len(own)} tensors are missing'):
+        check_fit({'x': torch.ones(1)}, own, complete=False)
+    part = {k: v for k, v in own.items() if k.startswith('backbone')}
+    check_fit(part, own, complete=False)
+    with pytest.raises(CheckpointError, match='missing'):
+        check_fit(part, own, complete=True)
+
+
+def test_check_classes__in_prediction() -> None:
+    check_classes(None, 4)
+    check_classes(OLD, 3)
+    with pytest.raises(CheckpointError, match='knows 3 classes, the config 4'):
+        check_classes(OLD, 4)
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    work_dir = tmp_path_factory.mktemp('trained')
+    assert in_child(train, toy_config(work_dir, train_cfg={'max_epochs': 1})) == 0
+    return work_dir / 'epoch_1.pth'
+
+
+def four_classes(work_dir: Path, trained: Path) -> Any:
+    classes = ('b', 'x', 'y', 'a')
+    dataset = {'dataset': {'classes': classes}}
+    return toy_config(
+        work_dir,
+        model={'num_classes': 4},
+        load_from=str(trained),
+        train_dataloader={**dataset, 'num_workers': 0, 'persistent_workers': False},
+        val_dataloader=dataset,
+        train_cfg={'max_epochs': 1},
+    )
+
+
+def test_hook__fine_tunes_through_load_from(tmp_path: Path, trained: Path) -> None:
+    """Model and moving average both start from the fitted weights."""
+    runner = RUNNERS.build(four_classes(tmp_path, trained))
+    runner._train_loop = runner.build_train_loop(runner._train_loop)
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    runner.call_hook('before_run')
+    runner.load_or_resume()
+    runner.call_hook('before_train')
+    old = torch.load(trained, weights_only=True)['state_dict']
+    average = next(h for h in runner.hooks if hasattr(h, 'ema_model')).ema_model.module
+    for model in (runner.model, average):
+        state = model.state_dict()
+        assert torch.equal(state['backbone.0.weight'], old['backbone.0.weight'])
+        rows = state[BIAS].unflatten(0, (2, 4))[:, [3, 0]]
+        assert torch.equal(rows, old[BIAS].unflatten(0, (2, 3))[:, [0, 1]])
+
+
+def test_hook__refuses_in_evaluation(tmp_path: Path, trained: Path) -> None:
+    config = four_classes(tmp_path, trained)
+    config.test_dataloader = config.val_dataloader
+    config.test_evaluator, config.test_cfg = config.val_evaluator, {'type': 'TestLoop'}
+    with pytest.raises(CheckpointError, match='knows 3 classes, the config 4'):
+        RUNNERS.build(config).test()

@@ -1,0 +1,221 @@
+"""Runs that are killed and go on: as if nothing had been, whatever was going on at the time."""
+
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from toy import in_child, losses_of, toy_config, train
+
+from effdet_plugin.engine.resume import find_resume
+
+STEPS = 24
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The work dir of a run that was not interrupted."""
+    work_dir = tmp_path_factory.mktemp('whole')
+    assert in_child(train, toy_config(work_dir)) == 0
+    assert len(losses_of(work_dir)) == STEPS
+    return work_dir
+
+
+def resume(work_dir: Path) -> None:
+    assert in_child(train, toy_config(work_dir, resume=True)) == 0
+
+
+def assert_equal_runs(work_dir: Path, whole: Path) -> None:
+    """All losses and rates, the weights, the average and the optimiser's state, to the bit."""
+    assert losses_of(work_dir) == losses_of(whole)
+    own, expected = (
+        torch.load(path / 'epoch_4.pth', weights_only=True) for path in (work_dir, whole)
+    )
+    for key in ('state_dict', 'ema_state_dict'):
+        for name, tensor in expected[key].items():
+            assert torch.equal(own[key][name], tensor), (key, name)
+    assert own['ema_state_dict']['steps'] == STEPS
+    momenta = [state['momentum_buffer'] for state in own['optimizer']['state'].values()]
+    others = [state['momentum_buffer'] for state in expected['optimizer']['state'].values()]
+    assert all(torch.equal(a, b) for a, b in zip(momenta, others, strict=True))
+
+
+@pytest.mark.parametrize('step', [3, 15, 17])
+def test_kill__in_the_middle_of_an_epoch(tmp_path: Path, whole: Path, step: int) -> None:
+    config = toy_config(tmp_path)
+    config.custom_hooks[-1]['kill_at'] = step
+    assert in_child(train, config) == -signal.SIGKILL
+    found = find_resume(tmp_path)
+    assert (None if found is None else found.name) == (None if step < 6 else 'epoch_2.pth')
+    resume(tmp_path)
+    assert_equal_runs(tmp_path, whole)
+
+
+def die_while_writing(name: str, share: float) -> Callable[[Any], None]:
+    """Return a training that is killed when so much of a file is on the disk."""
+    write_bytes, write_text = Path.write_bytes, Path.write_text
+
+    def part_of(path: Path, content: bytes) -> int:
+        write_bytes(path, content[: int(share * len(content))])
+        if name in path.name:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return write_bytes(path, content)
+
+    def part_of_text(path: Path, content: str, **more: Any) -> int:
+        if name in path.name:
+            part_of(path, content.encode())
+        return write_text(path, content, **more)
+
+    def run(config: Any) -> None:
+        Path.write_bytes = part_of  # type: ignore[method-assign,assignment]
+        Path.write_text = part_of_text  # type: ignore[method-assign,assignment]
+        train(config)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ('name', 'share', 'left'),
+    [
+        ('.epoch_3.', 0.5, 'epoch_2.pth'),
+        ('.epoch_3.', 1.0, 'epoch_2.pth'),
+        ('.epoch_1.', 0.5, None),
+        ('.best_', 0.5, 'epoch_1.pth'),
+    ],
+)
+def test_kill__while_a_checkpoint_is_written(
+    tmp_path: Path, whole: Path, name: str, share: float, left: str | None
+) -> None:
+    assert in_child(die_while_writing(name, share), toy_config(tmp_path)) == -signal.SIGKILL
+    assert list(tmp_path.glob('.*.part-*'))
+    found = find_resume(tmp_path)
+    assert (None if found is None else found.name) == left
+    resume(tmp_path)
+    assert not list(tmp_path.glob('.*.part-*'))
+    assert_equal_runs(tmp_path, whole)
+
+
+def test_kill__before_the_new_checkpoint_is_noted(tmp_path: Path, whole: Path) -> None:
+    """The third file is there, the note of the last one still says two, nothing was removed."""
+
+    def run(config: Any) -> None:
+        replace = os.replace
+
+        def count(source: Any, target: Any) -> None:
+            if Path(target).name == 'last_checkpoint' and (tmp_path / 'epoch_3.pth').exists():
+                os.kill(os.getpid(), signal.SIGKILL)
+            replace(source, target)
+
+        os.replace = count  # type: ignore[assignment]
+        train(config)
+
+    assert in_child(run, toy_config(tmp_path)) == -signal.SIGKILL
+    assert (tmp_path / 'last_checkpoint').read_text().endswith('epoch_2.pth')
+    assert {p.name for p in tmp_path.glob('epoch_*')} == {f'epoch_{n}.pth' for n in (1, 2, 3)}
+    found = find_resume(tmp_path)
+    assert found is not None
+    assert found.name == 'epoch_3.pth'
+    resume(tmp_path)
+    assert_equal_runs(tmp_path, whole)
+
+
+def test_kill__without_a_seed_the_run_keeps_the_one_it_drew(tmp_path: Path) -> None:
+    config = toy_config(tmp_path, randomness={'seed': None})
+    config.custom_hooks[-1]['kill_at'] = 15
+    assert in_child(train, config) == -signal.SIGKILL
+    before = losses_of(tmp_path)
+    assert in_child(train, toy_config(tmp_path, randomness={'seed': None}, resume=True)) == 0
+    after = losses_of(tmp_path)
+    assert [after[step] for step in range(15)] == [before[step] for step in range(15)]
+
+
+def test_max_keep_one__the_old_file_goes_after_the_new_one_is_there(tmp_path: Path) -> None:
+    config = toy_config(tmp_path, default_hooks={'checkpoint': {'max_keep_ckpts': 1}})
+    assert in_child(die_while_writing('.epoch_2.', 0.5), config) == -signal.SIGKILL
+    assert [path.name for path in tmp_path.glob('epoch_*')] == ['epoch_1.pth']
+
+
+def test_resume__passes_over_a_damaged_file(tmp_path: Path, whole: Path) -> None:
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    content = (tmp_path / 'epoch_4.pth').read_bytes()
+    (tmp_path / 'epoch_4.pth').write_bytes(content[: len(content) // 2])
+    found = find_resume(tmp_path)
+    assert found is not None
+    assert found.name == 'epoch_3.pth'
+    resume(tmp_path)
+    assert_equal_runs(tmp_path, whole)
+
+
+@pytest.mark.parametrize('place', [0.3, 0.6, 0.9])
+def test_find__a_flipped_bit_is_damage(tmp_path: Path, whole: Path, place: float) -> None:
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    content = bytearray((tmp_path / 'epoch_4.pth').read_bytes())
+    archive = torch.PyTorchFileReader(str(tmp_path / 'epoch_4.pth'))
+    records = [name for name in archive.get_all_records() if name.startswith('data/')]
+    offset = archive.get_record_offset(records[int(place * len(records))])
+    content[offset] ^= 1
+    (tmp_path / 'epoch_4.pth').write_bytes(content)
+    found = find_resume(tmp_path)
+    assert found is not None
+    assert found.name == 'epoch_3.pth'
+
+
+def make_checkpoint(path: Path, time: float) -> None:
+    state = {'meta': {}, 'state_dict': {}, 'optimizer': {}, 'message_hub': {}}
+    torch.save(state, path)
+    os.utime(path, (time, time))
+
+
+def make_run(folder: Path, files: dict[str, float], last: str, noted: float) -> None:
+    for name, time in files.items():
+        make_checkpoint(folder / name, time)
+    (folder / 'last_checkpoint').write_text(str(folder / last))
+    os.utime(folder / 'last_checkpoint', (noted, noted))
+
+
+@pytest.mark.parametrize(
+    ('files', 'last', 'noted', 'expected'),
+    [
+        # An earlier, longer run has left its files.
+        ({'epoch_11.pth': 10, 'epoch_12.pth': 11, 'epoch_3.pth': 20}, 'epoch_3.pth', 21, 'epoch_3'),
+        # Stopped between the file and the note.
+        ({'epoch_9.pth': 20, 'epoch_10.pth': 25}, 'epoch_9.pth', 21, 'epoch_10'),
+        # The noted file is gone.
+        ({'epoch_9.pth': 20, 'epoch_8.pth': 19}, 'epoch_10.pth', 26, 'epoch_9'),
+        # Copied: all times are new, and in any order.
+        ({'epoch_9.pth': 20, 'epoch_10.pth': 19}, 'epoch_10.pth', 18, 'epoch_10'),
+        ({'iter_500.pth': 20, 'iter_1000.pth': 30}, 'iter_1000.pth', 31, 'iter_1000'),
+    ],
+)
+def test_find__the_newest_of_this_run(
+    tmp_path: Path, files: dict[str, float], last: str, noted: float, expected: str
+) -> None:
+    make_run(tmp_path, files, last, noted)
+    found = find_resume(tmp_path)
+    assert found is not None
+    assert found.stem == expected
+
+
+def test_find__a_moved_run_and_one_that_writes_elsewhere(tmp_path: Path) -> None:
+    make_run(tmp_path, {'epoch_1.pth': 1, 'epoch_2.pth': 2}, 'epoch_2.pth', 3)
+    moved = tmp_path / 'moved'
+    shutil.copytree(tmp_path, moved, ignore=lambda *_: ['moved'])
+    make_checkpoint(tmp_path / 'epoch_3.pth', 10)  # where the copied note points to
+    assert find_resume(moved) == moved / 'epoch_2.pth'
+    apart = tmp_path / 'apart'
+    apart.mkdir()
+    shutil.copy2(tmp_path / 'last_checkpoint', apart)
+    assert find_resume(apart) == tmp_path / 'epoch_3.pth'
+
+
+def test_find__without_note_and_without_anything(tmp_path: Path) -> None:
+    assert find_resume(tmp_path) is None
+    assert find_resume(tmp_path / 'missing') is None
+    make_checkpoint(tmp_path / 'epoch_9.pth', 2)
+    make_checkpoint(tmp_path / 'epoch_10.pth', 1)
+    torch.save({'state_dict': {}}, tmp_path / 'epoch_11.pth')  # published: nothing to go on from
+    assert find_resume(tmp_path) == tmp_path / 'epoch_10.pth'

@@ -1,0 +1,73 @@
+"""One folder, one run: what is refused, what is not, and what --overwrite removes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from toy import in_child, toy_config, train
+
+from effdet_plugin.engine.work_dir import check_work_dir
+from effdet_plugin.errors import UserError
+
+
+@pytest.fixture(scope='module')
+def used(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The work dir of a real run of the toy config."""
+    work_dir = tmp_path_factory.mktemp('used')
+    assert in_child(train, toy_config(work_dir, train_cfg={'max_epochs': 1})) == 0
+    return work_dir
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+
+
+def test_check__another_config_is_refused_and_nothing_changes(used: Path) -> None:
+    before = contents(used)
+    config = toy_config(used, train_cfg={'max_epochs': 1}, model={'survival': 0.5})
+    with pytest.raises(UserError, match=r'model\.survival stands in one') as info:
+        check_work_dir(used, config)
+    assert '--overwrite' in str(info.value)
+    assert '--resume' in str(info.value)
+    with pytest.raises(UserError, match='max_epochs is 1 there and 4 here'):
+        check_work_dir(used, toy_config(used))
+    assert contents(used) == before
+
+
+def test_check__the_same_config_and_resume_pass(used: Path) -> None:
+    same = toy_config(used, train_cfg={'max_epochs': 1})
+    check_work_dir(used, same)
+    same.merge_from_dict({'resume': True, 'launcher': 'pytorch', 'load_from': 'x.pth'})
+    check_work_dir(used, same)
+    check_work_dir(used, toy_config(used), resume=True)
+    assert (used / 'epoch_1.pth').exists()
+
+
+def test_check__what_holds_no_run_passes(tmp_path: Path) -> None:
+    check_work_dir(tmp_path / 'missing', toy_config(tmp_path))
+    check_work_dir(tmp_path, toy_config(tmp_path))
+    toy_config(tmp_path, model={'survival': 0.1}).dump(tmp_path / 'config.py')
+    check_work_dir(tmp_path, toy_config(tmp_path))  # a run that stopped before its first line
+    (tmp_path / '2026' / 'vis_data').mkdir(parents=True)
+    (tmp_path / '2026' / 'vis_data' / 'scalars.json').write_text('{"loss": 1}\n')
+    with pytest.raises(UserError):
+        check_work_dir(tmp_path, toy_config(tmp_path))
+
+
+def test_check__foreign_python_files_are_not_run(tmp_path: Path) -> None:
+    (tmp_path / 'weights.pth').write_bytes(b'')
+    witness = tmp_path / 'witness'
+    (tmp_path / 'script.py').write_text(f"model = open({str(witness)!r}, 'w')\n")
+    (tmp_path / 'broken.py').write_text('model = (\n')
+    check_work_dir(tmp_path, toy_config(tmp_path))
+    assert not witness.exists()
+
+
+def test_overwrite__removes_the_old_runs_checkpoints_only(tmp_path: Path) -> None:
+    names = ['epoch_3.pth', 'epoch_12.pth', 'best_coco_bbox_mAP_epoch_9.pth', 'mine.pth']
+    for name in names:
+        torch.save({}, tmp_path / name)
+    (tmp_path / 'last_checkpoint').write_text('epoch_12.pth')
+    (tmp_path / 'notes.txt').write_text('')
+    check_work_dir(tmp_path, toy_config(tmp_path), overwrite=True)
+    assert {path.name for path in tmp_path.iterdir()} == {'mine.pth', 'notes.txt'}
