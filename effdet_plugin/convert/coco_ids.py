@@ -98,6 +98,9 @@ def select_classes(
 
 
 def _coco_choice(classes: int, num_slots: int, known: Sequence[str]) -> ClassChoice:
+    every = tuple(range(num_slots))
+    if len(known) == num_slots and tuple(known) not in (NAMES, SLOT_NAMES):
+        return ClassChoice(tuple(known), every, 'names as the checkpoint has them')
     if (classes, num_slots) == (80, NUM_SLOTS):
         return ClassChoice(NAMES, SLOTS, 'the 10 unused COCO ids left out')
     if (classes, num_slots) == (90, 80):
@@ -105,9 +108,6 @@ def _coco_choice(classes: int, num_slots: int, known: Sequence[str]) -> ClassCho
         return ClassChoice(
             SLOT_NAMES, slots, '10 slots that never fire added for the unused COCO ids'
         )
-    every = tuple(range(num_slots))
-    if len(known) == num_slots:
-        return ClassChoice(tuple(known), every, 'names as the checkpoint has them')
     if num_slots in (80, 90):
         return ClassChoice(NAMES if num_slots == 80 else SLOT_NAMES, every)
     if classes == 90:

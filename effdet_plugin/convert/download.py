@@ -35,13 +35,18 @@ def cache_dir(cache: str | Path | None = None) -> Path:
     return Path(cache) if cache is not None else Path(torch.hub.get_dir()) / 'effdet_plugin'
 
 
-def fetch_release(name: str, cache: str | Path | None = None, base_url: str = BASE_URL) -> Path:
+def fetch_release(name: str, cache: str | Path | None = None, base_url: str | None = None) -> Path:
     """Path of a release's archive, downloaded unless it is there.
+
+    Args:
+        name: a key of :data:`RELEASES`.
+        cache: folder for downloads.
+        base_url: another place than the reference's that has the same files.
 
     Raises:
         CheckpointError: It cannot be had; the line says what to do.
     """
-    return fetch(base_url + RELEASES[name], cache_dir(cache), name)
+    return fetch((base_url or BASE_URL) + RELEASES[name], cache_dir(cache), name)
 
 
 def fetch(url: str, folder: Path, name: str) -> Path:

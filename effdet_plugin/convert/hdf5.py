@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,7 +36,8 @@ def open_hdf5(path: Path) -> Iterator[Source]:
 
         def read(name: str) -> Tensor:
             with damage_is_reported(path):
-                return torch.from_numpy(file[paths[name]][()].reshape(shapes[name]))
+                value = file[paths[name]][()]
+            return torch.from_numpy(np.asarray(value).reshape(shapes[name]))
 
         yield Source(path, 'Keras .h5', automl.DIALECT, shapes, read, sha256(path))
 

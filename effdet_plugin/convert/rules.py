@@ -211,7 +211,8 @@ def _checked(pair: Pair, names: Shapes, shape: Shape, read: Callable[[str], Tens
     if not is_right:
         found = ' and '.join(str(names[name]) for name in pair.sources)
         raise CheckpointError(
-            f'{pair.sources[0]} has the shape {found}, which does not make our {pair.target} of {shape}'
+            f'{pair.sources[0]} has the shape {found}, which does not make our {pair.target} '
+            f'of {shape}'
         )
     return value
 

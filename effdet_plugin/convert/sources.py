@@ -7,7 +7,7 @@ import hashlib
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +72,8 @@ def open_source(path: str | Path, raw: bool = False) -> Iterator[Source]:
         with open_hdf5(path) as source:
             yield source
     elif head.startswith(archive.GZIP_MAGIC) or head[257:262] == b'ustar':
-        with archive.unpacked(path) as folder, open_source(folder, raw) as source:
-            yield Source(**{**source.__dict__, 'path': path, 'sha256': sha256(path)})
+        with archive.unpacked(path) as folder, _open_inside(path, folder, raw) as source:
+            yield source
     elif head.startswith(b'PK') and not torch_file.is_torch_zip(path):
         with numpy_file.open_npz(path) as source:
             yield source
@@ -87,6 +87,16 @@ def open_source(path: str | Path, raw: bool = False) -> Iterator[Source]:
 
 
 @contextmanager
+def _open_inside(path: Path, folder: Path, raw: bool) -> Iterator[Source]:
+    """A source of an unpacked archive that names the archive, not the folder, also in errors."""
+    try:
+        with open_source(folder, raw) as source:
+            yield replace(source, path=path, sha256=sha256(path))
+    except CheckpointError as error:
+        raise CheckpointError(str(error).replace(str(folder), str(path))) from error
+
+
+@contextmanager
 def damage_is_reported(path: Path) -> Iterator[None]:
     """Turn whatever a parser of a foreign format raises on damaged input into one line.
 
@@ -97,7 +107,9 @@ def damage_is_reported(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except FileNotFoundError as error:
-        raise CheckpointError(f'{path}: no such file or folder') from error
+        raise CheckpointError(
+            f'{path}: no such file or folder, nor the name of a release (d0, d3-640, lite2, ...)'
+        ) from error
     except Exception as error:
         reason = ' '.join(str(error).split())[:200] or type(error).__name__
         raise CheckpointError(f'{path}: cut off or damaged, or not readable: {reason}') from error

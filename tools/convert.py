@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+"""Weights of other projects to ours and back; every tensor is accounted for.
+
+tools/convert.py d0 d0.pth                        (Google's release, downloaded)
+tools/convert.py efficientdet-d1.tar.gz d1.pth --model d1
+tools/convert.py tf_efficientdet_d0_34.pth d0.pth --classes 90
+tools/convert.py d0.pth d0_effdet.pth --to effdet
+
+SRC is a TensorFlow checkpoint (folder, archive, prefix or .index), an .npz of TensorFlow's variable
+names, a Keras .h5, a .pth of effdet or ours, an address, or the name of a release: d0 ... d7x,
+d2-640 ... d6-640, d0-advprop ... d5-advprop, lite0 ... lite4, lite3x.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from _bootstrap import ROOT, run
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add('src', metavar='SRC', help='checkpoint, or the name of a release')
+    add('out', metavar='OUT', type=Path, help='file to write')
+    add('--model', help='expected network (d0 ... d7x, lite0 ... lite4), checked')
+    add(
+        '--classes',
+        default='80',
+        help="80: COCO's classes; 90: the reference's slots; or a file with one name per line "
+        '(default: %(default)s)',
+    )
+    add(
+        '--to',
+        default='mmengine',
+        choices=('mmengine', 'effdet', 'npz'),
+        help="our checkpoint, effdet's state dict, or .npz by TensorFlow's names "
+        '(default: %(default)s)',
+    )
+    add('--raw', action='store_true', help='values as trained, not their moving averages')
+    add('--cache', type=Path, help="folder for downloads (default: one in torch.hub's)")
+    add('--report', type=Path, metavar='JSON', help='write what became of every tensor')
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Convert, write, and say what was done."""
+    args = parse_args()
+    from effdet_plugin.convert import convert
+    from effdet_plugin.convert.config_text import embed_config
+    from effdet_plugin.convert.saving import write_text
+
+    converted = convert(
+        args.src, args.model, args.classes, raw=args.raw, to=args.to, cache=args.cache
+    )
+    if args.to == 'mmengine':
+        embed_config(converted, ROOT / 'configs' / 'efficientdet')
+    converted.save(args.out)
+    if args.report is not None:
+        write_text(args.report, json.dumps(converted.report.to_dict(), indent=1))
+    print('\n'.join(converted.report.lines()))
+    print(f'written     {args.out}')
+
+
+if __name__ == '__main__':
+    run(main)
