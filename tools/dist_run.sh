@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# One tool in several processes: bash tools/dist_run.sh TOOL GPUS [arguments of the tool]
+# What tools/dist_train.sh and tools/dist_test.sh share. On GPUs the processes talk over NCCL, on a
+# machine without one over gloo: GPUS is the number of processes on this machine.
+#
+# Several machines, as with mmdet, on each of them: NNODES=2 NODE_RANK=0 MASTER_ADDR=10.0.0.1 PORT=29500
+# PYTHON chooses the Python; otherwise torchrun is the one on PATH, or that of this clone's .venv.
+set -euo pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+tool="$1"
+processes="$2"
+shift 2
+
+if [[ ! "$processes" =~ ^[1-9][0-9]*$ ]]; then
+    echo "error: GPUS must be a number of processes, not '$processes'" >&2
+    exit 2
+fi
+
+if [[ -n "${PYTHON:-}" ]]; then
+    torchrun=("$PYTHON" -m torch.distributed.run)
+elif command -v torchrun > /dev/null; then
+    torchrun=(torchrun)
+elif [[ -x "$root/.venv/bin/python" ]]; then
+    torchrun=("$root/.venv/bin/python" -m torch.distributed.run)
+else
+    echo "error: no torchrun on PATH and no .venv here; bash tools/setup.sh makes one" >&2
+    exit 2
+fi
+
+nodes="${NNODES:-1}"
+# Two runs on one machine must not meet; several machines must agree.
+[[ "$nodes" == 1 ]] && free_port=$((29500 + RANDOM % 2000)) || free_port=29500
+
+exec "${torchrun[@]}" \
+    --nnodes="$nodes" \
+    --node_rank="${NODE_RANK:-0}" \
+    --master_addr="${MASTER_ADDR:-127.0.0.1}" \
+    --master_port="${PORT:-$free_port}" \
+    --nproc_per_node="$processes" \
+    "$root/tools/$tool" "$@" --launcher pytorch
