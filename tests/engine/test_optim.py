@@ -79,6 +79,14 @@ def test_update__no_clip() -> None:
     assert_equal_weights(net, other)
 
 
+def test_update__rows_of_a_group_are_clipped_by_themselves() -> None:
+    weights = nn.Parameter(torch.zeros(3))
+    wrapper = ClippedOptimWrapper(SGD([{'params': [weights], 'clip_rows': True}], lr=1.0))
+    wrapper.update_params((weights * torch.tensor([30.0, -4.0, 3.0])).sum())
+    # 30 becomes 10 and the others stay; then all have the norm sqrt(125), which becomes 10.
+    torch.testing.assert_close(weights.detach(), torch.tensor([-10.0, 4, -3]) * 10 / 125**0.5)
+
+
 def test_update__accumulation_adds_the_decay_once() -> None:
     net = make_net()
     expected = by_hand(net, 1, 1.0)
