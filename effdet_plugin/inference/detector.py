@@ -1,8 +1,7 @@
 """A config and a checkpoint as one callable: pictures in, mmdet's data samples out."""
 
-import copy
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,18 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 
+from effdet_plugin.engine.fit import (
+    check_classes,
+    check_fit,
+    classes_of,
+    num_classes_of,
+    weights_of,
+)
+from effdet_plugin.engine.load import load_plain
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.inference.images import RGBImage, read_image
-from effdet_plugin.inference.weights import NO_CHECKPOINT, Weights, load_weights, read_weights
 
+NO_CHECKPOINT = 'none'  # random weights, to try the chain
 Picture = RGBImage | Path | str
 
 
@@ -62,9 +69,9 @@ class Detector:
         self.score_thr = score_thr
         self.batch_size = batch_size
         init_default_scope(self.config.get('default_scope', 'mmdet'))
-        weights = None if str(checkpoint) == NO_CHECKPOINT else read_weights(checkpoint)
-        self.model = _build(self.config, weights, seed).to(_device(device)).eval()
-        self.classes = _class_names(self.config, weights, self.model)
+        known = {} if str(checkpoint) == NO_CHECKPOINT else load_plain(checkpoint)
+        self.model = _build(self.config, known, seed).to(_device(device)).eval()
+        self.classes = _class_names(self.config, known, self.model)
         self._prepare = _pipeline(self.config)
 
     def __call__(self, images: Picture | Sequence[Picture]) -> list[DetDataSample]:
@@ -118,19 +125,16 @@ def _device(name: str | None) -> torch.device:
     return device
 
 
-def _build(config: Config, weights: Weights | None, seed: int) -> BaseModel:
-    """Build the network with given or with random weights; neither needs a download."""
-    model_cfg = copy.deepcopy(config.model)
-    backbone = model_cfg.get('backbone', {})
-    backbone.pop('pretrained', None)
-    backbone.pop('init_cfg', None)
+def _build(config: Config, checkpoint: Mapping[str, Any], seed: int) -> BaseModel:
+    """Build the network with the weights of a checkpoint, or random ones if that is empty."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: BaseModel = MODELS.build(model_cfg)
-        if weights is None:
-            model.init_weights()
-    if weights is not None:
-        load_weights(model, weights)
+        model: BaseModel = MODELS.build(config.model)
+    if checkpoint:
+        weights = weights_of(checkpoint)
+        check_classes(classes_of(checkpoint), num_classes_of(model) or 0)
+        check_fit(weights, model.state_dict(), complete=True)
+        model.load_state_dict(weights, strict=False)
     return model
 
 
@@ -163,10 +167,12 @@ def _as_results(picture: Picture) -> dict[str, Any]:
     }
 
 
-def _class_names(config: Config, weights: Weights | None, model: BaseModel) -> tuple[str, ...]:
+def _class_names(
+    config: Config, checkpoint: Mapping[str, Any], model: BaseModel
+) -> tuple[str, ...]:
     """Return the name of each label."""
-    names = weights.classes if weights and weights.classes else _config_classes(config)
-    count = getattr(getattr(model, 'bbox_head', None), 'num_classes', len(names))
+    names = classes_of(checkpoint) or _config_classes(config)
+    count = num_classes_of(model) or len(names)
     if len(names) == count:
         return names
     print_log(

@@ -9,10 +9,11 @@ from typing import Any
 from mmdet.structures import DetDataSample
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from effdet_plugin.engine.atomic import replacing
 from effdet_plugin.errors import DatasetError
 from effdet_plugin.inference.detector import Detector
 from effdet_plugin.inference.draw import Drawable, draw_boxes
-from effdet_plugin.inference.images import RGBImage, read_image, write_image, write_whole
+from effdet_plugin.inference.images import RGBImage, read_image, write_image
 
 
 @dataclass
@@ -56,7 +57,8 @@ def infer_files(detector: Detector, files: Sequence[Path], out_dir: Path) -> Inf
                 )
     if len(files) == 1 and result.unreadable:
         raise DatasetError(result.unreadable[0])
-    write_whole(out_dir / 'predictions.json', json.dumps(result.predictions, indent=1).encode())
+    with replacing(out_dir / 'predictions.json') as part:
+        part.write_text(json.dumps(result.predictions, indent=1))
     return result
 
 

@@ -1,13 +1,13 @@
 """Reading pictures as people have them, and finding them."""
 
 import glob
-import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from effdet_plugin.engine.atomic import replacing
 from effdet_plugin.errors import DatasetError
 
 RGBImage = NDArray[np.uint8]
@@ -57,18 +57,8 @@ def write_image(path: Path, image: RGBImage) -> None:
     done, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     if not done:
         raise DatasetError(f'cannot write {path}: OpenCV has no encoder for it; use .jpg or .png')
-    write_whole(path, data.tobytes())
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file beside its target and rename it, so that no half of it is ever seen."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'.{path.name}.{os.getpid()}.part')
-    try:
-        part.write_bytes(data)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as part:
+        part.write_bytes(data.tobytes())
 
 
 def find_images(source: Path | str) -> list[Path]:

@@ -1,5 +1,6 @@
 """The detector on any mmdet config: sizes, batches, names, mistakes."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -107,3 +108,28 @@ def test_detector__mistakes_are_one_line(tiny_config: Config, tmp_path: Path) ->
         Detector(tiny_config, 'none', device='abacus')
     with pytest.raises(ConfigError, match='no such config'):
         Detector(tmp_path / 'none.py', 'none')
+
+
+class _Trap:
+    """An object whose unpickling leaves a mark."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.mark),)
+
+
+def test_detector__never_runs_what_is_pickled(tiny_config: Config, tmp_path: Path) -> None:
+    mark = tmp_path / 'mark'
+    torch.save({'state_dict': {}, 'meta': _Trap(mark)}, tmp_path / 'trap.pth')
+    with pytest.raises(CheckpointError, match=r'trap\.pth'):
+        Detector(tiny_config, tmp_path / 'trap.pth')
+    assert not mark.exists()
+
+
+def test_detector__a_checkpoint_of_another_network(tiny_config: Config, tmp_path: Path) -> None:
+    torch.save(Detector(tiny_config, 'none').model.state_dict(), tmp_path / 'a.pth')
+    tiny_config.model.bbox_head.stacked_convs = 2
+    with pytest.raises(CheckpointError, match='does not fit the config'):
+        Detector(tiny_config, tmp_path / 'a.pth')
