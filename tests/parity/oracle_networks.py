@@ -6,11 +6,11 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
-from torch import nn
+from torch import Tensor, nn
 
 from effdet_plugin import testing
 from effdet_plugin.convert import rules
-from effdet_plugin.convert.architecture import NETWORKS, Structure
+from effdet_plugin.convert.architecture import NETWORKS, Structure, state_shapes
 from effdet_plugin.convert.automl import DIALECT
 
 CONFIGS = testing.REPOSITORY / 'configs' / 'efficientdet'
@@ -18,9 +18,7 @@ CONFIGS = testing.REPOSITORY / 'configs' / 'efficientdet'
 # What each option of a `net_d0_OPTION` file changes in the config of D0.
 OPTIONS: dict[str, dict[str, Any]] = {
     'survival': dict(bbox_head=dict(survival_prob=0.8)),
-    'nosep_c5': dict(
-        neck=dict(separable=False), bbox_head=dict(separable=False, num_classes=5)
-    ),
+    'nosep_c5': dict(neck=dict(separable=False), bbox_head=dict(separable=False, num_classes=5)),
     'cba': dict(neck=dict(conv_bn_act_pattern=True)),
     'cad': dict(neck=dict(conv_after_downsample=True)),
     'nobnresample': dict(neck=dict(apply_bn_for_resampling=False)),
@@ -59,7 +57,7 @@ def build(model: str, option: str = '', every_endpoint: bool = False) -> nn.Modu
         config.model.backbone.out_indices = (0, 1, 2, 3, 4)
     init_default_scope('mmdet')
     detector: nn.Module = MODELS.build(config.model)
-    load_recipe(detector, model, structure_of(model, config.model))
+    detector.load_state_dict(recipe_state(model, structure_of(model, config.model)))
     return detector.eval()
 
 
@@ -79,14 +77,25 @@ def structure_of(model: str, config: ConfigDict) -> Structure:
     )
 
 
-def load_recipe(detector: nn.Module, model: str, structure: Structure) -> None:
-    """Fill a detector with the recipe's values of the reference's variables."""
-    make = testing.recipe().value
-    variables = rules.invert(DIALECT, structure, detector.state_dict())
-    shapes = {name: tuple(value.shape) for name, value in variables.items()}
+def recipe_state(model: str, structure: Structure, part: str = '') -> dict[str, Tensor]:
+    """The recipe's values of the reference's variables under our names.
 
-    def read(name: str) -> torch.Tensor:
+    Args:
+        model: Whose recipe.
+        structure: Of the network.
+        part: Leave out names that do not begin so.
+    """
+    make = testing.recipe().value
+    empty = {name: torch.zeros(shape) for name, shape in state_shapes(structure).items()}
+    variables = rules.invert(DIALECT, structure, empty)
+    shapes = {name: tuple(value.shape) for name, value in variables.items()}
+    pairs = rules.expand(DIALECT, structure)
+    wanted = {name for pair in pairs if pair.target.startswith(part) for name in pair.sources}
+
+    def read(name: str) -> Tensor:
+        if name not in wanted:
+            return variables[name]
         return torch.from_numpy(make(f'efficientdet-{model}', name, shapes[name]))
 
     state, _ = rules.apply(DIALECT, structure, shapes, read)
-    detector.load_state_dict(state)
+    return {name: value for name, value in state.items() if name.startswith(part)}
