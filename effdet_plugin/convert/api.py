@@ -15,11 +15,12 @@ from effdet_plugin.convert.architecture import Structure
 from effdet_plugin.convert.coco_ids import ClassChoice, choose_classes, select_classes
 from effdet_plugin.convert.detect import TWINS, describe, detect
 from effdet_plugin.convert.download import cache_dir, fetch, fetch_release, release_name
+from effdet_plugin.convert.opening import open_source
 from effdet_plugin.convert.report import Report
 from effdet_plugin.convert.rules import Account, apply, invert
 from effdet_plugin.convert.saving import FORMATS, write
 from effdet_plugin.convert.selection import Selection, select
-from effdet_plugin.convert.sources import Source, open_source
+from effdet_plugin.convert.sources import Source
 from effdet_plugin.errors import CheckpointError
 
 Classes = int | str | Path | Sequence[str]

@@ -19,7 +19,7 @@ from tf_writer import write_bundle
 
 from effdet_plugin import testing
 from effdet_plugin.convert import automl, effdet, keras, native, read_tensors
-from effdet_plugin.convert.sources import open_source
+from effdet_plugin.convert.opening import open_source
 from effdet_plugin.errors import CheckpointError, InstallError
 
 CUTS = 20
