@@ -4,7 +4,6 @@ Used by ``tools/train.py CONFIG --data DIR``. The config that is dumped into the
 holds the classes and absolute paths, so it trains again by itself.
 """
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,14 @@ from mmengine.config import Config, ConfigDict
 
 from effdet_plugin.datasets.readers import (
     DatasetDescription,
+    Split,
     read_dataset,
     with_validation,
     write_coco,
 )
 from effdet_plugin.datasets.readers.findings import Findings
 from effdet_plugin.datasets.readers.write import image_root, json_paths
+from effdet_plugin.errors import DatasetError
 
 #: Where the converted annotations lie below the work dir.
 DATA_FOLDER = 'data'
@@ -55,7 +56,7 @@ def apply_data(
     folder = Path(work_dir).absolute() / DATA_FOLDER
     paths = write_coco(description, folder) if write else json_paths(description, folder)
     set_data(cfg, description, paths)
-    return _with_converted(description, folder)
+    return _with_remarks(cfg, description, folder)
 
 
 def set_data(cfg: Config, description: DatasetDescription, paths: dict[str, Path]) -> None:
@@ -139,10 +140,43 @@ def _nodes(value: object) -> Iterator[ConfigDict]:
             yield from _nodes(one)
 
 
-def _with_converted(description: DatasetDescription, folder: Path) -> DatasetDescription:
-    if description.source == 'COCO':
-        return description
+def _keep_small_batch(cfg: Config, num_images: int) -> str:
+    """Keep the only batch of a set that is smaller than one: what was done, '' for nothing."""
+    loader = cfg.get('train_dataloader') or ConfigDict()
+    batch_size = loader.get('batch_size', 1)
+    if not loader.get('drop_last') or batch_size <= num_images:
+        return ''
+    loader.drop_last = False
+    return f'{num_images} training pictures are fewer than a batch of {batch_size}'
+
+
+def _left_out(cfg: Config, train: Split) -> str:
+    """What the config's own filter does to the training pictures, '' for nothing."""
+    nodes = _nodes((cfg.get('train_dataloader') or {}).get('dataset'))
+    filters = next((node.filter_cfg for node in nodes if 'filter_cfg' in node), ConfigDict())
+    smallest = filters.get('min_size', 0)
+    count = sum(
+        (filters.get('filter_empty_gt', False) and not len(image.boxes))
+        or min(image.width, image.height) < smallest
+        for image in train
+    )
+    if count == len(train):
+        raise DatasetError(
+            f"the config's filter_cfg (min_size={smallest}) leaves out all {count} pictures"
+        )
+    return f"the config's filter_cfg leaves out {count} training pictures" if count else ''
+
+
+def _with_remarks(cfg: Config, description: DatasetDescription, folder: Path) -> DatasetDescription:
+    """The description with what applying it has shown."""
     findings = Findings()
-    said = f'{description.source} annotations are converted to COCO json in {os.fspath(folder)}'
-    findings.add('converted', description.root.name, '', said)
+    said = f'{description.source} annotations are converted to COCO json in {folder}'
+    remarks = {
+        'converted': said if description.source != 'COCO' else '',
+        'small_batch': _keep_small_batch(cfg, len(description.train)),
+        'filtered': _left_out(cfg, description.train),
+    }
+    for kind, detail in remarks.items():
+        if detail:
+            findings.add(kind, description.root.name, '', detail)
     return description.changed(findings=description.findings + findings.all())

@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any, NamedTuple
 
-from effdet_plugin.datasets.readers.findings import Findings
+from effdet_plugin.datasets.readers.findings import Findings, printable
 from effdet_plugin.datasets.readers.numbers import whole
 
 #: What some tools write as a category of their own for "nothing".
@@ -73,4 +73,4 @@ def _key(value: object) -> int | str | None:
 
 
 def _text(value: object) -> str:
-    return str(value).strip() if isinstance(value, str | int | float) else ''
+    return printable(value) if isinstance(value, str | int | float) else ''

@@ -7,6 +7,8 @@ from effdet_plugin.errors import DatasetError
 
 Severity = Literal['error', 'remark']
 
+#: What is quoted from a file is cut at this many letters.
+MAX_QUOTED = 200
 #: A finding keeps this many places, so that a data set that is wrong everywhere stays small.
 MAX_PLACES = 20
 
@@ -73,6 +75,13 @@ class Finding:
         return f'{said} (first: {first})'
 
 
+def printable(value: object) -> str:
+    """A quotation on one line that every terminal and file takes."""
+    text = str(value).encode('utf-8', 'backslashreplace').decode()
+    text = ' '.join(text.split())
+    return text if len(text) <= MAX_QUOTED else f'{text[:MAX_QUOTED]}...'
+
+
 class Findings:
     """Collects cases by kind, in the order in which the kinds are first seen."""
 
@@ -84,7 +93,7 @@ class Findings:
         finding = self._by_kind.setdefault(kind, Finding(kind, KINDS[kind].severity))
         finding.count += 1
         if len(finding.places) < MAX_PLACES:
-            finding.places.append(Place(str(file), row, str(detail)))
+            finding.places.append(Place(printable(file), printable(row), printable(detail)))
 
     def all(self) -> list[Finding]:
         """All findings, errors first."""
@@ -266,9 +275,9 @@ KINDS: dict[str, Kind] = {
     ),
     'size_other': _error(
         'the annotations are for a picture of another size (width x height): {detail}; '
-        'was it scaled after labelling?',
+        'was it scaled or turned after labelling?',
         '{n} annotations are for a picture of another size (width x height): {detail}; were '
-        'they scaled after labelling?',
+        'they scaled or turned after labelling?',
     ),
     # Classes.
     'class_unused': _remark(
@@ -298,4 +307,6 @@ KINDS: dict[str, Kind] = {
     'nothing_to_learn': _error('{detail}', '{detail}'),
     'file_unused': _remark('not used: {detail}', '{n} annotation files are not used: {detail}'),
     'converted': _remark('{detail}', '{detail}'),
+    'small_batch': _remark('{detail}', '{detail}'),
+    'filtered': _remark('{detail}', '{detail}'),
 }

@@ -63,16 +63,19 @@ class ImageIndex:
         Raises:
             AmbiguousNameError: If several pictures fit equally well.
         """
-        for spelling in spellings(name):
+        ways = spellings(name)
+        for spelling in ways:
             literal = self._literal(spelling, near)
-            found = literal or self._by_last_parts(spelling, near, split, self._by_name)
-            if found:
-                return found
-        for spelling in spellings(name):
-            found = self._by_last_parts(spelling, near, split, self._by_stem)
-            if found:
-                return Found(found.path, found.whole, same_suffix=False)
-        return None
+            if literal:
+                return literal
+        found = [self._by_last_parts(spelling, near, split, self._by_name) for spelling in ways]
+        best = next((one for one in found if one and one.whole), None)
+        best = best or next((one for one in found if one), None)
+        if best:
+            return best
+        by_stem = (self._by_last_parts(spelling, near, split, self._by_stem) for spelling in ways)
+        other = next((one for one in by_stem if one), None)
+        return Found(other.path, other.whole, same_suffix=False) if other else None
 
     def find_stem(self, stem: str, near: Path, split: str | None = None) -> Path | None:
         """The picture with this name without suffix that is nearest to a file.

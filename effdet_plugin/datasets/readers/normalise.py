@@ -15,6 +15,8 @@ from effdet_plugin.datasets.readers.raw import RawBox, RawDataset, RawImage
 _ROUNDING_PX = 0.01
 #: Beyond this, "parts of the picture" are pixels.
 _LARGEST_RELATIVE = 2.0
+#: Ids beyond it are no exact numbers in every reader of json.
+_LARGEST_ID = 2**53
 #: A size that is off by this little comes from rounding when a picture was scaled, pixels.
 _SIZE_SLACK_PX = 2
 
@@ -87,7 +89,8 @@ class _Normaliser:
             return True
         detail = f'{raw.size[0]}x{raw.size[1]} written, {width}x{height} in {raw.path.name}'
         slack = max(abs(raw.size[0] - width), abs(raw.size[1] - height))
-        if raw.size == (height, width):
+        # Boxes that fit the written size alone are those of a picture that lay on its side.
+        if raw.size == (height, width) and (_fits(raw, width, height) or not _fits(raw, *raw.size)):
             kind = 'size_swapped'
         else:
             kind = 'size_off' if slack <= _SIZE_SLACK_PX or raw.relative else 'size_other'
@@ -120,6 +123,14 @@ class _Normaliser:
         return path.relative_to(self._root).as_posix() if self._root in path.parents else str(path)
 
 
+def _fits(raw: RawImage, width: int, height: int) -> bool:
+    """Whether all boxes lie in a picture of this size."""
+    return raw.relative or all(
+        box.corners[2] <= width + _SIZE_SLACK_PX and box.corners[3] <= height + _SIZE_SLACK_PX
+        for box in raw.boxes
+    )
+
+
 def _faults(corners: NDArray[np.float64], clipped: NDArray[np.float64]) -> list[str]:
     """For each box the kind of finding it makes, '' where it is as it should be."""
     sides, inside = corners[:, 2:] - corners[:, :2], clipped[:, 2:] - clipped[:, :2]
@@ -146,7 +157,8 @@ def _areas(boxes: NDArray[np.float64], kept: list[RawBox]) -> NDArray[np.float64
 
 def _ids(written: list[int | None]) -> Callable[[int | None], int]:
     """Keeps ids that are whole and unique, else counts from 1."""
-    if None not in written and len(set(written)) == len(written):
+    usable = all(number is not None and 0 <= number < _LARGEST_ID for number in written)
+    if usable and len(set(written)) == len(written):
         return lambda number: number if number is not None else 0
     counter = iter(range(1, len(written) + 1))
     return lambda _: next(counter)

@@ -35,7 +35,7 @@ def write_coco(description: DatasetDescription, folder: Path) -> dict[str, Path]
     for name, path in paths.items():
         split = description.splits[name]
         document = coco_document(split or Split([]), description.classes, root)
-        _write_whole(path, json.dumps(document, ensure_ascii=False).encode('utf-8'))
+        _write_whole(path, json.dumps(document).encode())
     return paths
 
 

@@ -174,13 +174,13 @@ def mac_zip(root: Path) -> None:
 
 
 def train_and_test(root: Path) -> None:
-    pictures(root, TWO + ['images/2.jpg'])
+    pictures(root, [*TWO, 'images/2.jpg'])
     dump(root / 'train.json', coco(['0.jpg', '1.jpg']))
     dump(root / 'test.json', coco(['2.jpg'], first_image=9))
 
 
 def train_beside_unnamed(root: Path) -> None:
-    pictures(root, TWO + ['images/2.jpg'])
+    pictures(root, [*TWO, 'images/2.jpg'])
     dump(root / 'annotations.json', coco(['0.jpg', '1.jpg']))
     dump(root / 'val.json', coco(['2.jpg'], first_image=9))
 
@@ -216,6 +216,15 @@ def lying_pictures(root: Path) -> None:
     for name in TWO:
         picture(root / name, size=(HEIGHT, WIDTH), orientation=6)
     dump(root / 'annotations.json', coco(['0.jpg', '1.jpg']))
+
+
+def boxes_of_the_lying_picture(root: Path) -> None:
+    for name in TWO:
+        picture(root / name, size=(HEIGHT, WIDTH), orientation=6)
+    document = coco(['0.jpg', '1.jpg'], boxes={0: [(0, (10, 70, 20, 20))]})
+    for entry in document['images']:
+        entry.update(width=HEIGHT, height=WIDTH)
+    dump(root / 'annotations.json', document)
 
 
 def scaled_pictures(root: Path) -> None:
@@ -305,6 +314,9 @@ COCO_LAYOUTS = {
     'missing_in_folder': Layout(only_one_of_two_folders, error=True, says=('a/1.jpg',)),
     'ambiguous_folders': Layout(ambiguous_folders, error=True, says=('a/1.jpg', 'b/1.jpg')),
     'lying_pictures': Layout(lying_pictures),
+    'boxes_of_the_lying_picture': Layout(
+        boxes_of_the_lying_picture, error=True, says=('turned', '64x96')
+    ),
     'scaled_pictures': Layout(scaled_pictures, error=True, says=('48x32', 'size')),
     'many_boxes': Layout(many_boxes, boxes=302),
     'same_in_both': Layout(same_in_both, val=2, boxes=8, says=('train and val',)),
