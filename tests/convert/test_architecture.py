@@ -2,6 +2,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS as REGISTRY
 from mmengine import Config
+from mmengine.registry import init_default_scope
 from reference_variables import MODELS, parameters, structure_of
 
 from effdet_plugin import testing
@@ -33,7 +34,7 @@ def test_state_shapes__count_as_the_reference_does(model: str) -> None:
 def test_state_shapes__are_those_of_the_config(model: str) -> None:
     config = Config.fromfile(testing.REPOSITORY / f'configs/efficientdet/{model}_coco.py')
     config.model.backbone.pretrained = False
-    config.model.data_preprocessor = None
+    init_default_scope('mmdet')
     with torch.device('meta'):
         built = REGISTRY.build(config.model)
     actual = {name: tuple(value.shape) for name, value in built.state_dict().items()}
