@@ -10,6 +10,6 @@ bash tools/setup.sh --dev
 # More threads than cores make small tensors slower, and several workers each want theirs.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2}
 status=0
-.venv/bin/ruff check --quiet . || status=1
+.venv/bin/ruff check --quiet --output-format concise . || status=1
 .venv/bin/python -m pytest "$@" || status=$?
 exit $status
