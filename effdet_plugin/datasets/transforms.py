@@ -74,9 +74,14 @@ def fit_scale(image_shape: ImageSize, size: ImageSize) -> np.float32:
     return np.minimum(ratios[0], ratios[1])
 
 
+def truncated(length: int, factor: float | np.float32) -> int:
+    """Whole pixels of a multiple of a length, in float32 as the reference (10 times 0.7 gives 7)."""
+    return int(np.float32(length) * np.float32(factor))
+
+
 def scaled_shape(image_shape: ImageSize, scale: np.float32) -> ImageSize:
     """Truncated (height, width) of a scaled image, at least one pixel."""
-    height, width = (int(np.float32(side) * scale) for side in image_shape)
+    height, width = (truncated(side, scale) for side in image_shape)
     return max(height, 1), max(width, 1)
 
 
@@ -148,9 +153,10 @@ class ScaleJitterCrop(SizedTransform):
             offsets: in [0, 1), of the free way (vertical, horizontal).
         """
         size, shape = self.size(), results['img'].shape[:2]
-        target = (int(scale * size[0]), int(scale * size[1]))
+        target = (truncated(size[0], scale), truncated(size[1], scale))
         scaled = scaled_shape(shape, fit_scale(shape, target))
-        top, left = (int(max(0, scaled[axis] - size[axis]) * offsets[axis]) for axis in (0, 1))
+        free = [max(0, scaled[axis] - size[axis]) for axis in (0, 1)]
+        top, left = (truncated(way, share) for way, share in zip(free, offsets, strict=True))
         image = self.resize(results['img'], *scaled)[top : top + size[0], left : left + size[1]]
         results['img'] = _on_canvas(image, size)
         factor = (scaled[1] / shape[1], scaled[0] / shape[0])
