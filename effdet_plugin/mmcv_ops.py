@@ -124,8 +124,7 @@ def _iou(
 def _decay(iou: np.ndarray, iou_threshold: float, sigma: float, method: int) -> np.ndarray:
     if method == 2:
         return np.exp(-(iou**2) / sigma)
-    below = 1 - iou if method == 1 else np.zeros_like(iou)
-    return np.where(iou >= iou_threshold, below, np.ones_like(iou))
+    return np.where(iou >= iou_threshold, 1 - iou if method == 1 else 0.0, 1.0)
 
 
 def roi_align_forward(
@@ -144,8 +143,7 @@ def roi_align_forward(
 ) -> None:
     """RoIAlign with average pooling, into ``output``.
 
-    Bilinear weights are separable, so a bin is ``rows @ map @ columns``, with the mean over the
-    samples of the bin taken in the weights.
+    Bilinear weights are separable: a bin is ``rows @ map @ columns``, means over its samples.
 
     Args:
         input: (B, C, H, W).
