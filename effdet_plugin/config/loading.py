@@ -32,7 +32,10 @@ def load(
         merge_options(cfg, options)
     if image_size is not None:
         set_image_size(cfg, image_size)
-    check(cfg)
+    try:
+        check(cfg)
+    except ConfigError as error:
+        raise ConfigError(f'{path}: {error}') from None
     return cfg
 
 
