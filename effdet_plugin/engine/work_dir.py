@@ -105,6 +105,10 @@ def _first_difference(there: Any, here: Any, name: str = '') -> str:
             if difference := _first_difference(there[key], here[key], inner):
                 return difference
         return ''
+    if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        pairs = enumerate(zip(there, here, strict=True))
+        found = (_first_difference(a, b, f'{name}[{i}]') for i, (a, b) in pairs)
+        return next(filter(None, found), '')
     if there == here:
         return ''
     return f'{name} is {_short(there)} there and {_short(here)} here'

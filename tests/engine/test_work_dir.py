@@ -31,6 +31,12 @@ def test_check__another_config_is_refused_and_nothing_changes(used: Path) -> Non
     assert '--resume' in str(info.value)
     with pytest.raises(UserError, match='max_epochs is 1 there and 4 here'):
         check_work_dir(used, toy_config(used))
+    momentum = toy_config(used, train_cfg={'max_epochs': 1})
+    momentum.custom_hooks[0]['momentum'] = 0.1
+    with pytest.raises(
+        UserError, match=r'custom_hooks\[0\]\.momentum is 0\.01 there and 0\.1 here'
+    ):
+        check_work_dir(used, momentum)
     assert contents(used) == before
 
 
