@@ -17,6 +17,7 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 
+from effdet_plugin.config import load
 from effdet_plugin.engine.fit import (
     check_classes,
     check_fit,
@@ -27,6 +28,7 @@ from effdet_plugin.engine.fit import (
 from effdet_plugin.engine.load import load_plain
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.inference.images import RGBImage, read_image
+from effdet_plugin.ops.boxes import clip_boxes
 
 NO_CHECKPOINT = 'none'  # random weights, to try the chain
 Picture = RGBImage | Path | str
@@ -65,7 +67,7 @@ class Detector:
         batch_size: int = 1,
         seed: int = 0,
     ) -> None:
-        self.config = config if isinstance(config, Config) else _read_config(config)
+        self.config = config if isinstance(config, Config) else load(config)
         self.score_thr = score_thr
         self.batch_size = batch_size
         init_default_scope(self.config.get('default_scope', 'mmdet'))
@@ -82,7 +84,8 @@ class Detector:
 
         Returns:
             One sample a picture, in their order, on the CPU; ``pred_instances`` has ``bboxes``
-            (N, 4) xyxy in pixels of the picture, ``scores`` (N,) and ``labels`` (N,).
+            (N, 4) xyxy in pixels of the picture and clipped to it (the evaluation, as the
+            reference's, does not clip), ``scores`` (N,) and ``labels`` (N,).
 
         Raises:
             DatasetError: A file cannot be read.
@@ -103,16 +106,10 @@ class Detector:
         )
         for sample in samples:
             found = sample.pred_instances
-            sample.pred_instances = found[found.scores >= self.score_thr]
+            found.bboxes = clip_boxes(found.bboxes, sample.ori_shape)
+            is_inside = (found.bboxes[:, 2:] > found.bboxes[:, :2]).all(dim=1)
+            sample.pred_instances = found[is_inside & (found.scores >= self.score_thr)]
             yield sample.cpu()
-
-
-def _read_config(path: Path | str) -> Config:
-    """Read a config file; what is in it is checked when it is built."""
-    try:
-        return Config.fromfile(path)
-    except FileNotFoundError as error:
-        raise ConfigError(f'{path}: no such config file') from error
 
 
 def _device(name: str | None) -> torch.device:

@@ -2,11 +2,14 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from mmdet.structures import DetDataSample
 from mmengine.config import Config
+from mmengine.structures import InstanceData
 
 from effdet_plugin.errors import CheckpointError, ConfigError, DatasetError
 from effdet_plugin.inference import Detector
@@ -30,6 +33,25 @@ def test_detector__boxes_lie_in_their_own_picture(tiny_config: Config) -> None:
         assert (boxes >= 0).all()
         assert (boxes <= limits + 1e-3).all()
     assert samples[1].pred_instances.bboxes[:, 3].max() > 60  # beyond what the network saw
+
+
+def test_detector__clips_to_the_picture(
+    tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A box that sticks out is cut; one that lies in the padding is no detection."""
+    detector = Detector(tiny_config, 'none')
+
+    def found(data: dict[str, Any]) -> list[DetDataSample]:
+        boxes = torch.tensor([[-5.0, 10.0, 50.0, 99.0], [10.0, 70.0, 20.0, 80.0]])
+        (sample,) = data['data_samples']
+        sample.pred_instances = InstanceData(
+            bboxes=boxes, scores=torch.ones(2), labels=torch.zeros(2, dtype=torch.long)
+        )
+        return [sample]
+
+    monkeypatch.setattr(detector.model, 'test_step', found)
+    (sample,) = detector(np.zeros((60, 80, 3), np.uint8))
+    assert sample.pred_instances.bboxes.tolist() == [[0.0, 10.0, 50.0, 60.0]]
 
 
 def test_detector__a_batch_gives_what_single_pictures_give(tiny_config: Config) -> None:
@@ -106,7 +128,7 @@ def test_detector__mistakes_are_one_line(tiny_config: Config, tmp_path: Path) ->
         Detector(tiny_config, 'none')([tmp_path / 'none.jpg'])
     with pytest.raises(ConfigError, match='device abacus'):
         Detector(tiny_config, 'none', device='abacus')
-    with pytest.raises(ConfigError, match='no such config'):
+    with pytest.raises(ConfigError, match='no such file'):
         Detector(tmp_path / 'none.py', 'none')
 
 
