@@ -75,7 +75,7 @@ def fit_scale(image_shape: ImageSize, size: ImageSize) -> np.float32:
 
 
 def truncated(length: int, factor: float | np.float32) -> int:
-    """Whole pixels of a multiple of a length, in float32 as the reference (10 times 0.7 gives 7)."""
+    """Whole pixels of a multiple of a length, in float32 (10 times 0.7 gives 7, as TensorFlow)."""
     return int(np.float32(length) * np.float32(factor))
 
 
