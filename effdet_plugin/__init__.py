@@ -14,11 +14,7 @@ def _register() -> None:
     if compat.missing_openmmlab():
         return  # `effdet_plugin.ops` is of use alone; the others say what to install
     for name in REGISTERING:
-        try:
-            import_module(f'{__name__}.{name}')
-        except ModuleNotFoundError as error:
-            if not (error.name or '').startswith(__name__):
-                raise
+        import_module(f'{__name__}.{name}')
 
 
 _register()
