@@ -126,10 +126,10 @@ def _convert(
     )
     state = {key: value.to(_dtype(key)) for key, value in state.items()}
     report = _report(source, selection, account, name, structure, state)
-    report.notes += _notes(source, selection, model, name, structure, choice, state)
+    report.notes += _notes(report, source, selection, model, structure, choice, state)
     state = select_classes(state, choice.slots, structure.num_anchors)
     report.written_parameters = _count(state)[0]
-    meta = _meta(source, selection, name, choice, release)
+    meta = _meta(report, source, selection, choice, release)
     structure = replace(structure, num_classes=len(choice.names))
     if to != 'mmengine':
         state = invert(automl.DIALECT if to == 'npz' else effdet.DIALECT, structure, state)
@@ -180,15 +180,15 @@ def _count(state: Mapping[str, Tensor]) -> tuple[int, int]:
 
 
 def _notes(
+    report: Report,
     source: Source,
     selection: Selection,
     model: str | None,
-    name: str,
     structure: Structure,
     choice: ClassChoice,
     state: Mapping[str, Tensor],
 ) -> list[str]:
-    usual = 'scalar' if structure.network.has_fusion else 'sum'
+    name, usual = report.model, 'scalar' if structure.network.has_fusion else 'sum'
     broken = [key for key, value in state.items() if not _is_finite(value)]
     candidates = {
         'moving averages were taken; --raw takes the values as trained': selection.is_averaged,
@@ -196,11 +196,16 @@ def _notes(
         f'd6 and d7 are the same network: taken as {name}; say --model d6 or d7': (
             name in TWINS and model is None
         ),
-        f'fusion weights: {structure.fusion} (the usual {name} has {usual})': structure.fusion
-        != usual,
+        f'fusion weights: {structure.fusion} (the usual {name} has {usual})': (
+            structure.fusion != usual
+        ),
         f'pyramid: {structure.topology}': structure.topology != 'bifpn',
-        'anchors: these weights were trained with aspect pairs (1.4, 0.7), not the root of 2: '
-        'set them in the config': _aspects(source) != 'sqrt2',
+        'anchors: trained with aspect pairs (1.4, 0.7), not the square root of 2': (
+            _aspects(source) != 'sqrt2'
+        ),
+        "padding: a native effdet model pads symmetrically, TensorFlow's and ours does not": (
+            _padding(source, report) != 'same'
+        ),
         f'classes: {choice.note}': choice.note,
         f'{len(broken)} tensors hold infinite or undefined numbers, first {broken[:1]}': broken,
     }
@@ -215,16 +220,23 @@ def _aspects(source: Source) -> str:
     return str(source.meta.get('anchor_aspects', source.dialect.aspects))
 
 
+def _padding(source: Source, report: Report) -> str:
+    """How the network pads: native effdet models have no bias before BN, and symmetric padding."""
+    is_native = effdet.NATIVE in report.filled.values()
+    return str(source.meta.get('padding', 'symmetric' if is_native else 'same'))
+
+
 def _meta(
-    source: Source, selection: Selection, name: str, choice: ClassChoice, release: str | None
+    report: Report, source: Source, selection: Selection, choice: ClassChoice, release: str | None
 ) -> dict[str, Any]:
     return {
         'dataset_meta': {'classes': choice.names},
         'effdet_plugin_version': effdet_plugin.__version__,
-        'model': name,
+        'model': report.model,
         'source': release or source.path.name,
         'source_format': source.format,
         'sha256': source.sha256,
         'is_averaged': selection.is_averaged,
         'anchor_aspects': _aspects(source),
+        'padding': _padding(source, report),
     }

@@ -17,7 +17,7 @@ def config_name(meta_model: str, source: str) -> str:
 
 
 def embed_config(converted: Converted, folder: Path) -> Path | None:
-    """Put the config of a model into its checkpoint, with its number of classes and its anchors.
+    """Put the config of a model into its checkpoint, with its classes, anchors and padding.
 
     mmdet's inferencer then needs no config file.
 
@@ -34,5 +34,8 @@ def embed_config(converted: Converted, folder: Path) -> Path | None:
     config.model.bbox_head.num_classes = config.num_classes
     if meta['anchor_aspects'] != 'sqrt2':
         config.model.bbox_head.anchor_generator.ratios = [list(pair) for pair in OLD_PAIRS]
+    if meta['padding'] == 'symmetric':
+        backbone = config.model.backbone
+        backbone.model_name = backbone.model_name.removeprefix('tf_')
     meta['cfg'] = config.pretty_text
     return path

@@ -84,6 +84,8 @@ REDUNDANT_BIASES = (
     r'|\.nodes\.\d+\.conv(\.pointwise)?\.bias$|\.convs\.\d+(\.pointwise)?\.bias$'
 )
 
+NATIVE = 'bias before BN that native effdet models do without: zero is the same'
+
 DIALECT = Dialect(
     name='effdet',
     table=TABLE,
@@ -95,7 +97,7 @@ DIALECT = Dialect(
     ),
     left_out=((r'^(?:module\.)*anchors\.boxes$', 'anchors, which the config makes'),),
     fills=(
-        (REDUNDANT_BIASES, 'bias before BN that native effdet models do without: zero is the same'),
+        (REDUNDANT_BIASES, NATIVE),
         (r'\.num_batches_tracked$', 'counter that older files do not have'),
     ),
     probes={

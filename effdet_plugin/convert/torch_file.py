@@ -50,10 +50,11 @@ def open_torch(path: Path, raw: bool = False) -> Source:
         CheckpointError: The file is damaged, holds code, or weights of another project.
     """
     content = _load(path)
-    averaged = _find_state(path, content, _AVERAGED_KEYS)
+    _, averaged = _find_state(path, content, _AVERAGED_KEYS)
     dialect = _dialect(path, averaged)
-    state = _find_state(path, content, _RAW_KEYS[dialect.name]) if raw else averaged
+    key, state = _find_state(path, content, _RAW_KEYS[dialect.name] if raw else _AVERAGED_KEYS)
     meta = content.get('meta', {}) if isinstance(content.get('meta'), Mapping) else {}
+    others = [name for name in content if key and name not in (key, 'meta')]
     return Source(
         path=path,
         format=f'{dialect.name} .pth',
@@ -61,6 +62,7 @@ def open_torch(path: Path, raw: bool = False) -> Source:
         shapes={name: tuple(value.shape) for name, value in state.items()},
         read=state.__getitem__,
         sha256=sha256(path),
+        left_out=dict.fromkeys(map(str, others), f'state of a training beside {key}'),
         meta=meta,
     )
 
@@ -88,12 +90,16 @@ def _unsafe(path: Path, message: str) -> str:
     )
 
 
-def _find_state(path: Path, content: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Tensor]:
-    found = next((content[k] for k in keys if isinstance(content.get(k), Mapping)), content)
+def _find_state(
+    path: Path, content: Mapping[str, Any], keys: tuple[str, ...]
+) -> tuple[str, dict[str, Tensor]]:
+    """The key under which the weights lie, '' for the file itself, and the weights."""
+    key = next((key for key in keys if isinstance(content.get(key), Mapping)), '')
+    found = content[key] if key else content
     state = {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
     if not state:
         raise CheckpointError(f'{path}: it holds no tensors by name')
-    return state
+    return key, state
 
 
 def _dialect(path: Path, state: Mapping[str, Tensor]) -> Dialect:

@@ -228,6 +228,26 @@ def test_convert__notes_what_a_person_should_know(tmp_path: Path) -> None:
     assert '1 tensors hold infinite or undefined numbers' in notes
 
 
+@pytest.mark.parametrize('is_level_first', [False, True])
+def test_convert__native_effdet_model(tmp_path: Path, is_level_first: bool) -> None:
+    effdet = pytest.importorskip('effdet', reason='makes a model of effdet from PyPI')
+    network = effdet.create_model('efficientdet_d0', pretrained=False, pretrained_backbone=False)
+    norm = network.class_net.bn_rep[2][4][0]
+    torch.nn.init.constant_(norm.weight, 7.0)
+    if is_level_first:
+        network.toggle_head_bn_level_first()
+    content = {'state_dict': network.state_dict(), 'optimizer': {'lr': 1.0}, 'epoch': 3}
+    torch.save(content, tmp_path / 'x.pth')
+    result = convert(tmp_path / 'x.pth', classes=90)
+    assert result.state_dict['bbox_head.cls_tower.norms.2.4.weight'].eq(7).all()
+    assert result.state_dict['bbox_head.cls_tower.norms.1.4.weight'].eq(1).all()
+    assert result.meta['padding'] == 'symmetric'
+    assert result.meta['anchor_aspects'] == 'pairs_1.4_0.7'
+    biases = [name for name in result.report.filled if name.endswith('.bias')]
+    assert len(biases) == 36
+    assert set(result.report.left_out) == {'optimizer', 'epoch'}
+
+
 def test_convert__twins(tmp_path: Path) -> None:
     # Stored as one byte each: half a gigabyte of floats would only cost time.
     arrays = {name: np.broadcast_to(np.int8(0), shape) for name, shape in variables('d6').items()}
