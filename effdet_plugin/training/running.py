@@ -1,0 +1,82 @@
+"""What training and evaluation share: a runner for a config, and errors of workers as one line."""
+
+import io
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import Any
+
+from mmdet.registry import HOOKS, RUNNERS
+from mmengine.config import Config
+from mmengine.hooks import EMAHook
+from mmengine.runner import Runner
+from torch import nn
+
+from effdet_plugin import errors
+from effdet_plugin.engine.fit import LoadMatchingHook
+
+RUNNER_TYPE = 'EfficientDetRunner'
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the config's runner, `EfficientDetRunner` unless it names another.
+
+    Where weights are loaded, a checkpoint that does not fit is refused or fitted with a line in the
+    log, and ImageNet weights are not fetched first. What mmengine logs while it builds goes to the
+    log file only.
+
+    Args:
+        cfg: Complete, with a ``work_dir``.
+    """
+    cfg.setdefault('runner_type', RUNNER_TYPE)
+    # mmengine logs environment, config and hooks, 500 lines of them: for the file, not for people.
+    with redirect_stdout(io.StringIO()) as unseen:
+        runner: Runner = RUNNERS.build(cfg)
+    for handler in runner.logger.handlers:
+        if isinstance(handler, logging.StreamHandler) and handler.stream is unseen:
+            handler.setStream(sys.stdout)
+    if not any(isinstance(hook, LoadMatchingHook) for hook in runner.hooks):
+        runner.register_hook(LoadMatchingHook())
+    if cfg.get('load_from') or cfg.get('resume'):
+        skip_pretrained(runner.model)
+    return runner
+
+
+def skip_pretrained(model: nn.Module) -> None:
+    """Keep a built model from reading ImageNet weights that others are about to replace.
+
+    This is done to the model and not in the config, which is dumped and must train again alone.
+    """
+    for module in model.modules():
+        if getattr(module, 'pretrained', None):
+            module.pretrained = False  # type: ignore[assignment]
+        if isinstance(getattr(module, 'init_cfg', None), dict):
+            init_cfg: Any = module.init_cfg
+            if init_cfg.get('type') == 'Pretrained':
+                module.init_cfg = None  # type: ignore[assignment]
+
+
+def without_average(cfg: Config) -> None:
+    """Drop the moving average's hooks: a checkpoint's ``state_dict`` is the average already."""
+    hooks = cfg.get('custom_hooks') or []
+    cfg.custom_hooks = [hook for hook in hooks if not issubclass(HOOKS.get(hook.type), EMAHook)]
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that writes and prints (before a process group is there)."""
+    return int(os.environ.get('RANK', '0')) == 0
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn the error of a data loader's worker, which carries a traceback, into its own line."""
+    try:
+        yield
+    except errors.UserError as error:
+        lines = re.findall(rf'^[\w.]*{type(error).__name__}: (.+)$', str(error), re.MULTILINE)
+        if '\n' in str(error) and lines:
+            raise type(error)(lines[-1]) from error
+        raise

@@ -1,0 +1,152 @@
+"""Train, or try whether a training would start."""
+
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from effdet_plugin.config import find_sizes, set_image_size
+from effdet_plugin.errors import ConfigError
+from effdet_plugin.own_data import dry_run_summary
+from effdet_plugin.training.running import build_runner, one_line_errors
+from effdet_plugin.training.settings import TrainSettings, prepare
+
+_COARSEST_STRIDE = 128  # of the top level, where the config does not say
+
+
+def train(settings: TrainSettings) -> None:
+    """Train as a command line says.
+
+    Args:
+        settings: See `TrainSettings`.
+
+    Raises:
+        UserError: One line with what is wrong, where, and what to do.
+    """
+    with one_line_errors():
+        prepared = prepare(settings)
+        runner = build_runner(prepared.cfg)
+        runner.logger.info(f'Config, environment and log are in {runner.log_dir}')
+        for remark in prepared.remarks():
+            runner.logger.info(remark)
+        _check_batches(runner)
+        runner.train()
+
+
+def dry_run(settings: TrainSettings) -> dict[str, Any]:
+    """Do all of a training but the training: read and check data, build, one step, one evaluation.
+
+    Pictures are few and small; nothing is written but in a temporary folder, nothing is fetched.
+
+    Args:
+        settings: See `TrainSettings`.
+
+    Returns:
+        ``classes``, ``train_images``, ``val_images``, ``boxes`` (targets, without crowds) and
+        ``remarks``.
+
+    Raises:
+        UserError: As `train` would.
+    """
+    with tempfile.TemporaryDirectory(prefix='effdet-dry-run-') as folder, one_line_errors():
+        prepared = prepare(settings, scratch=Path(folder))
+        runner = try_out(prepared.cfg, Path(folder))
+        remarks = [*prepared.remarks(), *_remarks(runner)]
+        if prepared.description is not None:
+            return dry_run_summary(prepared.description, []) | {'remarks': remarks}
+        return _summary(runner, remarks)
+
+
+def try_out(cfg: Config, folder: Path) -> Runner:
+    """Run one training step and one evaluation step of a config.
+
+    Args:
+        cfg: Changed in place to a small copy of itself.
+        folder: Everything is written there.
+
+    Returns:
+        The runner after its work.
+    """
+    shrink(cfg, folder)
+    runner = build_runner(cfg)
+    runner.train()
+    return runner
+
+
+def shrink(cfg: Config, folder: Path) -> None:
+    """Make a config's training one of one step and one evaluation, of a small picture each."""
+    cfg.work_dir = str(folder / 'run')
+    cfg.log_level = 'WARNING'
+    if next(find_sizes(cfg), None):
+        # Twice the coarsest stride: BN of a single picture needs more than one position.
+        set_image_size(cfg, 2 * _coarsest_stride(cfg))
+    for name in ('train_dataloader', 'val_dataloader'):
+        if cfg.get(name):
+            loader = cfg[name]
+            loader.update(batch_size=1, num_batch_per_epoch=1, num_workers=0)
+            loader.update(persistent_workers=False, drop_last=False)
+            for key in ('prefetch_factor', 'batch_sampler'):
+                loader.pop(key, None)
+    cfg.train_cfg = {'type': 'EpochBasedTrainLoop', 'max_epochs': 1, 'val_interval': 1}
+    cfg.resume = False
+    if cfg.model.get('backbone', {}).get('pretrained') is True:
+        cfg.model.backbone.pretrained = False  # would be fetched
+    hooks = cfg.setdefault('default_hooks', {})
+    hooks.checkpoint = None
+    cfg.visualizer = {'type': 'DetLocalVisualizer', 'vis_backends': [], 'name': 'dry_run'}
+
+
+def _coarsest_stride(cfg: Config) -> int:
+    head = cfg.model.get('bbox_head') or {}
+    strides = (head.get('anchor_generator') or {}).get('strides') or [_COARSEST_STRIDE]
+    return int(max(strides))
+
+
+def _check_batches(runner: Runner) -> None:
+    """Refuse a training that would do nothing: `drop_last` of less than a batch."""
+    loader = runner.train_loop.dataloader
+    if len(loader) == 0:
+        raise ConfigError(
+            f'train_dataloader: {len(loader.dataset)} images make no batch of {loader.batch_size} '
+            f'for each process (drop_last): set a smaller batch_size'
+        )
+
+
+def _remarks(runner: Runner) -> list[str]:
+    """Return what the steps showed that does not stop a training."""
+    loss = runner.message_hub.get_scalar('train/loss').current()
+    remarks = [] if math.isfinite(loss) else [f'the loss of the first step is {loss}']
+    if runner.val_loop is None:
+        remarks.append('there is no validation data: nothing is evaluated during the training')
+    return remarks
+
+
+def _summary(runner: Runner, remarks: list[str]) -> dict[str, Any]:
+    """Return the counts of the data sets that the runner has built."""
+    sets = [_whole(runner.train_dataloader.dataset)]
+    if runner.val_loop is not None:
+        sets.append(_whole(runner.val_dataloader.dataset))
+    return {
+        'classes': list(sets[0].metainfo.get('classes', ())),
+        'train_images': len(sets[0]),
+        'val_images': len(sets[1]) if len(sets) > 1 else 0,
+        'boxes': sum(_count_boxes(dataset) for dataset in sets),
+        'remarks': remarks,
+    }
+
+
+def _whole(dataset: Any) -> Any:
+    """Return the data set behind the slice of it that `shrink` has asked for."""
+    return vars(dataset).get('_dataset', dataset)
+
+
+def _count_boxes(dataset: Any) -> int:
+    """Return the number of targets: boxes that are not to be ignored."""
+    return sum(
+        not instance.get('ignore_flag', 0)
+        for index in range(len(dataset))
+        for instance in dataset.get_data_info(index).get('instances', [])
+    )

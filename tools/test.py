@@ -1,0 +1,50 @@
+#!/usr/bin/env python3
+"""Evaluate a checkpoint: COCO's 12 numbers, and the detections as COCO json.
+
+tools/test.py configs/efficientdet/d0_coco.py d0.pth --out results.json
+tools/test.py configs/efficientdet/d0_coco.py none            # random weights, to try the chain
+tools/test.py CONFIG CHECKPOINT --data DIR                    # own data: folder or json
+tools/test.py CONFIG CHECKPOINT --out detections.json --test-dev    # for COCO's test server
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from _bootstrap import run
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', type=Path, help='config file')
+    parser.add_argument('checkpoint', help="weights; 'none' means random ones")
+    parser.add_argument('--out', type=Path, metavar='F.json', help='write the detections there')
+    parser.add_argument('--test-dev', action='store_true', help="with COCO's server's decimals")
+    parser.add_argument('--data', type=Path, help='own data: a folder, or an annotation file')
+    parser.add_argument('--work-dir', type=Path, help='keep logs in DIR/test')
+    parser.add_argument('--image-size', help='input size in pixels: 640 or WIDTHxHEIGHT')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE', help='change the config'
+    )
+    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
+    # torch.distributed.launch hands it on; torchrun sets the variable itself.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Evaluate, and print the numbers."""
+    arguments = vars(parse_args())
+    os.environ.setdefault('LOCAL_RANK', str(arguments.pop('local_rank')))
+    from effdet_plugin.training import TestSettings, evaluate, numbers_table
+
+    metrics = evaluate(TestSettings(**arguments))
+    if os.environ.get('RANK', '0') == '0':
+        print(numbers_table(metrics))
+
+
+if __name__ == '__main__':
+    run(main)
