@@ -39,7 +39,7 @@ class _FocalSum(torch.autograd.Function):
     """Per-row sums ``(N,)`` of the focal loss; saves the logits and labels only."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: FunctionCtx,
         logits: Tensor,
         labels: Tensor,
@@ -47,7 +47,7 @@ class _FocalSum(torch.autograd.Function):
         gamma: float,
         smoothing: float,
     ) -> Tensor:
-        ctx.save_for_backward(logits, labels)  # type: ignore[attr-defined]
+        ctx.save_for_backward(logits, labels)
         ctx.settings = (alpha, gamma, smoothing)  # type: ignore[attr-defined]
         x = logits.to(torch.promote_types(logits.dtype, torch.float32))
         positive, index = _positives(labels, logits.shape[1])
@@ -58,7 +58,7 @@ class _FocalSum(torch.autograd.Function):
         return _put(loss, positive, index, at_positive).sum(1)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad_rows: Tensor) -> tuple[Tensor, None, None, None, None]:  # type: ignore[override]
+    def backward(ctx: FunctionCtx, grad_rows: Tensor) -> tuple[Tensor, None, None, None, None]:
         logits, labels = ctx.saved_tensors  # type: ignore[attr-defined]
         alpha, gamma, smoothing = ctx.settings  # type: ignore[attr-defined]
         x = logits.to(torch.promote_types(logits.dtype, torch.float32))

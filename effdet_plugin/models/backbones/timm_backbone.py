@@ -75,6 +75,8 @@ class TimmBackbone(BaseModule):
             self.model.set_grad_checkpointing(True)
         self._freeze()
 
+    model: Any  # an nn.Module; timm's feature extractors share no base class
+
     def init_weights(self) -> None:
         """Load ImageNet weights, once; random values are timm's, set when the network was made."""
         if self.pretrained and not self.is_init:
@@ -145,7 +147,7 @@ class TimmBackbone(BaseModule):
                 parameter.requires_grad = False
 
 
-def _create(model_name: str, out_indices: Sequence[int], kwargs: dict[str, Any]) -> nn.Module:
+def _create(model_name: str, out_indices: Sequence[int], kwargs: dict[str, Any]) -> Any:
     if not timm.is_model(model_name):
         near = timm.list_models(f'*{model_name.split("_")[-1]}*')[:5]
         raise ConfigError(

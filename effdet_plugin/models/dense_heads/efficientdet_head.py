@@ -108,7 +108,7 @@ class EfficientDetHead(BaseDenseHead):
         self.box_tower = tower(self.num_anchors * 4)
         predict = self.cls_tower.predict
         nn.init.constant_(
-            (predict.pointwise if separable else predict).bias,  # type: ignore[arg-type]
+            (predict.pointwise if separable else predict).bias,  # type: ignore[arg-type, union-attr]
             -math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY),
         )
 

@@ -58,8 +58,8 @@ class EfficientDet(SingleStageDetector):
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
         """Normalised images ``(B, 3, H, W)`` -> pyramid maps, finest first."""
-        # The images' order becomes that of all maps. Without channels_last it must not slip in: BN on
-        # a CPU sums plainly there, which costs gradients of the backbone two digits in training.
+        # The images' order becomes that of all maps. Without channels_last it must not slip in: BN
+        # on a CPU sums plainly there, which costs gradients of the backbone two digits.
         order = torch.channels_last if self.channels_last else torch.contiguous_format
         return super().extract_feat(batch_inputs.contiguous(memory_format=order))
 

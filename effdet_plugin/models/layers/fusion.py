@@ -35,6 +35,7 @@ class Fusion(nn.Module):
                 f'fusion={method!r} is not a fusion; choose one of {", ".join(METHODS)}'
             )
         self.method = method
+        self.weights: nn.Parameter | None
         if method == 'sum':
             self.register_parameter('weights', None)
         elif method.startswith('channel'):

@@ -171,7 +171,7 @@ class BiFPN(BaseModule):
         self.start_level = start_level
         self.out_channels = out_channels
         self.with_cp = with_cp
-        resample_cfg = dict(
+        resample_cfg: dict[str, Any] = dict(
             apply_bn=apply_bn_for_resampling,
             conv_after_downsample=conv_after_downsample,
             pool_type=pool_type,
