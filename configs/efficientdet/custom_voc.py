@@ -1,7 +1,8 @@
-# Own data in a Pascal VOC tree, with mmdet's own data set and metric, as one would write it by hand.
-# The example is BCCD (three kinds of blood cells): data_root holds JPEGImages, Annotations, ImageSets.
+# Own data in a Pascal VOC tree, with mmdet's own data set and metric, as one writes it by hand.
+# The example is BCCD (three kinds of blood cells): data_root holds JPEGImages, Annotations and
+# ImageSets, as git clones it.
 # tools/train.py configs/efficientdet/custom_voc.py
-# With --data DIR nothing here needs to be edited; VOC is converted to COCO json in the work dir then.
+# With --data DIR nothing here is edited; VOC is converted to COCO json in the work dir then.
 _base_ = './custom_coco.py'
 
 data_root = 'data/bccd/'

@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from effdet_plugin.datasets.readers.coco_boxes import corners_of, look_like_corners
-from effdet_plugin.datasets.readers.coco_categories import Category, categories_of, class_names
+from effdet_plugin.datasets.readers.coco_categories import (
+    Category,
+    categories_of,
+    class_names,
+    note_double_ids,
+)
 from effdet_plugin.datasets.readers.coco_files import CocoFile
 from effdet_plugin.datasets.readers.findings import Findings
 from effdet_plugin.datasets.readers.image_index import ImageIndex
@@ -43,6 +48,8 @@ def read_coco(tree: Tree, chosen: dict[str, CocoFile]) -> RawDataset:
         _File(split, path, tree.short(path), document, categories_of(document))
         for split, (path, document) in chosen.items()
     ]
+    for file in files:  # first: they make boxes of no known category
+        note_double_ids(file.document, file.name, findings)
     locator = Locator(tree, ImageIndex(tree, _usual_folders(tree)), findings)
     splits = {file.split: _FileReader(file, locator, findings).images() for file in files}
     used = Counter(box.name for images in splits.values() for one in images for box in one.boxes)

@@ -48,26 +48,28 @@ def look_like_corners(images: list[RawImage]) -> tuple[int, int]:
     Returns:
         (0, total) unless most boxes leave and every one would fit as ``x1, y1, x2, y2``.
     """
-    outside = total = 0
-    for image in images:
-        if not image.boxes:
-            continue
-        width, height = _size(image)
-        for box in image.boxes:
-            x1, y1, x2, y2 = box.corners
-            right, bottom = x2 - x1, y2 - y1  # as they would be if corners were written
-            if not (x1 < right <= width + _SLACK_PX and y1 < bottom <= height + _SLACK_PX):
-                return 0, 0
-            total += 1
-            outside += x2 > width + _SLACK_PX or y2 > height + _SLACK_PX
-    return (outside, total) if 2 * outside > total else (0, total)
+    boxes = [(image, box.corners) for image in images for box in image.boxes]
+    # As they would be if corners were written: the second point less the first.
+    if not all(x1 < x2 - x1 and y1 < y2 - y1 for _, (x1, y1, x2, y2) in boxes):
+        return 0, len(boxes)
+    sizes = {image.path: image.size or _own_size(image) for image, _ in boxes}
+    limits = [[side + _SLACK_PX for side in sizes[image.path]] for image, _ in boxes]
+    outside = [
+        x2 > width or y2 > height
+        for (_, (_, _, x2, y2)), (width, height) in zip(boxes, limits, strict=True)
+    ]
+    fitting = [
+        x2 - x1 <= width and y2 - y1 <= height
+        for (_, (x1, y1, x2, y2)), (width, height) in zip(boxes, limits, strict=True)
+    ]
+    return (sum(outside) if all(fitting) and 2 * sum(outside) > len(boxes) else 0), len(boxes)
 
 
-def _size(image: RawImage) -> tuple[int, int]:
+def _own_size(image: RawImage) -> tuple[int, int]:
     try:
         return upright_size(image.path)
     except UnreadableImageError:
-        return image.size or (0, 0)
+        return 0, 0
 
 
 def _from_outline(outline: object, file: str, row: str, findings: Findings) -> Corners | None:

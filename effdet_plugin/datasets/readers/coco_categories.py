@@ -59,6 +59,18 @@ def _is_no_class(category: Category, groups: set[str]) -> bool:
     return groups_others or category.name in _NO_OBJECT
 
 
+def note_double_ids(document: dict[str, Any], file: str, findings: Findings) -> None:
+    """Note ids that stand for several names: it is unclear what their boxes are."""
+    names: dict[int | str, set[str]] = {}
+    entries = document.get('categories')
+    for entry in entries if isinstance(entries, list) else []:
+        key = _key(entry.get('id')) if isinstance(entry, dict) else None
+        if key is not None:
+            names.setdefault(key, set()).add(_text(entry.get('name')))
+    for key in (key for key, spoken in names.items() if len(spoken) > 1):
+        findings.add('category_id_double', file, '', f'{key} ({", ".join(sorted(names[key]))})')
+
+
 def _note_doubles(file: str, table: dict[int | str, Category], findings: Findings) -> None:
     for name, count in Counter(one.name for one in table.values()).items():
         if count > 1:

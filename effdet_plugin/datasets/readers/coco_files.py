@@ -5,13 +5,11 @@ from typing import Any, NamedTuple
 
 from effdet_plugin.datasets.readers.documents import read_json, read_text
 from effdet_plugin.datasets.readers.split_names import split_of_parts
-from effdet_plugin.datasets.readers.tree import Tree, list_tree
+from effdet_plugin.datasets.readers.tree import ANNOTATION_FOLDERS, Tree, list_tree
 from effdet_plugin.errors import DatasetError
 
 #: Files of the original tree that stand beside ``instances_*`` and are no detection files.
 _OTHER_TASKS = ('captions_', 'person_keypoints_', 'stuff_', 'panoptic_', 'image_info_')
-#: Folders that hold annotations of pictures beside the folder.
-_ANNOTATION_FOLDERS = frozenset({'annotations', 'annotation', 'ann', 'anns', 'labels', '.exports'})
 
 
 class CocoFile(NamedTuple):
@@ -50,7 +48,7 @@ def coco_from_file(path: Path) -> tuple[Tree, CocoChoice] | None:
     if file is None:
         return None
     folder = path.parent
-    root = folder.parent if folder.name.lower() in _ANNOTATION_FOLDERS else folder
+    root = folder.parent if folder.name.lower() in ANNOTATION_FOLDERS else folder
     return list_tree(root), CocoChoice({'train': file}, [])
 
 

@@ -9,7 +9,7 @@ from effdet_plugin.datasets.readers.description import DatasetDescription
 from effdet_plugin.datasets.readers.hints import SUPPORTED, nothing_found
 from effdet_plugin.datasets.readers.normalise import describe
 from effdet_plugin.datasets.readers.raw import RawDataset
-from effdet_plugin.datasets.readers.tree import Tree, list_tree
+from effdet_plugin.datasets.readers.tree import ANNOTATION_FOLDERS, Tree, list_tree
 from effdet_plugin.datasets.readers.voc import is_voc, read_voc
 from effdet_plugin.datasets.readers.yolo import read_yolo
 from effdet_plugin.datasets.readers.yolo_layout import (
@@ -18,9 +18,6 @@ from effdet_plugin.datasets.readers.yolo_layout import (
     yolo_from_file,
 )
 from effdet_plugin.errors import DatasetError
-
-#: Folders that hold annotations of pictures in the folder above.
-_ANNOTATION_FOLDERS = frozenset({'annotations', 'labels'})
 
 
 def read_dataset(path: Path | str) -> DatasetDescription:
@@ -62,7 +59,7 @@ def _read_file(path: Path) -> RawDataset:
 
 def _read_folder(folder: Path) -> RawDataset:
     tree = list_tree(folder)
-    if not tree.images and folder.name.lower() in _ANNOTATION_FOLDERS:
+    if not tree.images and folder.name.lower() in ANNOTATION_FOLDERS:
         tree = list_tree(folder.parent)
     raw = _first_kind(tree)
     if raw is None:

@@ -14,6 +14,7 @@ _BY_SUFFIX = {
     '.record': 'TFRecord files',
     '.zip': 'a zip file: unpack it first',
     '.parquet': 'parquet files',
+    '.jsonl': 'json lines',
 }
 
 

@@ -2,6 +2,7 @@
 
 import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image as Pillow
 from PIL import UnidentifiedImageError
@@ -12,6 +13,7 @@ SUFFIXES = frozenset(f'.{word}' for word in _WORDS.split())
 #: Tag 274 of EXIF; from 5 on the picture is turned by a quarter.
 _ORIENTATION, _FIRST_QUARTER_TURN = 274, 5
 #: Last bytes of a whole file. Cameras may append more to a JPEG, so a long tail is searched.
+_USUAL_TAIL = 64
 _ENDS = {'JPEG': (b'\xff\xd9', 65536), 'PNG': (b'IEND', 64)}
 
 
@@ -38,10 +40,10 @@ def upright_size(path: Path) -> tuple[int, int]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', Pillow.DecompressionBombWarning)
-            with Pillow.open(path) as image:
+            with path.open('rb') as file, Pillow.open(file) as image:
                 width, height = image.size
                 turned = _orientation(image) >= _FIRST_QUARTER_TURN
-                if not _is_whole(path, image.format):
+                if not _is_whole(file, image.format):
                     image.load()
     except (OSError, ValueError, SyntaxError, EOFError, Pillow.DecompressionBombError) as error:
         raise UnreadableImageError(_reason(path, error)) from error
@@ -56,14 +58,16 @@ def _orientation(image: Pillow.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _is_whole(path: Path, kind: str | None) -> bool:
+def _is_whole(file: BinaryIO, kind: str | None) -> bool:
     if kind not in _ENDS:
         return True
-    mark, length = _ENDS[kind]
-    with path.open('rb') as file:
-        size = file.seek(0, 2)
+    mark, longest = _ENDS[kind]
+    size = file.seek(0, 2)
+    for length in (_USUAL_TAIL, longest):
         file.seek(max(0, size - length))
-        return mark in file.read()
+        if mark in file.read():
+            return True
+    return False
 
 
 def _reason(path: Path, error: Exception) -> str:

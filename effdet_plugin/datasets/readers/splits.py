@@ -56,7 +56,7 @@ def _groups(root: Path, train: Split, seed: int) -> list[list[Image]]:
     groups: dict[str, list[Image]] = {}
     for image in train:
         path = image.path.relative_to(root) if root in image.path.parents else image.path
-        name = path.with_name(_COPY.sub('', path.stem)).as_posix()
+        name = f'{path.parent.as_posix()}/{_COPY.sub("", path.stem)}'
         groups.setdefault(name, []).append(image)
     ordered = sorted(groups, key=lambda name: hashlib.sha1(f'{seed}:{name}'.encode()).digest())
     return [groups[name] for name in ordered]

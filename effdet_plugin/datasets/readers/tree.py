@@ -10,6 +10,8 @@ from effdet_plugin.datasets.readers.images import is_image
 
 #: Hidden folders are left alone; coco-annotator alone exports into one.
 _HIDDEN_BUT_USED = frozenset({'.exports'})
+#: Folders of annotations whose pictures are in the folder above, or beside it.
+ANNOTATION_FOLDERS = frozenset({'annotations', 'annotation', 'ann', 'anns', 'labels', '.exports'})
 _LEFT_BY_SYSTEMS = frozenset({'__MACOSX', 'Thumbs.db', 'desktop.ini'})
 #: Pictures in such folders are drawn from the data, not the data.
 _DERIVED = re.compile(r'segmentation(class|object)\w*|masks?|visualizations?|thumbnails|overlays')
@@ -30,7 +32,8 @@ class Tree:
     @cached_property
     def images(self) -> list[Path]:
         """Files that are pictures by their name and not drawn from others (masks, overlays)."""
-        return [path for path in self.files if is_image(path) and not self._is_derived(path)]
+        pictures = [path for path in self.files if is_image(path)]
+        return [path for path in pictures if not self._is_derived(path)] or pictures
 
     def with_suffix(self, *suffixes: str) -> list[Path]:
         """Files that end in one of the suffixes, whatever their case."""

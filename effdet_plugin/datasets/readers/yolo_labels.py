@@ -1,6 +1,6 @@
 """Which text file holds the objects of a picture."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 from effdet_plugin.datasets.readers.documents import read_lines
@@ -17,10 +17,10 @@ class LabelFiles:
     """
 
     def __init__(self, tree: Tree) -> None:
-        self._tree = tree
         self._files = set(tree.with_suffix('.txt'))
         self._by_stem: dict[str, list[Path]] = defaultdict(list)
-        self._stems = {path.stem for path in tree.images}
+        self._images = set(tree.images)
+        self._stems = Counter(path.stem for path in tree.images)
         for path in self._files:
             self._by_stem[path.stem].append(path)
 
@@ -31,10 +31,10 @@ class LabelFiles:
         only text file of its name is it.
         """
         for path in self._usual(image):
-            if path in self._files or (image not in self._tree.images and path.is_file()):
+            if path in self._files or (image not in self._images and path.is_file()):
                 return path
         only = self._by_stem.get(image.stem, [])
-        return only[0] if len(only) == 1 and self._is_only_image(image) else None
+        return only[0] if len(only) == 1 and self._stems[image.stem] == 1 else None
 
     def orphans(self, read: set[Path]) -> list[Path]:
         """Text files with objects, beside those that were read, whose picture is not there."""
@@ -61,9 +61,6 @@ class LabelFiles:
             folder.parent / 'labels' / name,
             folder.parent / 'labels' / folder.name / name,
         ]
-
-    def _is_only_image(self, image: Path) -> bool:
-        return sum(path.stem == image.stem for path in self._tree.images) == 1
 
 
 def is_label_file(path: Path) -> bool:

@@ -14,6 +14,7 @@ from effdet_plugin.datasets.readers.yolo_paths import PathFinder
 from effdet_plugin.errors import DatasetError
 
 _KEYS = {'train': ('train', 'training'), 'val': ('val', 'valid', 'validation'), 'test': ('test',)}
+_USUAL_STEMS = ('data', 'dataset', 'obj')
 _NAME_FILES = ('classes.txt', 'obj.names', 'classes.names', 'labels.txt', 'names.txt')
 
 
@@ -56,7 +57,7 @@ def choose_described_yolo(tree: Tree) -> YoloLayout | None:
         return None
     depth = min(len(path.parts) for path in described)
     top = [path for path in described if len(path.parts) == depth]
-    usual = [path for path in top if path.stem.lower() in ('data', 'dataset', 'obj')]
+    usual = [path for path in top if path.stem.lower() in _USUAL_STEMS]
     if len(usual or top) > 1:
         names = ' and '.join(tree.short(path) for path in top[:4])
         raise DatasetError(
@@ -156,10 +157,13 @@ def _described_splits(
 
 
 def _is_data_yaml(path: Path) -> bool:
-    text = read_text(path)
-    if 'names' not in text and 'train' not in text:
-        return False
-    document = read_yaml(path)
+    try:
+        text = read_text(path)
+        document = read_yaml(path) if 'names' in text or 'train' in text else None
+    except DatasetError:
+        if path.stem.lower() in _USUAL_STEMS:
+            raise
+        return False  # another program's file
     return isinstance(document, dict) and ('names' in document or {'train', 'nc'} <= set(document))
 
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from coco_faults import TWO, plain
 from layout_builder import (
     BOTH,
-    FIRST,
     HEIGHT,
     WIDTH,
     Layout,
@@ -16,36 +16,6 @@ from layout_builder import (
     pictures,
     text,
 )
-
-TWO = ['images/0.jpg', 'images/1.jpg']
-
-
-def _plain(root: Path, **changes: Any) -> dict[str, Any]:
-    """Two pictures and their document, not yet written."""
-    pictures(root, TWO)
-    return coco(['0.jpg', '1.jpg'], **changes)
-
-
-def _changed(key: str, **fields: Any) -> Any:
-    """A folder in which the first entry of a list has other fields; None removes one."""
-
-    def build(root: Path) -> None:
-        document = _plain(root)
-        entry = document[key][0]
-        entry.update(fields)
-        for name in [name for name, value in fields.items() if value is None]:
-            del entry[name]
-        dump(root / 'annotations.json', document)
-
-    return build
-
-
-def _without(*keys: str) -> Any:
-    def build(root: Path) -> None:
-        document = _plain(root)
-        dump(root / 'a.json', {key: value for key, value in document.items() if key not in keys})
-
-    return build
 
 
 def original_tree(root: Path) -> None:
@@ -94,7 +64,7 @@ def label_studio(*names: str) -> Any:
 
 
 def via(root: Path) -> None:
-    document = _plain(root)
+    document = plain(root)
     for entry in document['images']:
         entry.update(width=-1, height=-1)
     for entry in document['annotations']:
@@ -113,7 +83,7 @@ def labelme(root: Path) -> None:
 
 
 def coco_annotator(root: Path) -> None:
-    document = _plain(root)
+    document = plain(root)
     for entry in document['images']:
         entry.update(path=f'/datasets/x/{entry["file_name"]}', dataset_id=3)
     for entry in document['annotations']:
@@ -122,7 +92,7 @@ def coco_annotator(root: Path) -> None:
 
 
 def polygons_only(root: Path) -> None:
-    document = _plain(root)
+    document = plain(root)
     for entry in document['annotations']:
         x, y, width, height = entry['bbox']
         entry['bbox'] = []
@@ -136,7 +106,7 @@ def fiftyone(root: Path) -> None:
 
 
 def pylabel(root: Path) -> None:
-    document = _plain(root)
+    document = plain(root)
     for entry in document['annotations']:
         entry.update(category_id=str(entry['category_id']), iscrowd=None, segmentation=None)
         entry.update(id=str(entry['image_id']))
@@ -144,7 +114,7 @@ def pylabel(root: Path) -> None:
 
 
 def box_objects(root: Path) -> None:
-    document = _plain(root)
+    document = plain(root)
     for entry in document['annotations']:
         keys = ('x', 'y', 'width', 'height')
         entry['bbox'] = dict(zip(keys, entry['bbox'], strict=True)) | {'cx': 1, 'cy': 2}
@@ -158,7 +128,7 @@ def one_picture_twice(root: Path) -> None:
 
 
 def all_crowd(root: Path) -> None:
-    document = _plain(root)
+    document = plain(root)
     for entry in document['annotations']:
         entry['iscrowd'] = 1
     dump(root / 'annotations.json', document)
@@ -235,11 +205,11 @@ def scaled_pictures(root: Path) -> None:
 
 def many_boxes(root: Path) -> None:
     boxes = [(0, (x % 80, x // 80 + 1, 9, 9)) for x in range(300)]
-    dump(root / 'annotations.json', _plain(root, boxes={0: boxes}))
+    dump(root / 'annotations.json', plain(root, boxes={0: boxes}))
 
 
 def same_in_both(root: Path) -> None:
-    document = _plain(root)
+    document = plain(root)
     dump(root / 'train.json', document)
     dump(root / 'val.json', document)
 
@@ -250,26 +220,26 @@ def annotations_elsewhere(root: Path) -> None:
 
 
 def cut_picture(root: Path) -> None:
-    dump(root / 'annotations.json', _plain(root))
+    dump(root / 'annotations.json', plain(root))
     path = root / 'images/1.jpg'
     path.write_bytes(path.read_bytes()[:-120])
 
 
 def text_as_picture(root: Path) -> None:
-    dump(root / 'annotations.json', _plain(root))
+    dump(root / 'annotations.json', plain(root))
     text(root / 'images/1.jpg', 'no picture')
 
 
 def negatives(root: Path) -> None:
-    dump(root / 'annotations.json', _plain(root, boxes={1: []}))
+    dump(root / 'annotations.json', plain(root, boxes={1: []}))
 
 
 def no_box_at_all(root: Path) -> None:
-    dump(root / 'annotations.json', _plain(root, boxes={0: [], 1: []}))
+    dump(root / 'annotations.json', plain(root, boxes={0: [], 1: []}))
 
 
 def group_with_box(root: Path) -> None:
-    document = _plain(root)
+    document = plain(root)
     document['categories'] = [{'id': 1, 'name': 'circle'}, *categories(['square'], first=2)]
     document['categories'][1]['supercategory'] = 'circle'
     dump(root / 'annotations.json', document)
@@ -277,7 +247,7 @@ def group_with_box(root: Path) -> None:
 
 def thin_boxes(root: Path) -> None:
     boxes = {0: [*BOTH, (0, (5, 5, 0.4, 9)), (0, (-50, 5, 20, 9)), (1, (5, 5, 0, 9))]}
-    dump(root / 'annotations.json', _plain(root, boxes=boxes))
+    dump(root / 'annotations.json', plain(root, boxes=boxes))
 
 
 COCO_LAYOUTS = {
@@ -327,37 +297,4 @@ COCO_LAYOUTS = {
     'no_box_at_all': Layout(no_box_at_all, error=True, says=('no box',)),
     'group_with_box': Layout(group_with_box),
     'thin_boxes': Layout(thin_boxes, says=('thinner', 'outside', 'no extent')),
-    'category_null': Layout(
-        _changed('annotations', category_id=None), error=True, says=('1001', 'categor')
-    ),
-    'category_unknown': Layout(
-        _changed('annotations', category_id=9), error=True, says=('1001', 'categor')
-    ),
-    'image_unknown': Layout(_changed('annotations', image_id=99), error=True, says=('1001', '99')),
-    'box_nan': Layout(
-        _changed('annotations', bbox=[1, float('nan'), 2, 3]), error=True, says=('1001', 'nan')
-    ),
-    'box_infinite': Layout(
-        _changed('annotations', bbox=[1, 2, float('inf'), 3]), error=True, says=('1001',)
-    ),
-    'box_short': Layout(_changed('annotations', bbox=[1, 2, 3]), error=True, says=('1001', 'four')),
-    'box_of_words': Layout(
-        _changed('annotations', bbox=['a', 2, 3, 4]), error=True, says=('1001',)
-    ),
-    'box_of_texts': Layout(_changed('annotations', bbox=[str(side) for side in FIRST])),
-    'box_negative': Layout(
-        _changed('annotations', bbox=[40, 40, -10, 10]), boxes=3, says=('negative',)
-    ),
-    'no_box_no_outline': Layout(_changed('annotations', bbox=None), error=True, says=('1001',)),
-    'image_id_double': Layout(_changed('images', id=2), error=True, says=('duplicate', '2')),
-    'image_without_name': Layout(
-        _changed('images', file_name=None), error=True, says=('file_name',)
-    ),
-    'image_missing': Layout(_changed('images', file_name='9.jpg'), error=True, says=('9.jpg',)),
-    'other_suffix': Layout(_changed('images', file_name='0.png'), says=('suffix',)),
-    'size_swapped': Layout(
-        _changed('images', width=HEIGHT, height=WIDTH), says=('width and height are exchanged',)
-    ),
-    'no_categories': Layout(_without('categories'), error=True, says=('categor',)),
-    'no_annotations': Layout(_without('annotations'), error=True, says=('no box',)),
 }

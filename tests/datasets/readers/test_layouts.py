@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from coco_faults import COCO_FAULTS
 from coco_layouts import COCO_LAYOUTS
 from layout_builder import Layout, fingerprint
 from voc_layouts import VOC_LAYOUTS
@@ -17,7 +18,7 @@ from effdet_plugin.testing import shared_dir
 LAYOUTS = {
     f'{kind}-{name}': layout
     for kind, layouts in (
-        ('coco', COCO_LAYOUTS),
+        ('coco', COCO_LAYOUTS | COCO_FAULTS),
         ('voc', VOC_LAYOUTS),
         ('yolo', YOLO_LAYOUTS),
         ('csv', CSV_LAYOUTS),

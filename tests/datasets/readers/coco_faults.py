@@ -1,0 +1,113 @@
+"""COCO folders in which one thing is different, each with what must come of it."""
+
+from pathlib import Path
+from typing import Any
+
+from layout_builder import FIRST, HEIGHT, WIDTH, Layout, coco, dump, pictures, text
+
+TWO = ['images/0.jpg', 'images/1.jpg']
+
+
+def plain(root: Path, **changes: Any) -> dict[str, Any]:
+    """Two pictures and their document, not yet written."""
+    pictures(root, TWO)
+    return coco(['0.jpg', '1.jpg'], **changes)
+
+
+def changed(key: str, **fields: Any) -> Any:
+    """A folder in which the first entry of a list has other fields; None removes one."""
+
+    def build(root: Path) -> None:
+        document = plain(root)
+        entry = document[key][0]
+        entry.update(fields)
+        for name in [name for name, value in fields.items() if value is None]:
+            del entry[name]
+        dump(root / 'annotations.json', document)
+
+    return build
+
+
+def without(*keys: str) -> Any:
+    def build(root: Path) -> None:
+        document = plain(root)
+        dump(root / 'a.json', {key: value for key, value in document.items() if key not in keys})
+
+    return build
+
+
+def two_names_of_one_id(root: Path) -> None:
+    document = plain(root)
+    document['categories'][1]['id'] = 1
+    dump(root / 'annotations.json', document)
+
+
+def pictures_of_masks(root: Path) -> None:
+    pictures(root, ['masks/0.jpg', 'masks/1.jpg'])
+    dump(root / 'annotations.json', coco(['0.jpg', '1.jpg']))
+
+
+def foreign(name: str, content: str = 'x') -> Any:
+    def build(root: Path) -> None:
+        pictures(root, TWO)
+        text(root / name, content)
+
+    return build
+
+
+COCO_FAULTS = {
+    'two_names_of_one_id': Layout(two_names_of_one_id, error=True, says=('circle', 'square')),
+    'pictures_of_masks': Layout(pictures_of_masks),
+    'nothing_but_pictures': Layout(foreign('README.txt'), error=True, says=('no annotations',)),
+    'tfrecord': Layout(foreign('train.tfrecord'), error=True, says=('TFRecord',)),
+    'zip': Layout(foreign('data.zip'), error=True, says=('unpack',)),
+    'datumaro': Layout(
+        foreign('annotations/default.json', '{"items": [], "categories": {}}'),
+        error=True,
+        says=('Datumaro',),
+    ),
+    'label_studio_own': Layout(
+        foreign('export.json', '[{"annotations": [], "data": {}}]'), error=True, says=('Studio',)
+    ),
+    'results_alone': Layout(
+        foreign('results.json', '[{"image_id": 1, "bbox": [1, 2, 3, 4]}]'), error=True
+    ),
+    'other_json_and_yaml_beside': Layout(
+        lambda root: (
+            changed('images')(root),
+            text(root / 'package.json', '{"name": 1, // no json'),
+            text(root / 'compose.yaml', 'train: {{ x }}: ['),
+        )[0]
+    ),
+    'category_null': Layout(
+        changed('annotations', category_id=None), error=True, says=('1001', 'categor')
+    ),
+    'category_unknown': Layout(
+        changed('annotations', category_id=9), error=True, says=('1001', 'categor')
+    ),
+    'image_unknown': Layout(changed('annotations', image_id=99), error=True, says=('1001', '99')),
+    'box_nan': Layout(
+        changed('annotations', bbox=[1, float('nan'), 2, 3]), error=True, says=('1001', 'nan')
+    ),
+    'box_infinite': Layout(
+        changed('annotations', bbox=[1, 2, float('inf'), 3]), error=True, says=('1001',)
+    ),
+    'box_short': Layout(changed('annotations', bbox=[1, 2, 3]), error=True, says=('1001', 'four')),
+    'box_of_words': Layout(changed('annotations', bbox=['a', 2, 3, 4]), error=True, says=('1001',)),
+    'box_of_texts': Layout(changed('annotations', bbox=[str(side) for side in FIRST])),
+    'box_negative': Layout(
+        changed('annotations', bbox=[40, 40, -10, 10]), boxes=3, says=('negative',)
+    ),
+    'no_box_no_outline': Layout(changed('annotations', bbox=None), error=True, says=('1001',)),
+    'image_id_double': Layout(changed('images', id=2), error=True, says=('duplicate', '2')),
+    'image_without_name': Layout(
+        changed('images', file_name=None), error=True, says=('file_name',)
+    ),
+    'image_missing': Layout(changed('images', file_name='9.jpg'), error=True, says=('9.jpg',)),
+    'other_suffix': Layout(changed('images', file_name='0.png'), says=('suffix',)),
+    'size_swapped': Layout(
+        changed('images', width=HEIGHT, height=WIDTH), says=('width and height are exchanged',)
+    ),
+    'no_categories': Layout(without('categories'), error=True, says=('categor',)),
+    'no_annotations': Layout(without('annotations'), error=True, says=('no box',)),
+}
