@@ -6,7 +6,7 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
-from torch import Tensor, nn
+from torch import Tensor
 
 from effdet_plugin import testing
 from effdet_plugin.convert import rules
@@ -40,7 +40,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def build(model: str, option: str = '', every_endpoint: bool = False) -> nn.Module:
+def build(model: str, option: str = '', every_endpoint: bool = False) -> Any:
     """A detector in evaluation mode.
 
     Args:
@@ -56,7 +56,7 @@ def build(model: str, option: str = '', every_endpoint: bool = False) -> nn.Modu
         neck.update(in_channels=[0, 0, *neck.in_channels], start_level=2)
         config.model.backbone.out_indices = (0, 1, 2, 3, 4)
     init_default_scope('mmdet')
-    detector: nn.Module = MODELS.build(config.model)
+    detector = MODELS.build(config.model)
     detector.load_state_dict(recipe_state(model, structure_of(model, config.model)))
     return detector.eval()
 

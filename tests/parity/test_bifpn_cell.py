@@ -61,8 +61,9 @@ def inputs(tag: str) -> list[Tensor]:
 def test_cell__every_node_and_output(tag: str) -> None:
     neck, maps = build(tag), inputs(tag)
     with torch.no_grad():
-        nodes = neck.cells[0].run_nodes(maps)[len(maps) :]
-        for cell in neck.cells:
+        first: Any = neck.cells[0]
+        nodes = first.run_nodes(maps)[len(maps) :]
+        for cell in neck.cells.children():
             maps = cell(maps)
     own = {f'{tag}_node{i}': x for i, x in enumerate(nodes)}
     own.update({f'{tag}_out{i}': x for i, x in enumerate(maps)})

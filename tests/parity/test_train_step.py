@@ -7,6 +7,7 @@ behind. Both are what the reference's two trainers differ in, too.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.structures import InstanceData
 from oracle_networks import CONFIGS, build, structure_of
-from torch import Tensor, nn
+from torch import Tensor
 
 from effdet_plugin import testing
 from effdet_plugin.convert import rules
@@ -69,7 +70,7 @@ class Trainer:
 
     def __init__(self) -> None:
         self.config = Config.fromfile(CONFIGS / 'd0_coco.py')
-        self.model = build('d0').train()
+        self.model: Any = build('d0').train()
         self.wrapper = build_optim_wrapper(self.model, self.config.optim_wrapper)
         ema = dict(type='RampUpEMA', model=self.model, momentum=0.0002)
         self.average = MODELS.build(ema)
@@ -105,8 +106,8 @@ class Trainer:
             self._by_name(buffers),
         )
 
-    def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        return self.model.named_parameters()
+    def _parameters(self) -> Iterator[tuple[str, Any]]:
+        yield from self.model.named_parameters()
 
     def _by_name(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         whole = {name: torch.zeros_like(x) for name, x in self.model.state_dict().items()}
