@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.logging import MessageHub
 from mmengine.structures import BaseDataElement
 from toy import toy_config, train
@@ -12,7 +13,7 @@ from effdet_plugin.engine.hooks import image_names
 from effdet_plugin.errors import UserError
 
 
-def config_with(work_dir: Path, **dataset: int):
+def config_with(work_dir: Path, **dataset: int) -> Config:
     loader = {'num_workers': 0, 'persistent_workers': False, 'dataset': dataset}
     return toy_config(work_dir, train_dataloader=loader, train_cfg={'max_epochs': 2})
 
