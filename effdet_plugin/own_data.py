@@ -26,7 +26,7 @@ DATA_FOLDER = 'data'
 _LOADERS = {'train_dataloader': 'train', 'val_dataloader': 'val', 'test_dataloader': 'test'}
 _EVALUATORS = {'val_evaluator': 'val', 'test_evaluator': 'test'}
 #: What a data set of any class takes beside its source; the rest belongs to the class replaced.
-_KEPT_KEYS = ('pipeline', 'test_mode', 'filter_cfg', 'backend_args', 'indices', 'lazy_init')
+_KEPT_KEYS = ('pipeline', 'test_mode', 'filter_cfg', 'lazy_init', 'serialize_data', 'max_refetch')
 #: Parts of a model that have no classes, or not ours.
 _WITHOUT_CLASSES = ('backbone', 'neck', 'data_preprocessor')
 

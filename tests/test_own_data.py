@@ -144,6 +144,12 @@ def test_apply_data__writes_once_and_only_below_the_work_dir(data: Path, tmp_pat
     assert sorted(path.name for path in train.parent.iterdir()) == ['train.json', 'val.json']
 
 
+def test_apply_data__work_dir_below_the_data(data: Path) -> None:
+    first = apply_data(_config(), data, data / 'work_dirs/run')
+    second = apply_data(_config(), data, data / 'work_dirs/run')
+    assert (second.source, second.remarks()) == (first.source, first.remarks())
+
+
 def test_apply_data__write_false_writes_nothing(data: Path, tmp_path: Path) -> None:
     cfg = _config()
     apply_data(cfg, data, tmp_path / 'run', write=False)

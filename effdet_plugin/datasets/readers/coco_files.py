@@ -6,10 +6,13 @@ from typing import Any, NamedTuple
 from effdet_plugin.datasets.readers.documents import read_json, read_text
 from effdet_plugin.datasets.readers.split_names import split_of_parts
 from effdet_plugin.datasets.readers.tree import ANNOTATION_FOLDERS, Tree, list_tree
+from effdet_plugin.datasets.readers.write import WRITTEN_INFO
 from effdet_plugin.errors import DatasetError
 
 #: Files of the original tree that stand beside ``instances_*`` and are no detection files.
-_OTHER_TASKS = ('captions_', 'person_keypoints_', 'stuff_', 'panoptic_', 'image_info_')
+_OTHER_TASKS = (
+    'captions_', 'person_keypoints_', 'stuff_', 'panoptic_', 'image_info_', 'labels_',
+)  # fmt: skip
 
 
 class CocoFile(NamedTuple):
@@ -32,7 +35,9 @@ def choose_coco(tree: Tree) -> CocoChoice | None:
     Raises:
         DatasetError: If a json is damaged, or if it is unclear which one is meant.
     """
-    files = [file for file in map(_load, _candidates(tree)) if file is not None]
+    loaded = [file for file in map(_load, _candidates(tree)) if file is not None]
+    # A work dir below the data folder holds what an earlier run has written.
+    files = [file for file in loaded if file.document.get('info') != WRITTEN_INFO]
     if not files:
         return None
     by_split: dict[str | None, list[CocoFile]] = {}

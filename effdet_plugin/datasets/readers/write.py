@@ -8,6 +8,8 @@ from typing import Any
 
 from effdet_plugin.datasets.readers.description import DatasetDescription, Image, Split
 
+#: Marks our own files.
+WRITTEN_INFO = {'description': 'written by effdet_plugin'}
 #: Digits after the point of a pixel: below what float32 boxes resolve.
 _DIGITS = 4
 
@@ -54,7 +56,7 @@ def coco_document(split: Split, classes: tuple[str, ...], root: Path) -> dict[st
         root: The folder that ``file_name`` starts from.
     """
     return {
-        'info': {'description': 'written by effdet_plugin'},
+        'info': WRITTEN_INFO,
         'images': [
             {
                 'id': image.id,
