@@ -47,5 +47,7 @@ param_scheduler = [
 ]
 custom_hooks = [
     dict(type='RampUpEMAHook', momentum=0.01, update_buffers=True, priority=49),
+    dict(type='LoadMatchingHook'),
+    dict(type='FiniteLossHook'),
 ]
 default_hooks = dict(logger=dict(interval=10, ignore_last=False))  # an epoch may be a few steps

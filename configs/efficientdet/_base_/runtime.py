@@ -3,6 +3,7 @@ runner_type = (
 )
 sync_bn = None  # BN of several GPUs is synchronised, as in the published models; False: plain BN
 default_hooks = dict(
+    runtime_info=dict(type='DeferredRuntimeInfoHook'),  # mmengine's waits for the device each step
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),

@@ -29,4 +29,8 @@ param_scheduler = [
         convert_to_iter_based=True,  # changes at every step; as long as the training
     )
 ]
-custom_hooks = [dict(type='RampUpEMAHook', momentum=0.0002, update_buffers=True, priority=49)]
+custom_hooks = [
+    dict(type='RampUpEMAHook', momentum=0.0002, update_buffers=True, priority=49),
+    dict(type='LoadMatchingHook'),  # load_from of another class count: says what is new
+    dict(type='FiniteLossHook'),  # stops at NaN and names step, rank and images
+]
