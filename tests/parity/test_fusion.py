@@ -45,6 +45,7 @@ def test_fusion__values_and_gradients(method: str, name: str) -> None:
     if method == 'sum':
         assert f'{method}_{name}_dw' not in ARRAYS
         return
+    assert module.weights is not None
     total = fused.square().sum()
     (gradient,) = torch.autograd.grad(total, module.weights)
     # With one positive weight its gradient is all but cancelled: rounding stays that of the terms.

@@ -1,0 +1,87 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from mmdet.registry import MODELS
+from mmengine.config import ConfigDict
+from mmengine.structures import InstanceData
+
+from effdet_plugin.task_modules import BatchMaxIoUAssigner
+from effdet_plugin.testing import random_boxes
+
+SIZE = (64, 64)
+
+
+def instances(count: int, seed: int = 0) -> InstanceData:
+    return InstanceData(bboxes=random_boxes(count, SIZE, seed), labels=torch.arange(count) % 4)
+
+
+@given(seed=st.integers(0, 2**31), counts=st.lists(st.integers(0, 4), min_size=1, max_size=3))
+def test_assign__each_image_as_assign_batch(seed: int, counts: list[int]) -> None:
+    assigner = BatchMaxIoUAssigner()
+    priors = random_boxes(30, SIZE, seed)
+    images = [instances(count, seed + i) for i, count in enumerate(counts)]
+    boxes = torch.nn.utils.rnn.pad_sequence([x.bboxes for x in images], batch_first=True)
+    valid = torch.arange(boxes.shape[1]) < torch.tensor(counts)[:, None]
+    batch = assigner.assign_batch(priors, boxes, valid)
+    for matched, image in zip(batch, images, strict=True):
+        result = assigner.assign(InstanceData(priors=priors), image)
+        assert torch.equal(result.gt_inds, matched + 1)
+        assert result.num_gts == len(image)
+        positive = matched >= 0
+        assert torch.equal(result.labels[positive], image.labels[matched[positive]])
+        assert (result.labels[~positive] == -1).all()
+        assert (result.max_overlaps[~positive] == 0).all()
+
+
+def test_assign__overlaps_are_those_of_the_taken_box() -> None:
+    priors = torch.tensor([[0.0, 0, 10, 10], [0.0, 0, 10, 5], [30.0, 30, 40, 40]])
+    truth = InstanceData(bboxes=torch.tensor([[0.0, 0, 10, 10]]), labels=torch.tensor([3]))
+    result = BatchMaxIoUAssigner().assign(InstanceData(priors=priors), truth)
+    assert result.max_overlaps.tolist() == [1.0, 0.5, 0.0]
+    assert result.labels.tolist() == [3, 3, -1]
+
+
+def test_assign__a_box_needs_the_threshold_unless_forced() -> None:
+    priors = torch.tensor([[0.0, 0, 10, 10]])
+    truth = InstanceData(bboxes=torch.tensor([[0.0, 0, 10, 4]]), labels=torch.tensor([0]))
+    for force, expected in ((True, [1]), (False, [0])):
+        assigner = BatchMaxIoUAssigner(force_match=force)
+        assert assigner.assign(InstanceData(priors=priors), truth).gt_inds.tolist() == expected
+
+
+@pytest.mark.parametrize('counts', [(3, 2), (3, 0), (0, 0)])
+def test_retina_head__trains_with_our_parts(counts: tuple[int, int]) -> None:
+    """Assigner, coder, anchors and losses of ours in a head of mmdet's."""
+    head = MODELS.build(
+        dict(
+            type='mmdet.RetinaHead',
+            num_classes=4,
+            in_channels=8,
+            feat_channels=8,
+            stacked_convs=1,
+            anchor_generator=dict(
+                type='EfficientDetAnchorGenerator', strides=[8, 16], anchor_scale=3.0
+            ),
+            bbox_coder=dict(type='EfficientDetBoxCoder'),
+            loss_cls=dict(type='SigmoidFocalLoss'),
+            loss_bbox=dict(type='HuberLoss'),
+            train_cfg=ConfigDict(
+                assigner=dict(type='BatchMaxIoUAssigner'),
+                sampler=dict(type='PseudoSampler'),
+                allowed_border=-1,
+                pos_weight=-1,
+                debug=False,
+            ),
+            test_cfg=ConfigDict(nms_pre=10, score_thr=0.0, max_per_img=5),
+        )
+    )
+    feats = [torch.randn(2, 8, 8, 8), torch.randn(2, 8, 4, 4)]
+    metas = [{'img_shape': SIZE, 'pad_shape': SIZE, 'batch_input_shape': SIZE}] * 2
+    truth = [instances(count, seed) for seed, count in enumerate(counts)]
+    losses = head.loss_by_feat(*head(feats), truth, metas)
+    total = torch.stack([x for levels in losses.values() for x in levels]).sum()
+    assert torch.isfinite(total)
+    assert (sum(losses['loss_bbox']) > 0) == (sum(counts) > 0)
+    total.backward()
+    assert all(p.grad is not None for p in head.parameters())
