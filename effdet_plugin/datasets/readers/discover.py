@@ -60,14 +60,25 @@ def _read_file(path: Path) -> RawDataset:
 def _read_folder(folder: Path) -> RawDataset:
     tree = list_tree(folder)
     if not tree.images and folder.name.lower() in ANNOTATION_FOLDERS:
-        tree = list_tree(folder.parent)
+        tree = _with_pictures_beside(tree)
     raw = _first_kind(tree)
     if raw is None:
         raise DatasetError(nothing_found(tree))
     if raw.source != 'Pascal VOC' and (xmls := tree.with_suffix('.xml')):
-        detail = f'{len(xmls)} xml files such as {tree.short(xmls[0])}; {raw.source} is read'
+        beside = xmls[0].parent
+        detail = f'{len(xmls)} xml files ({raw.source} is read): --data {beside} takes them'
         raw.findings.add('file_unused', tree.root, '', detail)
     return raw
+
+
+def _with_pictures_beside(annotations: Tree) -> Tree:
+    """The folder above a folder of annotations, with these annotations only."""
+    tree = list_tree(annotations.root.parent)
+    if not annotations.with_suffix('.json', '.xml'):
+        return tree  # YOLO rows, whose names are above
+    others = set(tree.with_suffix('.json', '.xml', '.csv', '.yaml', '.yml', '.data'))
+    others -= set(annotations.files)
+    return Tree(tree.root, [path for path in tree.files if path not in others])
 
 
 def _first_kind(tree: Tree) -> RawDataset | None:

@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from coco_faults import COCO_FAULTS
 from coco_layouts import COCO_LAYOUTS
-from layout_builder import Layout, fingerprint
+from layout_builder import CLASSES, FIRST, HEIGHT, SECOND, WIDTH, Layout, fingerprint
 from voc_layouts import VOC_LAYOUTS
 from yolo_layouts import CSV_LAYOUTS, YOLO_LAYOUTS
 
@@ -66,6 +67,44 @@ def test_layout__is_read_or_refused_as_it_should(layout: Layout, tmp_path: Path)
             assert 'no validation split' in said
         else:
             assert (train, val) == (layout.train, layout.val)
+
+
+#: Every picture of these has the same two boxes.
+UNCHANGED = [
+    'coco-original_tree',
+    'coco-roboflow',
+    'coco-via_flat_outline',
+    'coco-pylabel_texts',
+    'coco-box_objects_item_id',
+    'coco-lying_pictures',
+    'coco-size_swapped',
+    'voc-original',
+    'voc-cvat',
+    'voc-roboflow',
+    'voc-size_zero',
+    'yolo-ultralytics',
+    'yolo-fiftyone_windows',
+    'yolo-cvat',
+]
+
+
+@pytest.mark.parametrize('name', UNCHANGED)
+def test_layout__boxes_are_where_they_were_drawn(name: str, tmp_path: Path) -> None:
+    LAYOUTS[name].build(tmp_path)
+    description = read_dataset(tmp_path).check()
+    drawn = {
+        label: [x, y, x + width, y + height]
+        for label, (x, y, width, height) in zip(CLASSES, (FIRST, SECOND), strict=True)
+    }
+    for image in (image for split in description.splits.values() for image in split or []):
+        assert (image.width, image.height) == (WIDTH, HEIGHT)
+        found = {
+            description.classes[label]: box
+            for label, box in zip(image.labels, image.boxes, strict=True)
+        }
+        assert found.keys() == drawn.keys()
+        for label, box in found.items():
+            np.testing.assert_allclose(box, drawn[label], atol=1e-6)
 
 
 @pytest.mark.parametrize(

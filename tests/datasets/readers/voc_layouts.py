@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from layout_builder import BOTH, FIRST, SECOND, Layout, picture, pictures, text, voc
+from layout_builder import BOTH, FIRST, SECOND, Layout, coco, dump, picture, pictures, text, voc
 
 
 def _beside(**changes: Any) -> Any:
@@ -88,6 +88,11 @@ def coco_style_names(root: Path) -> None:
         voc(root / f'xml/{name}.xml', name, size=None)
 
 
+def beside_coco(root: Path) -> None:
+    _tree(root, {'train': '000\n001\n', 'val': '002\n'})
+    dump(root / 'coco/train.json', coco(['000.jpg', '001.jpg', '002.jpg']))
+
+
 def wrong_root(root: Path) -> None:
     pictures(root, ['images/0.jpg'])
     text(root / 'annotations.xml', '<annotations><image name="0.jpg"/></annotations>')
@@ -130,5 +135,9 @@ VOC_LAYOUTS = {
     'no_name': Layout(_written(NO_NAME), error=True, says=('0.xml', 'name')),
     'no_box': Layout(_written(NO_BOX), error=True, says=('0.xml', 'no box')),
     'broken': Layout(_written('<annotation><object>'), error=True, says=('0.xml',)),
+    'coco_wins_and_says_so': Layout(
+        beside_coco, train=3, boxes=6, says=('COCO is read', '--data', 'Annotations')
+    ),
+    'annotations_folder_of_two': Layout(beside_coco, data='Annotations', val=1, boxes=6),
     'cvat_images': Layout(wrong_root, error=True, says=('CVAT',)),
 }
