@@ -1,18 +1,24 @@
 """Any timm ``features_only`` network as an mmdet backbone."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import timm
 from mmdet.registry import MODELS
 from mmengine.model import BaseModule
+from timm.models._features import FeatureListNet
 from timm.models.efficientnet import EfficientNetFeatures
+from timm.models.mobilenetv3 import MobileNetV3Features
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.models.backbones.pretrained import load_pretrained
 from effdet_plugin.models.layers.checkpoint import checkpoint_module
+
+# Networks that are a chain of modules, which can be recomputed one by one.
+CHAINS = (EfficientNetFeatures, MobileNetV3Features, FeatureListNet)
 
 
 @MODELS.register_module()
@@ -71,7 +77,7 @@ class TimmBackbone(BaseModule):
         self.out_channels: list[int] = self.model.feature_info.channels()
         self.strides: list[int] = self.model.feature_info.reduction()
         self._set_norm_constants(norm_eps, norm_momentum)
-        if with_cp and not isinstance(self.model, EfficientNetFeatures):
+        if with_cp and not isinstance(self.model, CHAINS):
             self.model.set_grad_checkpointing(True)
         self._freeze()
 
@@ -87,9 +93,13 @@ class TimmBackbone(BaseModule):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Images ``(B, 3, H, W)`` -> a map ``(B, C_i, H / s_i, W / s_i)`` for each out index."""
-        if self.with_cp and self.training and isinstance(self.model, EfficientNetFeatures):
-            return tuple(self._forward_recomputing(x))
-        return tuple(self.model(x))
+        if self.with_cp and self.training and isinstance(self.model, CHAINS):
+            features = self._forward_recomputing(x)
+        else:
+            features = self.model(x)
+        if getattr(self.model, 'output_fmt', 'NCHW') == 'NHWC':  # Swin and its like
+            features = [feature.permute(0, 3, 1, 2) for feature in features]
+        return tuple(features)
 
     def train(self, mode: bool = True) -> 'TimmBackbone':
         """Training mode, but for frozen stages and, with ``norm_eval``, all BN."""
@@ -104,12 +114,12 @@ class TimmBackbone(BaseModule):
         return self
 
     def _forward_recomputing(self, x: Tensor) -> list[Tensor]:
-        """timm's forward of an EfficientNet, each stage recomputed and its BN updated once."""
-        x = self.model.bn1(self.model.conv_stem(x))
-        features = [x] if 0 in self.model._stage_out_idx else []
-        for number, stage in enumerate(self.model.blocks, start=1):
-            x = checkpoint_module(stage, x)
-            if number in self.model._stage_out_idx:
+        """timm's own forward, with each stage recomputed and its BN updated once."""
+        features = []
+        for module, is_taken in _chain(self.model):
+            is_stage = any(True for _ in module.children())
+            x = checkpoint_module(module, x) if is_stage else module(x)
+            if is_taken:
                 features.append(x)
         return features
 
@@ -123,16 +133,7 @@ class TimmBackbone(BaseModule):
         """Stem and stages up to ``frozen_stages``, in the order of the network."""
         if self.frozen_stages < 0:
             return []
-        blocks = getattr(self.model, 'blocks', None)
-        if blocks is not None:
-            stem = [m for name, m in self.model.named_children() if name != 'blocks']
-            stages = list(blocks)
-        else:
-            children = list(self.model.children())
-            first = next(
-                (i for i, name in enumerate(dict(self.model.named_children())) if '1' in name), 1
-            )
-            stem, stages = children[:first], children[first:]
+        stem, stages = _split(self.model)
         if self.frozen_stages > len(stages):
             raise ConfigError(
                 f'backbone.frozen_stages={self.frozen_stages}: {self.model_name} has '
@@ -147,6 +148,34 @@ class TimmBackbone(BaseModule):
                 parameter.requires_grad = False
 
 
+def _chain(network: Any) -> Iterator[tuple[nn.Module, bool]]:
+    """Modules of a network in order, and whether their output is one of its features."""
+    if isinstance(network, FeatureListNet):
+        for name, module in network.items():
+            yield module, name in network.return_layers
+        return
+    stem, stages = _split(network)
+    for module in stem:
+        yield module, module is stem[-1] and 0 in network._stage_out_idx
+    for number, stage in enumerate(stages, start=1):
+        yield stage, number in network._stage_out_idx
+
+
+def _split(network: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]:
+    """Stem and stages of a network, in order.
+
+    Stages are a list ``blocks``, or have one name with numbers: ``layer1``, ``stages_0``, ``s1``.
+    """
+    children = dict(network.named_children())
+    if 'blocks' in children:
+        return [m for name, m in children.items() if name != 'blocks'], list(children['blocks'])  # type: ignore[call-overload]
+    names = {name: name.rstrip('0123456789') for name in children}
+    numbered = Counter(name for name in names.values() if not name.startswith('stem'))
+    ((of_stages, _),) = numbered.most_common(1)
+    stem = [module for name, module in children.items() if names[name] != of_stages]
+    return stem, [module for name, module in children.items() if names[name] == of_stages]
+
+
 def _create(model_name: str, out_indices: Sequence[int], kwargs: dict[str, Any]) -> Any:
     if not timm.is_model(model_name):
         near = timm.list_models(f'*{model_name.split("_")[-1]}*')[:5]
@@ -158,7 +187,7 @@ def _create(model_name: str, out_indices: Sequence[int], kwargs: dict[str, Any])
         return timm.create_model(
             model_name, features_only=True, out_indices=tuple(out_indices), **kwargs
         )
-    except (RuntimeError, AssertionError, TypeError) as error:
+    except (RuntimeError, AssertionError, IndexError, TypeError) as error:
         raise ConfigError(
             f'backbone {model_name}, out_indices {tuple(out_indices)}: {error}'
         ) from error
