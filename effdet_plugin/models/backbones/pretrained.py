@@ -2,6 +2,7 @@
 
 import importlib
 from pathlib import Path
+from textwrap import shorten
 
 import timm
 import torch
@@ -52,9 +53,8 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         weights = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:
-        raise CheckpointError(
-            f'{path}: cannot be read as weights: {str(error).splitlines()[0]}'
-        ) from error
+        reason = shorten(str(error), 120, placeholder=' ...')  # torch's go over many lines
+        raise CheckpointError(f'{path}: cannot be read as weights: {reason}') from error
     weights = weights.get('state_dict', weights)
     return {key.removeprefix('backbone.model.'): value for key, value in weights.items()}
 

