@@ -11,6 +11,8 @@ from effdet_plugin.config.signatures import Signature, nearest
 from effdet_plugin.config.sizes import SIZE_KEY, set_image_size
 from effdet_plugin.errors import ConfigError
 
+_DELETE = '._delete_'  # mmengine's: what stands at that place is replaced, not merged with
+
 Options = Mapping[str, Any] | Sequence[str]
 # Dicts whose keys are names of the author's: any key is right.
 _OPEN_DICTS = ('custom_keys', 'metainfo', 'data_prefix', 'mp_cfg', 'dist_cfg')
@@ -53,24 +55,30 @@ def merge_options(cfg: Config, options: Options) -> None:
         ConfigError: A path that leads nowhere; the message names the nearest right key.
     """
     options = parse_options(options)
-    for path, value in options.items():
-        if path == SIZE_KEY:
-            set_image_size(cfg, value)
-            continue
-        _follow(cfg, path)
-        cfg.merge_from_dict({path: value})
+    size = options.pop(SIZE_KEY, None)
+    replaced = [path.removesuffix(_DELETE) for path in options if path.endswith(_DELETE)]
+    for path in options:
+        if not any(path.startswith(f'{place}.') for place in replaced):
+            _check_path(cfg, path)
+    for path in options:
+        _make_room(cfg, path)
+    try:
+        cfg.merge_from_dict(options)
+    except (TypeError, KeyError, IndexError) as error:
+        raise ConfigError(f'--cfg-options: {str(error).splitlines()[0]}') from error
+    if size is not None:
+        set_image_size(cfg, size)
 
 
-def _follow(cfg: Config, path: str) -> None:
-    """Follow a path, refuse what neither the config nor a constructor along it knows.
-
-    An argument that was switched off by None becomes a dict when a path leads below it.
-    """
+def _check_path(cfg: Config, path: str) -> None:
+    """Refuse a path that neither the config nor a constructor along it knows."""
     node: Any = cfg._cfg_dict
     kind: Kind | None = None
     *parents, last = path.split('.')
     for depth, key in enumerate([*parents, last]):
         place = '.'.join(parents[:depth])
+        if node is None:
+            return  # an argument that was switched off; `check` looks at what it is now
         if isinstance(node, (list, tuple)):
             _check_index(node, key, place, path)
             node = node[int(key)]
@@ -80,11 +88,22 @@ def _follow(cfg: Config, path: str) -> None:
             _check_new_key(node, key, kind, place, path)
             return  # all below a new key is new; `check` looks at it once it is merged
         else:
-            if node[key] is None and depth < len(parents):
-                node[key] = ConfigDict()
-                return
             kind = kind_of_child(kind, key) if kind else SECTIONS.get(key) if not depth else None
             node = node[key]
+
+
+def _make_room(cfg: Config, path: str) -> None:
+    """Put a dict where a path leads below an argument that was switched off by None."""
+    node: Any = cfg._cfg_dict
+    for key in path.split('.')[:-1]:
+        if isinstance(node, dict) and key in node and node[key] is None:
+            node[key] = ConfigDict()
+        if isinstance(node, (list, tuple)):
+            node = node[int(key)]
+        elif isinstance(node, dict) and key in node:
+            node = node[key]
+        else:
+            return
 
 
 def _check_index(node: Sequence[Any], key: str, place: str, path: str) -> None:

@@ -108,6 +108,7 @@ def _prepare(settings: TestSettings, scratch: Path) -> Config:
     cfg.launcher, cfg.resume = settings.launcher, False
     # Not the work dir itself, whose dumped config tells a later training what is there.
     cfg.work_dir = str(settings.work_dir / 'test' if settings.work_dir else scratch / 'run')
+    cfg.experiment_name = scratch.name  # mmengine's own differ by seconds only
     cfg.load_from, classes = _checkpoint(settings.checkpoint)
     without_average(cfg)
     if settings.data is not None:

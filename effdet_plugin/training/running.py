@@ -32,6 +32,8 @@ def build_runner(cfg: Config) -> Runner:
         cfg: Complete, with a ``work_dir``.
     """
     cfg.setdefault('runner_type', RUNNER_TYPE)
+    # A visualizer of a fixed name would go on writing where the process's first run did.
+    (cfg.get('visualizer') or {}).pop('name', None)
     # mmengine logs environment, config and hooks, 500 lines of them: for the file, not for people.
     with redirect_stdout(io.StringIO()) as unseen:
         runner: Runner = RUNNERS.build(cfg)

@@ -83,6 +83,7 @@ def try_out(cfg: Config, folder: Path) -> Runner:
 def shrink(cfg: Config, folder: Path) -> None:
     """Make a config's training one of one step and one evaluation, of a small picture each."""
     cfg.work_dir = str(folder / 'run')
+    cfg.experiment_name = folder.name  # mmengine's own differ by seconds only
     cfg.log_level = 'WARNING'
     if next(find_sizes(cfg), None):
         # Twice the coarsest stride: BN of a single picture needs more than one position.
@@ -100,7 +101,7 @@ def shrink(cfg: Config, folder: Path) -> None:
         cfg.model.backbone.pretrained = False  # would be fetched
     hooks = cfg.setdefault('default_hooks', {})
     hooks.checkpoint = None
-    cfg.visualizer = {'type': 'DetLocalVisualizer', 'vis_backends': [], 'name': 'dry_run'}
+    cfg.visualizer = {'type': 'DetLocalVisualizer', 'vis_backends': []}
 
 
 def _coarsest_stride(cfg: Config) -> int:

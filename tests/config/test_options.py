@@ -112,6 +112,23 @@ def test_merge_options__names_the_nearest(cfg: Config, option: str, hint: str) -
     assert cfg.to_dict() == before
 
 
+def test_merge_options__several_below_a_new_place(cfg: Config) -> None:
+    merge_options(
+        cfg, ['model.backbone.init_cfg.checkpoint=x.pth', 'model.backbone.init_cfg.type=Pretrained']
+    )
+    assert cfg.model.backbone.init_cfg == dict(type='Pretrained', checkpoint='x.pth')
+
+
+def test_merge_options__replaces(cfg: Config) -> None:
+    merge_options(cfg, ['model.neck._delete_=True', 'model.neck.type=ChannelMapper'])
+    assert cfg.model.neck == dict(type='ChannelMapper')
+
+
+def test_merge_options__that_contradict(cfg: Config) -> None:
+    with pytest.raises(ConfigError, match='--cfg-options'):
+        merge_options(cfg, {'model.neck': 5, 'model.neck.num_outs': 4})
+
+
 def test_merge_options__image_size_goes_everywhere(cfg: Config) -> None:
     cfg.train_dataloader.dataset.image_size = (512, 512)
     merge_options(cfg, ['image_size=(128,192)'])
