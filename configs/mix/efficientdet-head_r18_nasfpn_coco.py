@@ -1,0 +1,15 @@
+# EfficientDet's head behind mmdet's NAS-FPN, which wants maps of even sizes: sides in steps of 128.
+_base_ = '_base_/efficientdet_head.py'
+
+model = dict(
+    data_preprocessor=dict(pad_size_divisor=128),
+    neck=dict(
+        type='NASFPN',
+        in_channels=[64, 128, 256, 512],
+        out_channels=256,
+        start_level=1,
+        num_outs=5,
+        stack_times=3,
+        norm_cfg=dict(type='BN', requires_grad=True),
+    ),
+)

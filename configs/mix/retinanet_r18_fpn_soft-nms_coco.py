@@ -1,0 +1,10 @@
+# RetinaNet with EfficientDet's Gaussian soft-NMS, by mmcv's name for it: its compiled operator
+# where there is one, else our stand-in.
+_base_ = '_base_/retinanet.py'
+
+model = dict(
+    test_cfg=dict(
+        nms=dict(type='soft_nms', method='gaussian', sigma=0.5, iou_threshold=0.5, min_score=0.001),
+        score_thr=0.001,
+    ),
+)

@@ -1,0 +1,57 @@
+"""One fixed batch of two real pictures, as a data loader of mmdet hands it to a detector."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from effdet_plugin.testing import REPOSITORY
+
+PICTURES = REPOSITORY / 'tests' / 'data' / 'bccd_pair'
+SIZE = (96, 128)  # (height, width): half the pictures' own
+
+Batch = dict[str, list[Any]]
+
+
+def masks_of(boxes: Tensor) -> BitmapMasks:
+    """The boxes as masks."""
+    masks = np.zeros((len(boxes), *SIZE), np.uint8)
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes.round().int().tolist(), strict=True):
+        mask[y1:y2, x1:x2] = 1
+    return BitmapMasks(masks, *SIZE)
+
+
+def sample_of(boxes: Tensor, labels: list[int]) -> DetDataSample:
+    meta = {'img_shape': SIZE, 'ori_shape': SIZE, 'scale_factor': (1.0, 1.0)}
+    sample = DetDataSample(metainfo=meta)
+    sample.gt_instances = InstanceData(
+        bboxes=boxes, labels=torch.tensor(labels), masks=masks_of(boxes)
+    )
+    return sample
+
+
+@pytest.fixture
+def batch() -> Callable[[], Batch]:
+    """Makes the batch anew: preprocessors change what they are given."""
+    data = json.loads((PICTURES / 'annotations.json').read_text())
+
+    def make() -> Batch:
+        made: Batch = {'inputs': [], 'data_samples': []}
+        for image in data['images']:
+            pixels = cv2.resize(cv2.imread(str(PICTURES / image['file_name'])), SIZE[::-1])
+            own = [a for a in data['annotations'] if a['image_id'] == image['id']]
+            boxes = torch.tensor([a['bbox'] for a in own]) * SIZE[0] / image['height']
+            boxes[:, 2:] += boxes[:, :2]
+            made['inputs'].append(torch.from_numpy(pixels).permute(2, 0, 1).contiguous())
+            made['data_samples'].append(sample_of(boxes, [a['category_id'] - 1 for a in own]))
+        return made
+
+    return make
