@@ -29,21 +29,21 @@ def masks_of(boxes: Tensor) -> BitmapMasks:
     return BitmapMasks(masks, *SIZE)
 
 
-def sample_of(boxes: Tensor, labels: list[int]) -> DetDataSample:
+def sample_of(boxes: Tensor, labels: list[int], with_masks: bool) -> DetDataSample:
     meta = {'img_shape': SIZE, 'ori_shape': SIZE, 'scale_factor': (1.0, 1.0)}
     sample = DetDataSample(metainfo=meta)
-    sample.gt_instances = InstanceData(
-        bboxes=boxes, labels=torch.tensor(labels), masks=masks_of(boxes)
-    )
+    sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.tensor(labels))
+    if with_masks:
+        sample.gt_instances.masks = masks_of(boxes)
     return sample
 
 
 @pytest.fixture
-def batch() -> Callable[[], Batch]:
+def batch() -> Callable[[bool], Batch]:
     """Makes the batch anew: preprocessors change what they are given."""
     data = json.loads((PICTURES / 'annotations.json').read_text())
 
-    def make() -> Batch:
+    def make(with_masks: bool = False) -> Batch:
         made: Batch = {'inputs': [], 'data_samples': []}
         for image in data['images']:
             pixels = cv2.resize(cv2.imread(str(PICTURES / image['file_name'])), SIZE[::-1])
@@ -51,7 +51,8 @@ def batch() -> Callable[[], Batch]:
             boxes = torch.tensor([a['bbox'] for a in own]) * SIZE[0] / image['height']
             boxes[:, 2:] += boxes[:, :2]
             made['inputs'].append(torch.from_numpy(pixels).permute(2, 0, 1).contiguous())
-            made['data_samples'].append(sample_of(boxes, [a['category_id'] - 1 for a in own]))
+            labels = [a['category_id'] - 1 for a in own]
+            made['data_samples'].append(sample_of(boxes, labels, with_masks))
         return made
 
     return make
