@@ -46,9 +46,11 @@ def bifpn(num_levels: int) -> Topology:
 
     A top-down node has the latest map of its level and of the level above; a bottom-up node has
     all maps of its level so far and the latest of the level below. So the finest output is a
-    top-down node, and the top has two inputs.
+    top-down node, and the top has two inputs. A single level has one node of its own map.
     """
     cell = _Builder(num_levels)
+    if num_levels == 1:
+        cell.add(0, 0)
     for level in reversed(range(num_levels - 1)):
         cell.add(level, cell.ids[level][-1], cell.ids[level + 1][-1])
     for level in range(1, num_levels):
