@@ -25,7 +25,7 @@ train_pipeline = [
 train_dataloader = dict(
     batch_size=8,
     num_workers=2,
-    dataset=dict(dataset=dict(pipeline=train_pipeline)),
+    dataset=dict(pipeline=train_pipeline),
 )
 val_dataloader = test_dataloader = dict(batch_size=8, num_workers=2)
 

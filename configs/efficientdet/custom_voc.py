@@ -20,7 +20,6 @@ train_dataloader = dict(
             ann_file='ImageSets/Main/train.txt',
             data_prefix=dict(sub_data_root=''),
             filter_cfg=dict(filter_empty_gt=False, min_size=0),
-            pipeline=_base_.train_pipeline,
         )
     )
 )
@@ -34,7 +33,6 @@ val_dataloader = test_dataloader = dict(
             ann_file='ImageSets/Main/val.txt',
             data_prefix=dict(sub_data_root=''),
             test_mode=True,
-            pipeline=_base_.test_pipeline,
         )
     )
 )

@@ -10,7 +10,8 @@ import numpy as np
 from mmdet.registry import DATASETS
 from mmengine.dataset import BaseDataset
 
-from effdet_plugin.errors import DatasetError
+from effdet_plugin.datasets.transforms import remember_size
+from effdet_plugin.errors import ConfigError, DatasetError
 
 
 @DATASETS.register_module()
@@ -23,11 +24,15 @@ class EfficientDetDataset:
 
     Args:
         dataset: config of any mmdet data set or wrapper of some.
+        pipeline: transforms of all data sets inside, which then have none of their own. Written
+            here, mmdet's ``DetInferencer`` finds it.
         image_size: (height, width) of the network input, or None to leave the transforms as they
             are.
         seed: base of the samples' seeds. None: plain indices are not seeded.
+        lazy_init: mmengine's, handed on.
 
     Raises:
+        ConfigError: pipelines here and inside.
         DatasetError: an image or annotation cannot be read; the message names the file.
     """
 
@@ -36,12 +41,19 @@ class EfficientDetDataset:
         dataset: dict[str, Any] | BaseDataset,
         image_size: tuple[int, int] | None = None,
         seed: int | None = None,
+        pipeline: list[dict[str, Any]] | None = None,
+        lazy_init: bool | None = None,
     ) -> None:
-        self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+        if isinstance(dataset, dict):
+            dataset = hand_on(dataset, {'pipeline': pipeline, 'lazy_init': lazy_init})
+            dataset = DATASETS.build(dataset)
+        self.dataset = dataset
         self.image_size = image_size
         self.seed = seed
         if image_size is not None:
-            set_size(self.dataset, (int(image_size[0]), int(image_size[1])))
+            size = int(image_size[0]), int(image_size[1])
+            set_size(self.dataset, size)
+            remember_size(size)
 
     @property
     def metainfo(self) -> dict[str, Any]:
@@ -84,6 +96,30 @@ def readable(path: str) -> bool:
         return cv2.imread(path) is not None
     except cv2.error:
         return False
+
+
+def hand_on(dataset: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    """Copy of a data set's config whose innermost data sets have these arguments, but for None.
+
+    Raises:
+        ConfigError: an innermost data set has one of them already.
+    """
+    inner = {key: dataset[key] for key in ('dataset', 'datasets') if key in dataset}
+    if inner:
+        copies = {
+            key: [hand_on(node, arguments) for node in value]
+            if isinstance(value, (list, tuple))
+            else hand_on(value, arguments)
+            for key, value in inner.items()
+        }
+        return {**dataset, **copies}
+    given = {key: value for key, value in arguments.items() if value is not None}
+    if twice := given.keys() & dataset.keys():
+        raise ConfigError(
+            f'EfficientDetDataset: {min(twice)} stands here and in the {dataset.get("type")} inside; '
+            'leave one of them out'
+        )
+    return {**dataset, **given}
 
 
 def set_size(dataset: Any, size: tuple[int, int]) -> None:

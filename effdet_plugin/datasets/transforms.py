@@ -27,8 +27,21 @@ class ToRGB(BaseTransform):
         return results
 
 
+# Sizes of the data sets of this process, see SizedTransform.
+_known_sizes: set[ImageSize] = set()
+
+
+def remember_size(size: ImageSize) -> None:
+    """Note the size of a data set, for pipelines that are built apart from it."""
+    _known_sizes.add(size)
+
+
 class SizedTransform(BaseTransform):
     """A transform with an ``image_size``.
+
+    mmdet's ``DetInferencer`` and ``inference_detector`` build the data set of a config for its
+    class names, then its pipeline for themselves. A transform without a size takes that data
+    set's, if there is only one in the process.
 
     Args:
         image_size: (height, width) of the network input; None: the data set says.
@@ -49,10 +62,13 @@ class SizedTransform(BaseTransform):
             ConfigError: none was given.
         """
         if self.image_size is None:
-            raise ConfigError(
-                f'{type(self).__name__}: no image_size; set it, or wrap the data set in '
-                'EfficientDetDataset'
-            )
+            if len(_known_sizes) != 1:
+                found = ', '.join(f'{w}x{h}' for h, w in sorted(_known_sizes)) or 'no data set'
+                raise ConfigError(
+                    f'{type(self).__name__}: no image_size, and {found} to take it from; set it, '
+                    'or wrap the data set in EfficientDetDataset'
+                )
+            self.image_size = next(iter(_known_sizes))
         return int(self.image_size[0]), int(self.image_size[1])
 
     def resize(self, image: np.ndarray, height: int, width: int) -> np.ndarray:

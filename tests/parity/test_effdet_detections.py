@@ -135,7 +135,7 @@ def our_config(size: tuple[int, int]) -> Config:
     config.model.backbone.pretrained = False
     config.model.bbox_head.num_classes = 90
     set_image_size(config, size)
-    for step in config.test_dataloader.dataset.dataset.pipeline:
+    for step in config.test_dataloader.dataset.pipeline:
         if step.type == 'LetterBox':
             step.resize_dtype = 'float32'
     return config

@@ -12,7 +12,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='ToRGB'),
-    dict(type='LetterBox'),
+    dict(type='LetterBox', resize_dtype='float32'),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='PackDetInputs',
@@ -26,7 +26,7 @@ train_dataloader = dict(
     persistent_workers=True,
     drop_last=True,
     sampler=dict(type='EpochSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
+    collate_fn=dict(type='default_collate'),  # one tensor to the device, not one an image
     dataset=dict(
         type='EfficientDetDataset',
         image_size=(512, 512),
@@ -36,11 +36,10 @@ train_dataloader = dict(
             data_root=data_root,
             ann_file='annotations/instances_train2017.json',
             data_prefix=dict(img='train2017/'),
-            filter_cfg=dict(
-                filter_empty_gt=False, min_size=0
-            ),  # negatives are kept, as in the reference
-            pipeline=train_pipeline,
+            # Images without boxes are kept, as negatives.
+            filter_cfg=dict(filter_empty_gt=False, min_size=0),
         ),
+        pipeline=train_pipeline,
     ),
 )
 val_dataloader = dict(
@@ -49,7 +48,6 @@ val_dataloader = dict(
     persistent_workers=True,
     drop_last=False,
     sampler=dict(type='DefaultSampler', shuffle=False),
-    collate_fn=dict(type='default_collate'),
     dataset=dict(
         type='EfficientDetDataset',
         image_size=(512, 512),
@@ -59,8 +57,8 @@ val_dataloader = dict(
             ann_file='annotations/instances_val2017.json',
             data_prefix=dict(img='val2017/'),
             test_mode=True,
-            pipeline=test_pipeline,
         ),
+        pipeline=test_pipeline,
     ),
 )
 test_dataloader = val_dataloader
