@@ -116,8 +116,8 @@ def hand_on(dataset: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any
     given = {key: value for key, value in arguments.items() if value is not None}
     if twice := given.keys() & dataset.keys():
         raise ConfigError(
-            f'EfficientDetDataset: {min(twice)} stands here and in the {dataset.get("type")} inside; '
-            'leave one of them out'
+            f'EfficientDetDataset: {min(twice)} stands here and in the {dataset.get("type")} '
+            'inside; leave one of them out'
         )
     return {**dataset, **given}
 
