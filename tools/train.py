@@ -55,10 +55,8 @@ def main() -> None:
     arguments = vars(parse_args())
     os.environ.setdefault('LOCAL_RANK', str(arguments.pop('local_rank')))
     is_dry_run = arguments.pop('dry_run')
-    from effdet_plugin.engine.host_memory import keep_freed_memory
     from effdet_plugin.training import TrainSettings, dry_run, train
 
-    keep_freed_memory()
     settings = TrainSettings(**arguments)
     if is_dry_run:
         print(json.dumps(dry_run(settings), ensure_ascii=False))

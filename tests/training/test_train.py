@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine.config import Config
 
 from effdet_plugin.errors import CheckpointError, ConfigError, UserError
 from effdet_plugin.models.backbones import timm_backbone
@@ -193,7 +194,11 @@ def _layouts() -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize('expected', _layouts(), ids=lambda expected: expected['folder'])
-def test_dry_run__what_labelling_tools_write(expected: dict[str, Any], tmp_path: Path) -> None:
+def test_dry_run__what_labelling_tools_write(
+    expected: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The runner formats its config three times for logs and dump: a third of the time here.
+    monkeypatch.setattr(Config, 'pretty_text', property(lambda _: ''))
     shared = shared_dir()
     assert shared is not None
     folder = shared / 'data' / 'layouts' / expected['folder']
@@ -202,21 +207,18 @@ def test_dry_run__what_labelling_tools_write(expected: dict[str, Any], tmp_path:
     summary: dict[str, Any]
     try:
         summary = dry_run(settings)
-        said = ' '.join(summary['remarks'])
+        said = '\n'.join(summary['remarks'])
     except UserError as error:
         summary, said = {}, str(error)
-    assert bool(summary) == expected['reads'], said
-    assert '\n' not in said
-    if summary:
+    assert expected['reads'] in ('either', bool(summary)), said
+    for words in expected['must_say']:
+        assert any(word.lower() in said.lower() for word in words), said
+    if summary and expected['classes'] is not None:
+        train, val = summary['train_images'], summary['val_images']
+        assert train + val == expected['train_images'] + (expected['val_images'] or 0)
+        assert expected['val_images'] in (None, val)
         assert summary['classes'] == expected['classes']
         assert summary['boxes'] == expected['boxes']
-        images = summary['train_images'], summary['val_images']
-        if expected['val_images'] is None:  # a split is made, of which nothing is said
-            assert sum(images) == expected['train_images']
-        else:
-            assert images == (expected['train_images'], expected['val_images'])
-    for words in expected['must_say']:
-        assert words.lower() in said.lower()
     assert _hashes(folder) == before
     assert list(tmp_path.iterdir()) == []
 
