@@ -28,6 +28,7 @@ from effdet_plugin.engine.fit import (
 from effdet_plugin.engine.load import load_plain
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.inference.images import RGBImage, read_image
+from effdet_plugin.models.compiled_ops import check_compiled_ops
 from effdet_plugin.ops.boxes import clip_boxes
 
 NO_CHECKPOINT = 'none'  # random weights, to try the chain
@@ -127,6 +128,7 @@ def _build(config: Config, checkpoint: Mapping[str, Any], seed: int) -> BaseMode
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: BaseModel = MODELS.build(config.model)
+    check_compiled_ops(model)
     if checkpoint:
         weights = weights_of(checkpoint)
         check_classes(classes_of(checkpoint), num_classes_of(model) or 0)

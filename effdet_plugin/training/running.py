@@ -17,6 +17,7 @@ from torch import nn
 
 from effdet_plugin import errors
 from effdet_plugin.engine.fit import LoadMatchingHook
+from effdet_plugin.models.compiled_ops import check_compiled_ops
 
 RUNNER_TYPE = 'EfficientDetRunner'
 
@@ -37,6 +38,7 @@ def build_runner(cfg: Config) -> Runner:
     # mmengine logs environment, config and hooks, 500 lines of them: for the file, not for people.
     with redirect_stdout(io.StringIO()) as unseen:
         runner: Runner = RUNNERS.build(cfg)
+    check_compiled_ops(runner.model)
     for handler in runner.logger.handlers:
         if isinstance(handler, logging.StreamHandler) and handler.stream is unseen:
             handler.setStream(sys.stdout)
