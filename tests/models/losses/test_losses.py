@@ -1,0 +1,108 @@
+"""The three losses in mmdet's form: weights, divisors, reductions, and mmdet's own beside them."""
+
+from typing import Any
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+
+from effdet_plugin.models import BoxIoULoss, HuberLoss, SigmoidFocalLoss
+from effdet_plugin.testing import random_boxes
+
+
+def cases() -> list[tuple[nn.Module, Tensor, Tensor]]:
+    """Loss, prediction and target of five rows each."""
+    labels = torch.tensor([0, 2, 3, 3, 1])  # 3 is the background
+    return [
+        (SigmoidFocalLoss(), torch.randn(5, 3), labels),
+        (HuberLoss(), torch.randn(5, 4), torch.randn(5, 4)),
+        (BoxIoULoss(), random_boxes(5, (50, 50)), random_boxes(5, (50, 50), 1)),
+    ]
+
+
+@pytest.mark.parametrize('case', range(3))
+def test_reductions(case: int) -> None:
+    loss, pred, target = cases()[case]
+    each = loss(pred, target, reduction_override='none')
+    torch.testing.assert_close(loss(pred, target, reduction_override='sum'), each.sum())
+    torch.testing.assert_close(loss(pred, target), each.mean())
+    torch.testing.assert_close(loss(pred, target, avg_factor=7.0), each.sum() / 7)
+    divisor = torch.tensor(7.0)
+    torch.testing.assert_close(loss(pred, target, avg_factor=divisor), each.sum() / 7)
+
+
+@pytest.mark.parametrize('case', range(3))
+def test_weight__of_rows_and_of_the_whole(case: int) -> None:
+    loss, pred, target = cases()[case]
+    each = loss(pred, target, reduction_override='none')
+    rows = torch.tensor([1.0, 0.0, 2.0, 0.0, 1.0])
+    weight = rows[:, None].expand_as(each) if each.dim() > 1 else rows
+    expected = (each * weight).sum() / 7
+    torch.testing.assert_close(loss(pred, target, weight, avg_factor=7.0), expected)
+    loss.loss_weight = 3.0  # type: ignore[assignment]
+    torch.testing.assert_close(loss(pred, target, weight, avg_factor=7.0), 3 * expected)
+
+
+def test_focal__rows_without_weight_have_no_gradient() -> None:
+    loss, pred, target = cases()[0]
+    pred.requires_grad_()
+    loss(pred, target, torch.tensor([1.0, 0.0, 1.0, 1.0, 1.0]), avg_factor=1.0).backward()
+    assert pred.grad is not None
+    assert not pred.grad[1].any()
+    assert pred.grad[[0, 2, 3, 4]].all()
+
+
+def test_focal__equals_mmdets_without_smoothing() -> None:
+    _, pred, target = cases()[0]
+    settings: dict[str, Any] = dict(use_sigmoid=True, gamma=2.0, alpha=0.25)
+    theirs = MODELS.build(dict(type='mmdet.FocalLoss', **settings))
+    own = MODELS.build(dict(type='SigmoidFocalLoss', **settings))
+    torch.testing.assert_close(
+        own(pred, target, avg_factor=2.0), theirs(pred, target, avg_factor=2.0)
+    )
+
+
+def test_huber__is_mmdets_smooth_l1_times_delta() -> None:
+    loss, pred, target = cases()[1]
+    theirs = MODELS.build(dict(type='mmdet.SmoothL1Loss', beta=0.1))
+    torch.testing.assert_close(loss(pred, target), 0.1 * theirs(pred, target))
+
+
+@pytest.mark.parametrize('mode', ['giou', 'diou'])  # its CIoU drops the angle of low IoUs
+def test_box_iou__equals_mmdets_but_for_their_epsilon(mode: str) -> None:
+    _, pred, target = cases()[2]
+    theirs = MODELS.build(dict(type=f'mmdet.{mode[0].upper()}IoULoss'))
+    torch.testing.assert_close(
+        BoxIoULoss(mode)(pred, target), theirs(pred, target), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize('case', range(3))
+def test_precision__low_is_computed_in_float32(case: int) -> None:
+    loss, pred, target = cases()[case]
+    found = loss(pred.bfloat16(), target)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, loss(pred.bfloat16().float(), target))
+
+
+@pytest.mark.parametrize('case', range(3))
+def test_no_rows__cost_nothing_and_have_a_graph(case: int) -> None:
+    loss, pred, target = cases()[case]
+    none = pred[:0].requires_grad_()
+    total = loss(none, target[:0], avg_factor=1.0)
+    assert total == 0
+    total.backward()
+
+
+@pytest.mark.parametrize(
+    ('build', 'words'),
+    [
+        (lambda: SigmoidFocalLoss(use_sigmoid=False), 'use_sigmoid=False'),
+        (lambda: BoxIoULoss('siou'), "mode='siou'"),
+        (lambda: BoxIoULoss('ciou', angle_gradient='none'), "angle_gradient='none'"),
+    ],
+)
+def test_constructors__refuse(build: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        build()
