@@ -17,6 +17,7 @@ from effdet_plugin.config.kinds import (
     METRIC,
     MODEL,
     PLAIN_KEYS,
+    RUNNER,
     SCHEDULER,
     SECTIONS,
     TOP_LEVEL_KEYS,
@@ -53,6 +54,8 @@ def check(cfg: Config) -> None:
             that reaches no data set; the message names the place and the nearest right name.
     """
     _check_top_level(cfg)
+    if cfg.get('runner_type'):
+        _find_type(cfg.runner_type, RUNNER, 'runner_type')
     for section, kind in SECTIONS.items():
         _check_node(cfg.get(section), kind, section)
     for section in PLAIN_KEYS.keys() - SECTIONS.keys():

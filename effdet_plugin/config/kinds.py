@@ -55,6 +55,7 @@ VISUALIZER = _kind('visualizer', registry.VISUALIZERS)
 VIS_BACKEND = _kind('visualizer backend', registry.VISBACKENDS)
 LOG_PROCESSOR = _kind('log processor', registry.LOG_PROCESSORS)
 MODEL_WRAPPER = _kind('model wrapper', registry.MODEL_WRAPPERS)
+RUNNER = _kind('runner', registry.RUNNERS)
 # A section of plain keys with parts below it.
 DATALOADER = Kind('data loader', ())
 

@@ -170,6 +170,11 @@ WRONG: dict[str, tuple[Callable[[Config], Any], str, str]] = {
         'param_schedulers',
         "'param_scheduler'",
     ),
+    'runner': (
+        lambda c: c.update(runner_type='EfficientDetRuner'),
+        'runner_type',
+        "'EfficientDetRunner'",
+    ),
     'package that is missing': (
         lambda c: c.model.neck.update(type='nopackage.FPN'),
         'model.neck.type',

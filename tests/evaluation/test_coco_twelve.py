@@ -1,6 +1,9 @@
 """The 12 COCO numbers: equal to the oracle's, over each image once, in the file's ids."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ from mmdet.registry import METRICS
 
 from effdet_plugin.errors import DatasetError
 from effdet_plugin.evaluation import NAMES, CocoTwelveMetric
-from effdet_plugin.testing import load_oracle
+from effdet_plugin.testing import REPOSITORY, load_oracle
 
 CLASSES = ('cat', 'dog', 'cow', 'hen', 'fox')
 
@@ -111,6 +114,22 @@ def test_evaluate__each_image_once(tmp_path: Path, oracle: Oracle) -> None:
         result = metric.evaluate(24)
     assert result['coco/images'] == 24
     np.testing.assert_allclose(_numbers(result), oracle['metrics12'], rtol=0, atol=1e-6)
+
+
+@pytest.mark.dist
+def test_evaluate__two_processes_give_the_numbers_of_one(tmp_path: Path, oracle: Oracle) -> None:
+    truth = _truth_file(tmp_path, oracle['groundtruth'], IDS)
+    np.save(tmp_path / 'detections.npy', oracle['detections'])
+    script = Path(__file__).with_name('share_of_images.py')
+    command = [sys.executable, '-W', 'ignore', '-m', 'torch.distributed.run', '--standalone']
+    command += ['--nproc-per-node=2', str(script), str(truth)]
+    command += [str(tmp_path / 'detections.npy'), str(tmp_path / 'numbers')]
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(REPOSITORY)}
+    subprocess.run(command, check=True, env=environment, timeout=240, cwd=tmp_path)
+    for rank in range(2):
+        result = json.loads((tmp_path / f'numbers.{rank}').read_text())
+        assert result['coco/images'] == 24
+        np.testing.assert_allclose(_numbers(result), oracle['metrics12'], rtol=0, atol=1e-6)
 
 
 def test_evaluate__truth_from_the_samples(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from effdet_plugin.config import load
 from effdet_plugin.errors import CheckpointError, ConfigError, UserError
 from effdet_plugin.evaluation import NAMES
+from effdet_plugin.models.detectors import EfficientDet
 from effdet_plugin.testing import REPOSITORY, shared_data
 from effdet_plugin.training import TestSettings, evaluate, numbers_table
 from effdet_plugin.training.running import build_runner
@@ -37,9 +38,21 @@ def checkpoint(options: Options, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder / 'two.pth'
 
 
-def test_evaluate__random_weights(settings: TestSettings, tmp_path: Path) -> None:
+def test_evaluate__random_weights(
+    settings: TestSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A size that is not square, from the text of the command line to detections in a file."""
+    shapes: set[tuple[int, ...]] = set()
+    extract_feat = EfficientDet.extract_feat
+
+    def note_shape(model: EfficientDet, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        shapes.add(tuple(images.shape[1:]))
+        return extract_feat(model, images)
+
+    monkeypatch.setattr(EfficientDet, 'extract_feat', note_shape)
     out = tmp_path / 'new' / 'results.json'
     metrics = evaluate(replace(settings, out=out, test_dev=True))
+    assert shapes == {(3, 128, 192)}
     assert metrics['coco/images'] == 3
     assert {f'coco/bbox_{name}' for name in NAMES} < metrics.keys()
     rows = json.loads(out.read_text())
