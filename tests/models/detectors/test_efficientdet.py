@@ -1,0 +1,127 @@
+import shutil
+from typing import Any
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
+
+from effdet_plugin.errors import ConfigError
+from effdet_plugin.models import EfficientDet
+from effdet_plugin.testing import random_boxes
+
+SIZE = (64, 64)
+
+
+def build(backbone: dict[str, Any] | None = None, **settings: Any) -> EfficientDet:
+    """The smallest whole network: three cells of eight channels on Lite0."""
+    init_default_scope('mmdet')  # mmengine builds the data preprocessor
+    detector: EfficientDet = MODELS.build(
+        dict(
+            type='EfficientDet',
+            data_preprocessor=dict(type='EfficientDetDataPreprocessor'),
+            backbone=dict(
+                type='TimmBackbone', model_name='tf_efficientnet_lite0', **(backbone or {})
+            ),
+            neck=dict(type='BiFPN', in_channels=[40, 112, 320], out_channels=8, num_cells=1),
+            bbox_head=dict(type='EfficientDetHead', num_classes=3, in_channels=8, stacked_convs=1),
+            **settings,
+        )
+    )
+    return detector
+
+
+def batch(*counts: int) -> dict[str, Any]:
+    samples = []
+    for image, count in enumerate(counts):
+        sample = DetDataSample(
+            metainfo={'img_shape': SIZE, 'ori_shape': (32, 64), 'scale_factor': (1.0, 2.0)}
+        )
+        sample.gt_instances = InstanceData(
+            bboxes=random_boxes(count, SIZE, image), labels=torch.arange(count) % 3
+        )
+        samples.append(sample)
+    images = torch.randint(0, 256, (len(counts), 3, *SIZE), dtype=torch.uint8)
+    return {'inputs': images, 'data_samples': samples}
+
+
+@pytest.mark.parametrize('counts', [(2, 0), (0, 0), (1,)])
+def test_loss__every_parameter_has_a_finite_gradient(counts: tuple[int, ...]) -> None:
+    detector = build().train()
+    data = detector.data_preprocessor(batch(*counts), training=True)
+    losses = detector(**data, mode='loss')
+    torch.stack(list(losses.values())).sum().backward()
+    gradients = [p.grad for p in detector.parameters()]
+    assert all(g is not None and torch.isfinite(g).all() for g in gradients)
+
+
+def test_predict__samples_with_instances() -> None:
+    detector = build().eval()
+    with torch.no_grad():
+        (found,) = detector.test_step(batch(0))
+        data = detector.data_preprocessor(batch(0))
+        logits, deltas = detector(data['inputs'], mode='tensor')
+    (plain,) = detector.bbox_head.predict_by_feat(
+        logits, deltas, batch_img_metas=[{'batch_input_shape': SIZE}]
+    )
+    assert len(found.pred_instances) > 0
+    assert found.pred_instances.bboxes.shape == plain.bboxes.shape
+
+
+def test_with_cp__reaches_backbone_and_neck() -> None:
+    detector = build(with_cp=True)
+    assert detector.backbone.with_cp
+    assert detector.neck.with_cp
+    assert not build().neck.with_cp
+
+
+def test_channels_last__same_outputs_in_another_order() -> None:
+    plain, last = build().eval(), build(channels_last=True).eval()
+    last.load_state_dict(plain.state_dict())
+    assert (
+        last.neck.cells[0]
+        .nodes[0]
+        .conv.pointwise.weight.is_contiguous(memory_format=torch.channels_last)
+    )
+    images = torch.randn(2, 3, *SIZE)
+    with torch.no_grad():
+        own, expected = last.extract_feat(images), plain.extract_feat(images)
+    assert own[0].is_contiguous(memory_format=torch.channels_last)
+    for a, b in zip(own, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_memory_order__of_the_pictures_does_not_slip_in() -> None:
+    images = torch.randn(2, 3, *SIZE)
+    permuted = images.contiguous(memory_format=torch.channels_last)
+    detector = build().eval()
+    with torch.no_grad():
+        own, expected = detector.extract_feat(permuted), detector.extract_feat(images)
+    assert all(torch.equal(a, b) for a, b in zip(own, expected, strict=True))
+
+
+def test_compile__needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, 'which', lambda name: None)
+    with pytest.raises(ConfigError, match='needs a C') as error:
+        build(compile=True)
+    assert '\n' not in str(error.value)
+
+
+def test_compile__each_part_with_the_given_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[dict[str, Any]] = []
+    monkeypatch.setattr(shutil, 'which', lambda name: '/bin/true')
+    monkeypatch.setattr(
+        torch.nn.Module, 'compile', lambda self, **arguments: calls.append(arguments)
+    )
+    build(compile=dict(mode='reduce-overhead'))
+    assert calls == [{'mode': 'reduce-overhead'}] * 4
+
+
+def test_freezing__trains_the_rest() -> None:
+    detector = build(backbone=dict(frozen_stages=7, norm_eval=True)).train()
+    losses = detector(**detector.data_preprocessor(batch(2)), mode='loss')
+    torch.stack(list(losses.values())).sum().backward()
+    trained = {name.split('.')[0] for name, p in detector.named_parameters() if p.grad is not None}
+    assert trained == {'neck', 'bbox_head'}
