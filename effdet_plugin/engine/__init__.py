@@ -4,6 +4,7 @@ from effdet_plugin.engine.atomic import AtomicBackend, replacing
 from effdet_plugin.engine.checkpoint import AtomicCheckpointHook
 from effdet_plugin.engine.ema import RampUpEMA, RampUpEMAHook
 from effdet_plugin.engine.fit import LoadMatchingHook, check_classes, check_fit, load_matching
+from effdet_plugin.engine.fusion_weights import FusionWeightsHook
 from effdet_plugin.engine.hooks import DeferredRuntimeInfoHook, FiniteLossHook
 from effdet_plugin.engine.load import load_plain
 from effdet_plugin.engine.optim import ClippedAmpOptimWrapper, ClippedOptimWrapper
@@ -23,6 +24,7 @@ __all__ = [
     'EfficientDetRunner',
     'EpochSampler',
     'FiniteLossHook',
+    'FusionWeightsHook',
     'GroupedOptimWrapperConstructor',
     'LoadMatchingHook',
     'RampUpEMA',
