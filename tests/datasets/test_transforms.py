@@ -1,0 +1,143 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from mmdet.structures.bbox import HorizontalBoxes
+
+from effdet_plugin.datasets import LetterBox, ScaleJitterCrop, ToRGB, transforms
+from effdet_plugin.errors import ConfigError
+from effdet_plugin.testing import random_boxes
+
+sides = st.integers(1, 90)
+sizes = st.tuples(st.integers(8, 64), st.integers(8, 64))
+
+
+def results(height: int, width: int, boxes: int = 6) -> dict[str, Any]:
+    """A picture whose value tells the place, with labelled boxes."""
+    rows, cols = np.mgrid[:height, :width]
+    return {
+        'img': np.stack([rows, cols, rows + cols], axis=-1).astype(np.uint8),
+        'gt_bboxes': HorizontalBoxes(random_boxes(boxes, (height, width))),
+        'gt_bboxes_labels': np.arange(boxes),
+        'gt_ignore_flags': np.arange(boxes) % 2 == 0,
+    }
+
+
+def test_to_rgb__twice_is_nothing() -> None:
+    given_ = results(4, 5)['img']
+    once = ToRGB().transform({'img': given_})['img']
+    assert once.flags.c_contiguous
+    assert np.array_equal(once[..., 0], given_[..., 2])
+    assert np.array_equal(ToRGB().transform({'img': once})['img'], given_)
+
+
+@given(height=sides, width=sides, size=sizes, dtype=st.sampled_from(['uint8', 'float32']))
+def test_letter_box__one_scale_top_left_zeros_beyond(
+    height: int, width: int, size: tuple[int, int], dtype: str
+) -> None:
+    given_ = results(height, width)
+    before = given_['gt_bboxes'].tensor.clone()
+    found = LetterBox(size, dtype).transform(given_)
+    assert found['img'].shape == (*size, 3)
+    assert found['img'].dtype == np.dtype(dtype)
+    valid = found['img_shape']
+    assert max(valid[0] / size[0], valid[1] / size[1]) > 1 - 1 / min(size) - 1e-6
+    assert not found['img'][valid[0] :].any()
+    assert not found['img'][:, valid[1] :].any()
+    scale = found['scale_factor'][0]
+    assert found['scale_factor'] == (scale, scale)
+    torch.testing.assert_close(found['gt_bboxes'].tensor, before * scale)
+
+
+def test_letter_box__the_size_it_has_is_left_alone() -> None:
+    given_ = results(24, 32)
+    image = given_['img'].copy()
+    found = LetterBox((24, 32)).transform(given_)
+    assert np.array_equal(found['img'], image)
+    assert found['scale_factor'] == (1.0, 1.0)
+
+
+def test_letter_box__without_boxes() -> None:
+    assert 'gt_bboxes' not in LetterBox((8, 8)).transform({'img': results(4, 4)['img']})
+
+
+@given(
+    height=st.integers(4, 90),
+    width=st.integers(4, 90),
+    size=sizes,
+    scale=st.floats(0.1, 2.0),
+    offsets=st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)),
+)
+def test_jitter__boxes_stay_in_the_picture_and_keep_their_labels(
+    height: int, width: int, size: tuple[int, int], scale: float, offsets: tuple[float, float]
+) -> None:
+    found = ScaleJitterCrop(size).crop(results(height, width), scale, offsets)
+    assert found['img'].shape == (*size, 3)
+    boxes = found['gt_bboxes'].tensor
+    limits = torch.tensor([size[1] - 1, size[0] - 1])
+    assert (boxes >= 0).all()
+    assert (boxes[:, 2:] <= limits).all()
+    assert (boxes[:, 2:] > boxes[:, :2]).all()
+    labels = found['gt_bboxes_labels']
+    assert len(labels) == len(boxes) == len(found['gt_ignore_flags'])
+    assert np.array_equal(found['gt_ignore_flags'], labels % 2 == 0)
+    valid = found['img_shape']
+    assert not found['img'][valid[0] :].any()
+    assert not found['img'][:, valid[1] :].any()
+
+
+def test_jitter__a_box_moves_with_its_pixels() -> None:
+    """A bright square is where its box says, after any crop that shows all of it."""
+    crop, seen = ScaleJitterCrop((64, 64), resize_dtype='float32'), 0
+    for seed in range(40):
+        np.random.seed(seed)
+        image = np.zeros((80, 60, 3), np.uint8)
+        image[30:50, 20:40] = 255
+        box = HorizontalBoxes(torch.tensor([[20.0, 30.0, 40.0, 50.0]]))
+        found = crop.transform({'img': image, 'gt_bboxes': box})
+        if len(found['gt_bboxes']) == 0:
+            continue
+        x1, y1, x2, y2 = found['gt_bboxes'].tensor[0].tolist()
+        if min(x1, y1) > 0 and max(x2, y2) < 63:
+            rows, cols = np.nonzero(found['img'][..., 0] > 127)
+            edges = [cols.min(), rows.min(), cols.max() + 1, rows.max() + 1]
+            assert edges == pytest.approx([x1, y1, x2, y2], abs=1.01)
+            seen += 1
+    assert seen > 10
+
+
+def test_jitter__draws_are_numpys_and_in_range() -> None:
+    crop = ScaleJitterCrop((32, 32), ratio_range=(0.5, 0.5))
+    found = crop.transform(results(64, 64))
+    assert found['img_shape'] == (16, 16)
+    pictures = []
+    for seed in (1, 1, 2):
+        np.random.seed(seed)
+        pictures.append(ScaleJitterCrop((32, 32)).transform(results(64, 64))['img'])
+    assert np.array_equal(pictures[0], pictures[1])
+    assert not np.array_equal(pictures[0], pictures[2])
+
+
+def test_jitter__min_side_drops_slivers() -> None:
+    given_ = results(64, 64, boxes=1)
+    given_['gt_bboxes'] = HorizontalBoxes(torch.tensor([[10.0, 10.0, 12.0, 40.0]]))
+    assert len(ScaleJitterCrop((64, 64), min_side=3.0).crop(given_, 1.0, (0, 0))['gt_bboxes']) == 0
+
+
+def test_size__missing_or_unknown_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transforms, '_known_sizes', set())
+    with pytest.raises(ConfigError, match='LetterBox: no image_size'):
+        LetterBox().transform(results(4, 4))
+    with pytest.raises(ValueError, match="resize_dtype='float16'"):
+        LetterBox((4, 4), resize_dtype='float16')
+
+
+def test_size__taken_from_the_only_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transforms, '_known_sizes', {(8, 12)})
+    assert LetterBox().transform(results(4, 4))['img'].shape == (8, 12, 3)
+    monkeypatch.setattr(transforms, '_known_sizes', {(8, 12), (16, 16)})
+    with pytest.raises(ConfigError, match='12x8, 16x16'):
+        LetterBox().transform(results(4, 4))
