@@ -18,7 +18,7 @@ FLOORS = (
     ('ops',),
     ('models', 'task_modules', 'datasets', 'engine', 'evaluation'),
     ('config',),
-    ('convert', 'export', 'inference', 'benchmark', 'own_data', 'training'),
+    ('convert', 'export', 'inference', 'benchmark', 'own_data', 'training', 'ablation'),
 )
 FLOOR = {unit: number for number, units in enumerate(FLOORS) for unit in units}
 # Beside the house: the tests' helpers, and the report for bugs, which nobody imports.

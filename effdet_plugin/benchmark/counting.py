@@ -30,8 +30,8 @@ class Costs:
         with_statistics: Those and the running means and variances of the norms.
         multiply_adds: For every convolution kernel its number of elements times the output
             positions, for one image; no bias, norm, activation or pooling.
-        parameters_by_part: By the keys of `PARTS`.
-        multiply_adds_by_part: By the keys of `PARTS`.
+        parameters_by_part: By the keys of `PARTS`, as far as the detector has them.
+        multiply_adds_by_part: The same.
     """
 
     parameters: int
@@ -66,7 +66,8 @@ def count_costs(model: nn.Module, image_size: tuple[int, int]) -> Costs:
         image_size: ``(height, width)`` of the network input in pixels.
     """
     multiply_adds = _multiply_adds(model, image_size)
-    parts = {name: model.get_submodule(path) for name, path in PARTS.items()}
+    modules = dict(model.named_modules())
+    parts = {name: modules[path] for name, path in PARTS.items() if path in modules}
     return Costs(
         parameters=_parameters(model),
         with_statistics=_parameters(model) + _statistics(model),
@@ -75,6 +76,7 @@ def count_costs(model: nn.Module, image_size: tuple[int, int]) -> Costs:
         multiply_adds_by_part={
             name: _of_part(multiply_adds, f'{type(model).__name__}.{path}')
             for name, path in PARTS.items()
+            if name in parts
         },
     )
 

@@ -1,0 +1,108 @@
+"""Cells train by one recipe, are not run twice, and are drawn."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from effdet_plugin.ablation import (
+    Cell,
+    CellSettings,
+    cells,
+    finished_cells,
+    plot_quality,
+    quality_cells,
+    run_cells,
+)
+from effdet_plugin.errors import ConfigError
+from effdet_plugin.testing import REPOSITORY
+
+CONFIG = REPOSITORY / 'configs' / 'ablation' / 'lite0_bifpn.py'
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+SMALL = (
+    'train_dataloader.batch_size=2',
+    *(f'{loader}.num_workers=0' for loader in LOADERS),
+    *(f'{loader}.persistent_workers=False' for loader in LOADERS),
+    'model.backbone.pretrained=False',
+    'model.neck.num_cells=1',
+)
+
+
+def make_data(folder: Path) -> Path:
+    """COCO data of three pictures, the same for training and validation."""
+    boxes = dict(bbox=[8, 8, 40, 30], area=1200, iscrowd=0, category_id=1)
+    document = dict(
+        images=[dict(id=i, file_name=f'{i}.png', width=64, height=64) for i in range(3)],
+        annotations=[dict(id=i, image_id=i, **boxes) for i in range(3)],
+        categories=[dict(id=1, name='box')],
+    )
+    folder.mkdir()
+    for i in range(3):
+        picture = np.full((64, 64, 3), 40 + 10 * i, np.uint8)
+        picture[8:38, 8:48] = 200
+        cv2.imwrite(str(folder / f'{i}.png'), picture)
+    for split in ('train', 'val'):
+        (folder / f'{split}.json').write_text(json.dumps(document))
+    return folder
+
+
+def settings_of(folder: Path, **kwargs: Any) -> CellSettings:
+    data = folder / 'data' if (folder / 'data').exists() else make_data(folder / 'data')
+    return CellSettings(
+        [CONFIG],
+        data,
+        folder / 'cells',
+        seeds=[0],
+        epochs=1,
+        image_size=64,
+        options=SMALL,
+        **kwargs,
+    )
+
+
+def test_run_cells__trains_evaluates_and_is_not_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(tmp_path)
+    first = list(run_cells(settings))
+    assert [(cell.name, cell.seed) for cell in first] == [('lite0_bifpn', 0)]
+    assert 0 <= first[0].ap <= first[0].ap50 <= 1
+    monkeypatch.setattr(cells, 'train', lambda settings: pytest.fail('trained again'))
+    assert list(run_cells(settings)) == first
+    assert finished_cells(settings.work_dir) == first
+    with pytest.raises(ConfigError, match='another recipe'):
+        list(run_cells(replace(settings, epochs=2)))
+
+
+def test_run_cells__one_that_was_stopped_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(cells, 'evaluate', lambda settings: pytest.fail('killed here'))
+        with pytest.raises(pytest.fail.Exception, match='killed here'):
+            list(run_cells(settings))
+    assert finished_cells(settings.work_dir) == []
+    [cell] = run_cells(settings)
+    assert finished_cells(settings.work_dir) == [cell]
+    steps = [
+        line
+        for path in settings.work_dir.rglob('vis_data/scalars.json')
+        for line in path.read_text().splitlines()
+        if '"loss"' in line
+    ]
+    assert len(steps) == 1  # the finished epoch was not trained again
+
+
+def test_quality__table_and_picture(tmp_path: Path) -> None:
+    cell = Cell('a', 0, ap=0.3, ap50=0.6, parameters=2_000_000, multiply_adds=10**9, minutes=2.0)
+    others = [cell, replace(cell, seed=1, ap=0.4), replace(cell, name='b', multiply_adds=5 * 10**8)]
+    lines = quality_cells(others)
+    assert [line[0] for line in lines] == ['config', 'b', 'a']
+    assert lines[2][3:6] == ['2', '0.350', '0.300 0.400']
+    plot_quality(others, tmp_path / 'plot.png')
+    assert (tmp_path / 'plot.png').read_bytes().startswith(b'\x89PNG')

@@ -1,0 +1,54 @@
+"""The costs beside the paper's: within 5 %, or within what the docs explain."""
+
+from functools import cache
+
+import pytest
+
+from effdet_plugin.ablation import PAPER, Row, ablation_configs, count_rows, to_cells, to_markdown
+from effdet_plugin.ablation.latency import Latency
+from effdet_plugin.testing import REPOSITORY
+
+# docs/ablation.md: the paper's B3 + FPN has more than the head and FPN that its first row has.
+EXPLAINED = {('table4_b3_fpn', 'parameters'): 0.06, ('table4_b3_fpn', 'multiply_adds'): 0.08}
+
+
+@cache
+def rows() -> dict[str, Row]:
+    return {row.name: row for row in count_rows(ablation_configs(REPOSITORY))}
+
+
+@pytest.mark.parametrize('name', [name for name in PAPER if PAPER[name].parameters])
+@pytest.mark.parametrize('key', ['parameters', 'multiply_adds'])
+def test_table4__is_the_papers(name: str, key: str) -> None:
+    tolerance = EXPLAINED.get((name, key), 0.05)
+    assert getattr(rows()[name].costs, key) == pytest.approx(
+        getattr(PAPER[name], key), rel=tolerance
+    )
+
+
+@pytest.mark.parametrize('name', [name for name in PAPER if PAPER[name].parameters_ratio])
+@pytest.mark.parametrize('key', ['parameters_ratio', 'multiply_adds_ratio'])
+def test_table5__has_the_papers_ratios(name: str, key: str) -> None:
+    assert getattr(rows()[name], key) == pytest.approx(getattr(PAPER[name], key), rel=0.05)
+
+
+def test_table5__repeated_fpn_costs_exactly_what_fpn_and_panet_cost() -> None:
+    fpn, panet = rows()['table5_fpn'].costs, rows()['table5_fpn_panet'].costs
+    assert fpn.parameters == panet.parameters
+    assert fpn.multiply_adds == panet.multiply_adds
+
+
+def test_ratios__need_the_baseline_among_the_rows() -> None:
+    path = REPOSITORY / 'configs' / 'ablation' / 'table5_bifpn.py'
+    assert count_rows([path], image_size=128)[0].parameters_ratio is None
+
+
+def test_to_cells__latency_and_speed_up_where_there_is_one() -> None:
+    own = [rows()['table6_fast'], rows()['table6_softmax'], rows()['table4_b3_fpn']]
+    times = {'table6_fast': Latency(10.0, 1.0), 'table6_softmax': Latency(12.5, 2.0)}
+    lines = to_cells(own, times)
+    assert lines[1][-3:] == ['10.0 (1.0)', '1.25', '1.28']
+    assert lines[2][-3:] == ['12.5 (2.0)', '1.00', '1.00']
+    assert lines[3][-3:] == ['-', '-', '-']
+    assert len(to_cells(own)[0]) == len(lines[0]) - 3
+    assert to_markdown(lines).splitlines()[1].count('--:') == len(lines[0]) - 1
