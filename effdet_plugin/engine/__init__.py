@@ -7,8 +7,10 @@ from effdet_plugin.engine.fit import LoadMatchingHook, check_classes, check_fit,
 from effdet_plugin.engine.fusion_weights import FusionWeightsHook
 from effdet_plugin.engine.hooks import DeferredRuntimeInfoHook, FiniteLossHook
 from effdet_plugin.engine.load import load_plain
+from effdet_plugin.engine.norm_momentum import NormMomentumHook
 from effdet_plugin.engine.optim import ClippedAmpOptimWrapper, ClippedOptimWrapper
 from effdet_plugin.engine.param_groups import GroupedOptimWrapperConstructor
+from effdet_plugin.engine.progress import ProgressBarHook
 from effdet_plugin.engine.resume import find_resume
 from effdet_plugin.engine.runner import EfficientDetRunner
 from effdet_plugin.engine.sampler import EpochSampler
@@ -27,6 +29,8 @@ __all__ = [
     'FusionWeightsHook',
     'GroupedOptimWrapperConstructor',
     'LoadMatchingHook',
+    'NormMomentumHook',
+    'ProgressBarHook',
     'RampUpEMA',
     'RampUpEMAHook',
     'ReferenceLR',
