@@ -4,6 +4,7 @@ Every picture is a function of (seed, split, index); what is in it, and why a de
 the objects has learnt something, is said in `scene_painter`.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -50,19 +51,26 @@ def make_scenes(out_dir: Path | str, train: int = 320, val: int = 64, seed: int 
     out_dir = Path(out_dir)
     counts = dict(zip(SPLITS, (train, val), strict=True))
     info = {'description': 'effdet_plugin scenes', 'version': VERSION, 'seed': seed, **counts}
-    if out_dir.exists() and any(out_dir.iterdir()):
-        if _holds(out_dir, info):
-            return out_dir
-        raise DatasetError(f'{out_dir} holds something else; name an empty or a new folder')
+    if not out_dir.exists() or not any(out_dir.iterdir()):
+        _make(out_dir, counts, seed, info)
+    if not _holds(out_dir, info):
+        raise DatasetError(f'{out_dir} holds something else; remove it or name another folder')
+    return out_dir
+
+
+def _make(out_dir: Path, counts: dict[str, int], seed: int, info: dict[str, Any]) -> None:
+    """Make the data set beside its place and move it there, unless another process was faster."""
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f'.{out_dir.name}-', dir=out_dir.parent))
     try:
         _write_splits(part, counts, seed, info)
         part.chmod(0o755)  # mkdtemp's folder is private to its maker
         os.replace(part, out_dir)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return out_dir
 
 
 def _holds(folder: Path, info: dict[str, Any]) -> bool:

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
-from effdet_plugin.datasets import scene_painter
+from effdet_plugin.datasets import scene_painter, scenes
 from effdet_plugin.datasets.scene_painter import CLASSES
 from effdet_plugin.datasets.scenes import make_scenes, scene
 from effdet_plugin.errors import DatasetError
@@ -41,10 +41,11 @@ def test_scene__depends_on_its_three_numbers_only() -> None:
 
 def test_scene__boxes_lie_inside_and_are_visible() -> None:
     labels = set()
+    min_side, max_side = scene_painter.SIDES_PX
     for index in range(40):
         image, objects = scene(0, 'val', index)
         assert image.dtype == np.uint8
-        assert all(240 <= side <= 384 for side in image.shape[:2])
+        assert all(min_side <= side <= max_side for side in image.shape[:2])
         for thing in objects:
             x1, y1, x2, y2 = thing.box
             assert 0 <= x1 < x2 <= image.shape[1]
@@ -108,6 +109,22 @@ def test_make_scenes__a_finished_folder_is_left_alone(tmp_path: Path) -> None:
     assert mark.stat().st_mtime_ns == before
     with pytest.raises(DatasetError, match='holds something else'):
         make_scenes(folder, train=2, val=1)
+
+
+def test_make_scenes__another_process_was_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = scenes._write_splits
+
+    def slow(folder: Path, *args: Any) -> None:
+        write(folder, *args)
+        monkeypatch.setattr(scenes, '_write_splits', write)
+        make_scenes(tmp_path / 'a', train=1, val=1)
+
+    monkeypatch.setattr(scenes, '_write_splits', slow)
+    folder = make_scenes(tmp_path / 'a', train=1, val=1)
+    assert [path.name for path in tmp_path.iterdir()] == ['a']
+    assert len(list(folder.rglob('*.jpg'))) == 2
 
 
 def test_make_scenes__nothing_is_left_of_a_broken_call(
