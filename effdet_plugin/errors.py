@@ -5,8 +5,8 @@ class UserError(Exception):
     """Root of all mistakes of a caller; tools print it as ``error: ...`` and exit with 2."""
 
 
-class ConfigError(UserError):
-    """A config, an option or a size that cannot be used."""
+class ConfigError(UserError, ValueError):
+    """A config, an option, an argument or a size that cannot be used."""
 
 
 class CheckpointError(UserError):

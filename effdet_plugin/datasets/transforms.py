@@ -51,7 +51,7 @@ class SizedTransform(BaseTransform):
 
     def __init__(self, image_size: ImageSize | None = None, resize_dtype: str = 'uint8') -> None:
         if resize_dtype not in ('uint8', 'float32'):
-            raise ValueError(f"resize_dtype={resize_dtype!r}; choose 'uint8' or 'float32'")
+            raise ConfigError(f"resize_dtype={resize_dtype!r}; choose 'uint8' or 'float32'")
         self.image_size = image_size
         self.resize_dtype = resize_dtype
 

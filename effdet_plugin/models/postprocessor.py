@@ -7,6 +7,7 @@ import torch
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
+from effdet_plugin.errors import ConfigError
 from effdet_plugin.ops.boxes import clip_boxes, decode_deltas
 from effdet_plugin.ops.nms import NEVER, batched_nms
 
@@ -66,9 +67,11 @@ class DetectionPostProcessor(nn.Module):
     ) -> None:
         super().__init__()
         if method not in ('gaussian', 'hard'):
-            raise ValueError(f"method={method!r} is not an NMS method; choose 'gaussian' or 'hard'")
+            raise ConfigError(
+                f"method={method!r} is not an NMS method; choose 'gaussian' or 'hard'"
+            )
         if clip not in ('none', 'before', 'after'):
-            raise ValueError(f"clip={clip!r}; choose 'none', 'before' or 'after'")
+            raise ConfigError(f"clip={clip!r}; choose 'none', 'before' or 'after'")
         self.max_candidates = max_candidates
         self.candidates_per_level = candidates_per_level
         self.method = method
@@ -132,11 +135,11 @@ class DetectionPostProcessor(nn.Module):
         """Candidates: scores, anchor indices and labels, each ``(B, K)``.
 
         Raises:
-            ValueError: ``candidates_per_level`` without ``level_sizes``.
+            ConfigError: ``candidates_per_level`` without ``level_sizes``.
         """
         if self.candidates_per_level is not None:
             if level_sizes is None:
-                raise ValueError('candidates_per_level needs level_sizes')
+                raise ConfigError('candidates_per_level needs level_sizes')
             parts = [
                 top_pairs(x, self.candidates_per_level) for x in logits.split(list(level_sizes), 1)
             ]

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from effdet_plugin.errors import ConfigError
+
 MODES = ('iou', 'giou', 'diou', 'ciou')
 ANGLE_GRADIENTS = ('paper', 'reference')
 
@@ -72,13 +74,13 @@ def iou_loss(
         ``(...)``.
 
     Raises:
-        ValueError: unknown mode.
+        ConfigError: unknown mode.
 
     Source: Rezatofighi et al., CVPR 2019 (GIoU); Zheng et al., AAAI 2020 (DIoU, CIoU); the
     reference's ``iou_utils`` for ties, empty boxes and 0 / 0.
     """
     if mode not in MODES:
-        raise ValueError(f'mode={mode!r} is not an IoU loss; choose one of {", ".join(MODES)}')
+        raise ConfigError(f'mode={mode!r} is not an IoU loss; choose one of {", ".join(MODES)}')
     shared = _sides(
         _larger(pred[..., :2], target[..., :2]), _smaller(pred[..., 2:], target[..., 2:])
     )

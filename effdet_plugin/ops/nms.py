@@ -9,6 +9,7 @@ number of candidates.
 import torch
 from torch import Tensor
 
+from effdet_plugin.errors import ConfigError
 from effdet_plugin.ops.boxes import box_area
 
 NEVER = float('-inf')
@@ -55,10 +56,10 @@ def batched_nms(
         nothing.
 
     Raises:
-        ValueError: unknown method.
+        ConfigError: unknown method.
     """
     if method not in ('hard', 'gaussian'):
-        raise ValueError(f"method={method!r} is not an NMS method; choose 'hard' or 'gaussian'")
+        raise ConfigError(f"method={method!r} is not an NMS method; choose 'hard' or 'gaussian'")
     boxes, areas = boxes.float(), box_area(boxes.float())
     scores = torch.where(scores > score_threshold, scores.float(), NEVER)
     batch, num = scores.shape

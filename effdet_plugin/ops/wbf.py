@@ -7,6 +7,8 @@ reproduced number for number but for its loss of the last class.
 import numpy as np
 from numpy.typing import NDArray
 
+from effdet_plugin.errors import ConfigError
+
 Array = NDArray[np.float64]
 IOU_THRESHOLD = 0.55  # the reference's
 
@@ -39,10 +41,10 @@ def fuse_boxes(
         Fused boxes ``(M, 4)``, scores ``(M,)`` in descending order, and labels ``(M,)``.
 
     Raises:
-        ValueError: ``num_models`` below 1.
+        ConfigError: ``num_models`` below 1.
     """
     if num_models < 1:
-        raise ValueError(f'num_models={num_models}: detections come from at least one model')
+        raise ConfigError(f'num_models={num_models}: detections come from at least one model')
     names = [label for label in np.unique(labels) if labels_below is None or label < labels_below]
     if not names:
         return np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64)

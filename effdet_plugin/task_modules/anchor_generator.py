@@ -8,6 +8,7 @@ from mmdet.models.task_modules.prior_generators import AnchorGenerator
 from mmdet.registry import TASK_UTILS
 from torch import Tensor
 
+from effdet_plugin.errors import ConfigError
 from effdet_plugin.ops.anchors import AspectRatio, anchor_sides, level_anchors, strides_of
 
 STRIDE_MODES = ('fractional', 'power_of_two')
@@ -40,7 +41,7 @@ class EfficientDetAnchorGenerator(AnchorGenerator):
         stride_mode: str = 'fractional',
     ) -> None:
         if stride_mode not in STRIDE_MODES:
-            raise ValueError(
+            raise ConfigError(
                 f'stride_mode={stride_mode!r}; choose one of {", ".join(STRIDE_MODES)}'
             )
         scales = (
@@ -49,7 +50,7 @@ class EfficientDetAnchorGenerator(AnchorGenerator):
             else anchor_scale
         )
         if len(scales) != len(strides):
-            raise ValueError(f'anchor_scale has {len(scales)} values for {len(strides)} levels')
+            raise ConfigError(f'anchor_scale has {len(scales)} values for {len(strides)} levels')
         self.sides = [anchor_sides(scale, scales_per_octave, ratios) for scale in scales]
         self.stride_mode = stride_mode
         self._cache: dict[tuple[object, ...], list[Tensor]] = {}

@@ -3,6 +3,8 @@
 from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor
 
+from effdet_plugin.errors import ConfigError
+
 NORMALIZERS = ('local', 'mean', 'global', 'constant')
 
 
@@ -18,10 +20,10 @@ def loss_normalizer(kind: str, num_positives: Tensor, value: float = 100.0) -> T
         value: of ``'constant'``.
 
     Raises:
-        ValueError: unknown kind.
+        ConfigError: unknown kind.
     """
     if kind not in NORMALIZERS:
-        raise ValueError(
+        raise ConfigError(
             f'loss_normalizer={kind!r} is unknown; choose one of {", ".join(NORMALIZERS)}'
         )
     if kind == 'constant':

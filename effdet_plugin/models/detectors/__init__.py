@@ -1,5 +1,6 @@
 """Detectors."""
 
 from effdet_plugin.models.detectors.efficientdet import EfficientDet
+from effdet_plugin.models.detectors.merged_views import MergedViews
 
-__all__ = ['EfficientDet']
+__all__ = ['EfficientDet', 'MergedViews']

@@ -2,6 +2,8 @@
 
 from torch import nn
 
+from effdet_plugin.errors import ConfigError
+
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     'swish': nn.SiLU,
     'silu': nn.SiLU,
@@ -20,10 +22,10 @@ def build_activation(name: str) -> nn.Module:
         name: one of swish, silu, swish_native, hswish, relu, relu6, mish.
 
     Raises:
-        ValueError: unknown name.
+        ConfigError: unknown name.
     """
     if name not in _ACTIVATIONS:
-        raise ValueError(
+        raise ConfigError(
             f'act={name!r} is not an activation; choose one of {", ".join(_ACTIVATIONS)}'
         )
     return _ACTIVATIONS[name]()

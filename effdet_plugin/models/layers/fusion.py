@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from effdet_plugin.errors import ConfigError
+
 METHODS = ('fast_attn', 'attn', 'sum', 'channel_fast_attn', 'channel_attn')
 # Added to the sum of the weights of the fast form (the paper's epsilon).
 EPSILON = 1e-4
@@ -25,13 +27,13 @@ class Fusion(nn.Module):
         channels: of the maps; needed by the channel forms only.
 
     Raises:
-        ValueError: unknown method.
+        ConfigError: unknown method.
     """
 
     def __init__(self, num_inputs: int, method: str = 'fast_attn', channels: int = 1) -> None:
         super().__init__()
         if method not in METHODS:
-            raise ValueError(
+            raise ConfigError(
                 f'fusion={method!r} is not a fusion; choose one of {", ".join(METHODS)}'
             )
         self.method = method

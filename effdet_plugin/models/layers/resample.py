@@ -28,7 +28,7 @@ class Resample(nn.Module):
     ) -> None:
         super().__init__()
         if pool_type not in ('max', 'avg'):
-            raise ValueError(f"pool_type={pool_type!r} is not a pooling; choose 'max' or 'avg'")
+            raise ConfigError(f"pool_type={pool_type!r} is not a pooling; choose 'max' or 'avg'")
         has_conv = in_channels != out_channels
         self.conv = nn.Conv2d(in_channels, out_channels, 1) if has_conv else None
         self.bn = BatchNorm2d(out_channels) if has_conv and apply_bn else None

@@ -4,6 +4,7 @@ from mmdet.models.losses.utils import weight_reduce_loss
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
+from effdet_plugin.errors import ConfigError
 from effdet_plugin.ops.iou_loss import ANGLE_GRADIENTS, MODES, iou_loss
 
 
@@ -31,9 +32,9 @@ class BoxIoULoss(nn.Module):
     ) -> None:
         super().__init__()
         if mode not in MODES:
-            raise ValueError(f'mode={mode!r} is not an IoU loss; choose one of {", ".join(MODES)}')
+            raise ConfigError(f'mode={mode!r} is not an IoU loss; choose one of {", ".join(MODES)}')
         if angle_gradient not in ANGLE_GRADIENTS:
-            raise ValueError(
+            raise ConfigError(
                 f'angle_gradient={angle_gradient!r}; choose one of {", ".join(ANGLE_GRADIENTS)}'
             )
         self.mode = mode

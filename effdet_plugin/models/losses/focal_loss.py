@@ -4,6 +4,7 @@ from mmdet.models.losses.utils import weight_reduce_loss
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
+from effdet_plugin.errors import ConfigError
 from effdet_plugin.ops.focal import sigmoid_focal_loss
 
 
@@ -36,7 +37,7 @@ class SigmoidFocalLoss(nn.Module):
     ) -> None:
         super().__init__()
         if not use_sigmoid:
-            raise ValueError('SigmoidFocalLoss: use_sigmoid=False is not supported')
+            raise ConfigError('SigmoidFocalLoss: use_sigmoid=False is not supported')
         self.use_sigmoid = use_sigmoid
         self.gamma = gamma
         self.alpha = alpha

@@ -8,6 +8,8 @@ is such a list.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from effdet_plugin.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Node:
@@ -117,11 +119,11 @@ def build_topology(topology: str | Sequence[NodeSpec], num_levels: int) -> Topol
         num_levels: number of input maps, and of outputs.
 
     Raises:
-        ValueError: unknown name, an input that is not there yet, a level without a node.
+        ConfigError: unknown name, an input that is not there yet, a level without a node.
     """
     if isinstance(topology, str):
         if topology not in TOPOLOGIES:
-            raise ValueError(
+            raise ConfigError(
                 f'topology={topology!r} is unknown; choose one of {", ".join(TOPOLOGIES)}'
             )
         return TOPOLOGIES[topology](num_levels)
@@ -129,13 +131,13 @@ def build_topology(topology: str | Sequence[NodeSpec], num_levels: int) -> Topol
     for number, node in enumerate(nodes):
         late = [i for i in node.inputs if not 0 <= i < num_levels + number]
         if late or not node.inputs or not 0 <= node.level < num_levels:
-            raise ValueError(
+            raise ConfigError(
                 f'topology node {number}: level {node.level} of {num_levels}, inputs '
                 f'{node.inputs}; '
                 f'inputs must be among the {num_levels + number} maps made so far'
             )
     if missing := sorted(set(range(num_levels)) - {node.level for node in nodes}):
-        raise ValueError(f'topology: no node for level {missing[0]} (0 = finest)')
+        raise ConfigError(f'topology: no node for level {missing[0]} (0 = finest)')
     return nodes
 
 
