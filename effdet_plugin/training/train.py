@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.runner import Runner
 
@@ -97,11 +97,18 @@ def shrink(cfg: Config, folder: Path) -> None:
                 loader.pop(key, None)
     cfg.train_cfg = {'type': 'EpochBasedTrainLoop', 'max_epochs': 1, 'val_interval': 1}
     cfg.resume = False
-    if cfg.model.get('backbone', {}).get('pretrained') is True:
-        cfg.model.backbone.pretrained = False  # would be fetched
+    _fetch_nothing(cfg.model.get('backbone') or {})
     hooks = cfg.setdefault('default_hooks', {})
     hooks.checkpoint = None
     cfg.visualizer = {'type': 'DetLocalVisualizer', 'vis_backends': []}
+
+
+def _fetch_nothing(backbone: ConfigDict) -> None:
+    """Leave weights that would come over the network at random ones."""
+    if backbone.get('pretrained') is True:
+        backbone.pretrained = False
+    if '://' in str((backbone.get('init_cfg') or {}).get('checkpoint', '')):
+        backbone.init_cfg = None
 
 
 def _coarsest_stride(cfg: Config) -> int:

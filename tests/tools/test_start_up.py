@@ -46,13 +46,11 @@ def test_tool__can_be_started_by_its_name(name: str) -> None:
 @pytest.mark.parametrize(
     ('arguments', 'words'),
     [
-        (['train', 'configs/efficientdet/d0_coc.py'], "did you mean 'd0_coco.py'"),
         (['train', 'configs/efficientdet/d0_coco.py', '--work-dir', 'w'], '--data DIR'),
         (
             ['test', 'configs/efficientdet/d0_coco.py', 'none', '--cfg-options', 'model.nek.x=1'],
             "'neck'",
         ),
-        (['model_table', 'configs/efficientdet/d0_coco.py', '--image-size', '0'], 'WIDTHxHEIGHT'),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else '',
 )
@@ -64,17 +62,3 @@ def test_tool__a_mistake_is_one_line(arguments: list[str], words: str, tmp_path:
     assert words in done.stderr
     assert done.stderr.count('\n') == 1
     assert list(tmp_path.iterdir()) == []
-
-
-def test_model_table__size_of_the_command_line() -> None:
-    """A size that is not square, twice as many pixels: twice the convolutions, but for SE."""
-    done = _run(
-        _tool('model_table'),
-        str(REPOSITORY / 'configs' / 'efficientdet' / 'lite0_coco.py'),
-        '--image-size',
-        '640x320',
-    )
-    assert done.returncode == 0, done.stderr
-    cells = done.stdout.splitlines()[1].split()
-    assert cells[:3] == ['lite0', '640x320', '3,243,470']
-    assert int(cells[4].replace(',', '')) == pytest.approx(2 * 973_589_696, rel=1e-3)

@@ -1,0 +1,70 @@
+"""The table of networks: counted rows, and how they are printed."""
+
+from pathlib import Path
+
+import pytest
+
+from effdet_plugin.benchmark.model_table import (
+    Row,
+    count_row,
+    reference_configs,
+    to_markdown,
+    to_text,
+)
+from effdet_plugin.benchmark.published import PUBLISHED
+from effdet_plugin.errors import ConfigError
+from effdet_plugin.testing import REPOSITORY
+
+LITE0 = REPOSITORY / 'configs' / 'efficientdet' / 'lite0_coco.py'
+
+
+@pytest.fixture
+def rows() -> list[Row]:
+    return [
+        Row('d0', 'configs/d0_coco.py', (512, 512), 3_880_068, 2_492_331_520, PUBLISHED['d0']),
+        Row('own', 'own.py', (128, 192), 1000, 2_000_000_000, None),
+    ]
+
+
+def test_count_row__size_and_classes() -> None:
+    """Twice the pixels, not square: twice the convolutions, since Lite0 has no SE."""
+    row = count_row(LITE0, num_classes=80, image_size='512x256')
+    assert (row.name, row.image_size) == ('lite0', (256, 512))
+    small = count_row(LITE0, num_classes=80, image_size=256)
+    assert row.multiply_adds == 2 * small.multiply_adds
+    # 10 classes fewer: 9 anchors of 64 weights and a bias each.
+    assert row.parameters == PUBLISHED['lite0'].parameters - 10 * 9 * 65
+
+
+def test_count_row__refuses() -> None:
+    with pytest.raises(ConfigError, match='WIDTHxHEIGHT'):
+        count_row(LITE0, image_size='0')
+
+
+def test_reference_configs__are_there() -> None:
+    assert [path.name for path in reference_configs(REPOSITORY)][:2] == ['d0_coco.py', 'd1_coco.py']
+    assert all(Path(REPOSITORY / path).is_file() for path in reference_configs(REPOSITORY))
+
+
+def test_to_text__columns_are_aligned(rows: list[Row]) -> None:
+    header, *lines = to_text(rows).splitlines()
+    assert lines[0].split() == [
+        *('d0', '512x512', '3,880,068', '3,880,067', '2,492,331,520', '2,492,331,520'),
+        *('2.54B', '34.3'),
+    ]
+    assert lines[1].split()[:4] == ['own', '192x128', '1,000', '-']
+    assert len({len(line) for line in (header, *lines)}) == 1
+
+
+def test_to_markdown__links_to_configs(rows: list[Row]) -> None:
+    lines = to_markdown(rows).splitlines()
+    assert lines[2] == '| [d0](configs/d0_coco.py) | 512x512 | 3,880,068 | 2.49G | 34.3 |'
+    assert lines[3].endswith('| 2.00G | - |')
+
+
+def test_to_dict__differences(rows: list[Row]) -> None:
+    plain = rows[0].to_dict()
+    assert plain['parameters_difference'] == 1
+    assert plain['multiply_adds_difference'] == 0
+    assert plain['published']['ap'] == 34.3
+    assert 'parameters_difference' not in rows[1].to_dict()
