@@ -99,16 +99,15 @@ class CocoTwelveMetric(CocoMetric):
                 the original image.
 
         Returns:
-            The 12 numbers as ``bbox_*`` (-1 where there is no object to find), the count of
-            ``images``, and with ``classwise`` the AP of each class. Without any ground truth
-            (test-dev) the count only.
+            The 12 numbers as ``bbox_*`` (-1 where there is no object to find, in test-dev
+            everywhere), the count of ``images``, and with ``classwise`` the AP of each class.
         """
         detections = {detected['img_id']: detected for _, detected in results}
         coco = self._coco_api or self._ground_truth_of_samples(results)
         rows = to_rows(detections.values(), self._category_ids(coco))
         if self.results_file:
             write_rows(rows, Path(self.results_file), self.test_dev_form)
-        numbers: dict[str, float] = {}
+        numbers = {f'bbox_{name}': -1.0 for name in NAMES}
         if coco.anns:
             evaluation = evaluate_rows(coco, rows, sorted(detections))
             numbers = {f'bbox_{n}': float(v) for n, v in zip(NAMES, evaluation.stats, strict=True)}
@@ -132,14 +131,7 @@ class CocoTwelveMetric(CocoMetric):
             by_name.setdefault(category['name'], category['id'])
         classes = self.dataset_meta['classes']
         ids = [by_name.get(name) for name in classes]
-        in_order_of_classes = [name for name in classes if name in by_name]
-        in_order_of_file = [name for name in by_name if name in set(classes)]
-        if in_order_of_classes != in_order_of_file:
-            raise DatasetError(
-                f'{self.ann_file}: mmdet numbers classes in the order of the file, which is not '
-                f'that of metainfo.classes: write classes={tuple(in_order_of_file)}'
-            )
-        if not in_order_of_classes:
+        if not any(id_ is not None for id_ in ids):
             raise DatasetError(
                 f'{self.ann_file}: has none of the classes {tuple(classes)[:5]}, but '
                 f'{tuple(by_name)[:5]}: set metainfo.classes to them'
@@ -257,4 +249,4 @@ def _classwise(coco: COCO, evaluation: COCOeval) -> dict[str, float]:
 
 
 def _one_line(numbers: Mapping[str, float]) -> str:
-    return ''.join(f', {name} {numbers[f"bbox_{name}"]:.3f}' for name in NAMES[:3] if numbers)
+    return ''.join(f', {name} {numbers[f"bbox_{name}"]:.3f}' for name in NAMES[:3])

@@ -8,6 +8,7 @@ from typing import Any
 
 from mmdet.registry import DATASETS
 from mmengine.config import Config
+from mmengine.hooks import PrepareTTAHook
 
 from effdet_plugin.config import load
 from effdet_plugin.datasets.readers import DatasetDescription, read_dataset, write_coco
@@ -15,6 +16,7 @@ from effdet_plugin.engine.fit import classes_of
 from effdet_plugin.engine.load import load_plain
 from effdet_plugin.errors import CheckpointError, ConfigError
 from effdet_plugin.evaluation import NAMES
+from effdet_plugin.inference.tta import TTA, apply_tta
 from effdet_plugin.own_data import set_data, set_num_classes
 from effdet_plugin.training.annotation_files import check_annotation_files
 from effdet_plugin.training.running import (
@@ -42,6 +44,7 @@ class TestSettings:
         data: A person's own data in place of the config's: its test split, else its validation
             split, else all of it.
         out: Where the detections are written in COCO's results form; None: nowhere.
+        tta: Several views of each picture, merged; None: the picture as it is.
         test_dev: Write them with the decimals that COCO's test server asks for.
         work_dir: Logs go into ``test/`` there; None keeps none.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
@@ -55,6 +58,7 @@ class TestSettings:
     checkpoint: str
     data: Path | None = None
     out: Path | None = None
+    tta: TTA | None = None
     test_dev: bool = False
     work_dir: Path | None = None
     launcher: str = 'none'
@@ -76,7 +80,10 @@ def evaluate(settings: TestSettings) -> dict[str, float]:
     """
     with tempfile.TemporaryDirectory(prefix='effdet-test-') as folder, one_line_errors():
         cfg = _prepare(settings, Path(folder))
+        views = apply_tta(cfg, settings.tta) if settings.tta else None
         runner = build_runner(cfg)
+        if views:
+            runner.register_hook(PrepareTTAHook(views))
         if settings.checkpoint == NO_CHECKPOINT:
             skip_pretrained(runner.model)
             runner.model.init_weights()

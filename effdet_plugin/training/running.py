@@ -9,14 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
+import torch
 from mmdet.registry import HOOKS, RUNNERS
 from mmengine.config import Config
 from mmengine.hooks import EMAHook
 from mmengine.runner import Runner
 from torch import nn
 
-from effdet_plugin import errors
 from effdet_plugin.engine.fit import LoadMatchingHook
+from effdet_plugin.errors import ConfigError, UserError
 from effdet_plugin.models.compiled_ops import check_compiled_ops
 
 RUNNER_TYPE = 'EfficientDetRunner'
@@ -31,7 +32,11 @@ def build_runner(cfg: Config) -> Runner:
 
     Args:
         cfg: Complete, with a ``work_dir``.
+
+    Raises:
+        ConfigError: The launcher cannot work here.
     """
+    _check_launcher(cfg.get('launcher', 'none'))
     cfg.setdefault('runner_type', RUNNER_TYPE)
     # A visualizer of a fixed name would go on writing where the process's first run did.
     (cfg.get('visualizer') or {}).pop('name', None)
@@ -47,6 +52,16 @@ def build_runner(cfg: Config) -> Runner:
     if cfg.get('load_from') or cfg.get('resume'):
         skip_pretrained(runner.model)
     return runner
+
+
+def _check_launcher(launcher: str) -> None:
+    if launcher == 'pytorch' and 'RANK' not in os.environ:
+        raise ConfigError(
+            '--launcher pytorch: this process was not started by torchrun; start several with '
+            'tools/dist_train.sh or tools/dist_test.sh'
+        )
+    if launcher in ('slurm', 'mpi') and not torch.cuda.is_available():
+        raise ConfigError(f'--launcher {launcher}: needs GPUs; without one, use torchrun')
 
 
 def skip_pretrained(model: nn.Module) -> None:
@@ -79,7 +94,7 @@ def one_line_errors() -> Iterator[None]:
     """Turn the error of a data loader's worker, which carries a traceback, into its own line."""
     try:
         yield
-    except errors.UserError as error:
+    except UserError as error:
         lines = re.findall(rf'^[\w.]*{type(error).__name__}: (.+)$', str(error), re.MULTILINE)
         if '\n' in str(error) and lines:
             raise type(error)(lines[-1]) from error

@@ -224,6 +224,16 @@ def test_dry_run__what_labelling_tools_write(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(('launcher', 'words'), [('pytorch', 'torchrun'), ('slurm', 'needs GPUs')])
+def test_train__launcher_that_cannot_work(
+    settings: TrainSettings, launcher: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv('RANK', raising=False)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    with pytest.raises(ConfigError, match=words):
+        train(replace(settings, launcher=launcher))
+
+
 def _worker() -> Iterator[None]:
     raise UserError(
         'Caught UserError in DataLoader worker process 0.\nOriginal Traceback (most recent call '
