@@ -42,6 +42,13 @@ def parse_args() -> argparse.Namespace:
         metavar='KEY=VALUE',
         help='change values of the config',
     )
+    add(
+        '--tta',
+        nargs='?',
+        const='nms',
+        choices=('nms', 'wbf'),
+        help='look at each picture several times, and merge by NMS or weighted boxes fusion',
+    )
     add('--strict', action='store_true', help='exit with 1 when a file could not be read')
     return parser.parse_args()
 
@@ -50,16 +57,15 @@ def main() -> int:
     """Infer, then say what was written and what could not be read."""
     args = parse_args()
     from effdet_plugin.config import load
-    from effdet_plugin.inference import Detector, find_images, infer_files
+    from effdet_plugin.inference import TTA, Detector, TTADetector, find_images, infer_files
 
     files = find_images(args.input)
     config = load(args.config, image_size=args.image_size, options=args.cfg_options)
-    detector = Detector(
-        config,
-        args.checkpoint,
-        device=args.device,
-        score_thr=args.score_thr,
-        batch_size=args.batch_size,
+    settings = dict(device=args.device, score_thr=args.score_thr, batch_size=args.batch_size)
+    detector = (
+        TTADetector(config, args.checkpoint, TTA(merge=args.tta), **settings)
+        if args.tta
+        else Detector(config, args.checkpoint, **settings)
     )
     result = infer_files(detector, files, args.out)
     for line in result.unreadable:

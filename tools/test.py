@@ -4,6 +4,7 @@
 tools/test.py configs/efficientdet/d0_coco.py d0.pth --out results.json
 tools/test.py configs/efficientdet/d0_coco.py none            # random weights, to try the chain
 tools/test.py CONFIG CHECKPOINT --data DIR                    # own data: folder or json
+tools/test.py CONFIG CHECKPOINT --tta wbf                     # flip and two more scales, fused
 tools/test.py CONFIG CHECKPOINT --out detections.json --test-dev    # for COCO's test server
 """
 
@@ -22,6 +23,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', type=Path, help='config file')
     parser.add_argument('checkpoint', help="weights; 'none' means random ones")
     parser.add_argument('--out', type=Path, metavar='F.json', help='write the detections there')
+    parser.add_argument(
+        '--tta',
+        nargs='?',
+        const='nms',
+        choices=('nms', 'wbf'),
+        help='look at each picture several times, and merge by NMS or weighted boxes fusion',
+    )
     parser.add_argument('--test-dev', action='store_true', help="with COCO's server's decimals")
     parser.add_argument('--data', type=Path, help='own data: a folder, or an annotation file')
     parser.add_argument('--work-dir', type=Path, help='keep logs in DIR/test')
@@ -39,9 +47,12 @@ def main() -> None:
     """Evaluate, and print the numbers."""
     arguments = vars(parse_args())
     os.environ.setdefault('LOCAL_RANK', str(arguments.pop('local_rank')))
+    from effdet_plugin.inference import TTA
     from effdet_plugin.training import TestSettings, evaluate, numbers_table
 
-    metrics = evaluate(TestSettings(**arguments))
+    merge = arguments.pop('tta')
+    tta = TTA(merge=merge) if merge else None
+    metrics = evaluate(TestSettings(tta=tta, **arguments))
     if os.environ.get('RANK', '0') == '0':
         print(numbers_table(metrics))
 

@@ -2,6 +2,19 @@
 
 from effdet_plugin.inference.detector import Detector
 from effdet_plugin.inference.files import Inferred, infer_files
+from effdet_plugin.inference.fusing import fuse_files, fuse_rows
 from effdet_plugin.inference.images import find_images, read_image
+from effdet_plugin.inference.tta import TTA, TTADetector, apply_tta
 
-__all__ = ['Detector', 'Inferred', 'find_images', 'infer_files', 'read_image']
+__all__ = [
+    'TTA',
+    'Detector',
+    'Inferred',
+    'TTADetector',
+    'apply_tta',
+    'find_images',
+    'fuse_files',
+    'fuse_rows',
+    'infer_files',
+    'read_image',
+]

@@ -75,7 +75,7 @@ class Detector:
         known = {} if str(checkpoint) == NO_CHECKPOINT else load_plain(checkpoint)
         self.model = _build(self.config, known, seed).to(_device(device)).eval()
         self.classes = _class_names(self.config, known, self.model)
-        self._prepare = _pipeline(self.config)
+        self._prepare = test_pipeline(self.config)
 
     def __call__(self, images: Picture | Sequence[Picture]) -> list[DetDataSample]:
         """Find the objects on some pictures.
@@ -137,7 +137,7 @@ def _build(config: Config, checkpoint: Mapping[str, Any], seed: int) -> BaseMode
     return model
 
 
-def _pipeline(config: Config) -> Compose:
+def test_pipeline(config: Config) -> Compose:
     """Return the config's test pipeline for pictures that are already read."""
     pipeline = Compose(
         [

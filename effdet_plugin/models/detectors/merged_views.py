@@ -147,9 +147,12 @@ def _kept(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float, number: int
 def _fused(
     boxes: Tensor, scores: Tensor, labels: Tensor, num_views: int, iou: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    arrays = (boxes.double(), scores.double(), labels)
-    fused = fuse_boxes(*(x.cpu().numpy() for x in arrays), num_views, iou)
-    return tuple(  # type: ignore[return-value]
-        torch.from_numpy(new).to(old)
-        for new, old in zip(fused, (boxes, scores, labels), strict=True)
+    fused = fuse_boxes(
+        boxes.double().cpu().numpy(),
+        scores.double().cpu().numpy(),
+        labels.cpu().numpy(),
+        num_views,
+        iou,
     )
+    new_boxes, new_scores, new_labels = map(torch.from_numpy, fused)
+    return new_boxes.to(boxes), new_scores.to(scores), new_labels.to(labels)
