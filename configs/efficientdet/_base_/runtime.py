@@ -1,6 +1,5 @@
-runner_type = (
-    'EfficientDetRunner'  # mmengine's own Runner takes these configs, too; see its docstring
-)
+# With its prefix mmdet's own train.py finds it, too; mmengine's plain Runner takes the same configs.
+runner_type = 'mmdet.EfficientDetRunner'
 sync_bn = None  # BN of several GPUs is synchronised, as in the published models; False: plain BN
 default_hooks = dict(
     runtime_info=dict(type='DeferredRuntimeInfoHook'),  # mmengine's waits for the device each step
