@@ -1,4 +1,4 @@
-# With its prefix mmdet's own train.py finds it, too; mmengine's plain Runner takes the same configs.
+# With its prefix mmdet's own train.py finds it, too; mmengine's plain Runner takes these configs.
 runner_type = 'mmdet.EfficientDetRunner'
 sync_bn = None  # BN of several GPUs is synchronised, as in the published models; False: plain BN
 default_hooks = dict(
