@@ -16,11 +16,11 @@ Canvas = NDArray[np.float32]
 Points = NDArray[np.float64]
 Window = tuple[slice, slice]
 
-OBJECT_SIZES_PX = (24, 120)
+OBJECT_SIZES_PX = (36, 120)
 CLUTTER_SIZES_PX = (6, 50)
-SIDES_PX = (240, 384)
-MIN_VISIBLE = 0.6  # of an object's own area, inside the picture and not hidden
-MIN_CONTRAST = 60.0  # distance in RGB between an object and what lies behind it
+SIDES_PX = (224, 320)
+MIN_VISIBLE = 0.7  # of an object's own area, inside the picture and not hidden
+MIN_CONTRAST = 80.0  # distance in RGB between an object and what lies behind it
 MARGIN_PX = 12  # room around a shape for its shadow
 MAX_STRETCH = 0.15  # of a shape's sides, as a logarithm
 OVERSAMPLING = 4  # masks are drawn this much larger: exact antialiasing in any OpenCV
