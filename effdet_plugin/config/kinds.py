@@ -123,7 +123,8 @@ PLAIN_KEYS: dict[str, frozenset[str]] = {
     'paramwise_cfg': _words(
         'custom_keys bias_lr_mult bias_decay_mult norm_decay_mult dwconv_decay_mult '
         'flat_decay_mult bypass_duplicate dcn_offset_lr_mult '
-        'num_layers decay_rate decay_type'  # mmdet's layer-wise constructor
+        'num_layers decay_rate decay_type '  # mmdet's layer-wise constructor
+        'layer_decay'  # ours
     ),
 }
 

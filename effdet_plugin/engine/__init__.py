@@ -6,6 +6,7 @@ from effdet_plugin.engine.ema import RampUpEMA, RampUpEMAHook
 from effdet_plugin.engine.fit import LoadMatchingHook, check_classes, check_fit, load_matching
 from effdet_plugin.engine.fusion_weights import FusionWeightsHook
 from effdet_plugin.engine.hooks import DeferredRuntimeInfoHook, FiniteLossHook
+from effdet_plugin.engine.layer_decay import LayerDecayOptimWrapperConstructor
 from effdet_plugin.engine.load import load_plain
 from effdet_plugin.engine.norm_momentum import NormMomentumHook
 from effdet_plugin.engine.optim import ClippedAmpOptimWrapper, ClippedOptimWrapper
@@ -28,6 +29,7 @@ __all__ = [
     'FiniteLossHook',
     'FusionWeightsHook',
     'GroupedOptimWrapperConstructor',
+    'LayerDecayOptimWrapperConstructor',
     'LoadMatchingHook',
     'NormMomentumHook',
     'ProgressBarHook',

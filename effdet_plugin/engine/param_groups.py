@@ -65,11 +65,12 @@ def describe_group(group: Group) -> str:
 
 @contextmanager
 def _without_lines(beginning: str) -> Iterator[None]:
-    """Keep lines that begin so out of mmengine's log."""
+    """Keep lines that begin so, and one for each frozen parameter, out of mmengine's log."""
     logger = MMLogger.get_current_instance()
 
     def wanted(record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith(beginning)
+        message = record.getMessage()
+        return not (message.startswith(beginning) or message.endswith('requires_grad=False'))
 
     logger.addFilter(wanted)
     try:

@@ -9,11 +9,12 @@ from mmdet.registry import MODELS
 from torch import Tensor
 
 from effdet_plugin.errors import ConfigError
+from effdet_plugin.models.freezing import freeze_parameters, frozen_norms
 
 
 @MODELS.register_module()
 class EfficientDet(SingleStageDetector):
-    """mmdet's single-stage detector with three switches that concern the whole network.
+    """mmdet's single-stage detector with switches that concern the whole network.
 
     Args:
         backbone: config of the backbone.
@@ -27,9 +28,13 @@ class EfficientDet(SingleStageDetector):
         channels_last: keep convolution weights and inputs in channels-last memory order.
         compile: ``torch.compile`` backbone, neck and head; a dict gives its arguments. Needs a C++
             compiler.
+        freeze: regular expression; parameters in whose names it is found are not trained. The
+            reference's ``var_freeze_expr``, there over TensorFlow's names.
+        freeze_norm_statistics: BN whose parameters are frozen normalises with its running
+            statistics, and leaves them. False: it goes on as in training, as in the reference.
 
     Raises:
-        ConfigError: ``compile`` without a C++ compiler.
+        ConfigError: ``compile`` without a C++ compiler; a ``freeze`` that matches nothing.
     """
 
     def __init__(
@@ -44,6 +49,8 @@ class EfficientDet(SingleStageDetector):
         with_cp: bool = False,
         channels_last: bool = False,
         compile: bool | dict[str, Any] = False,
+        freeze: str | None = None,
+        freeze_norm_statistics: bool = True,
     ) -> None:
         if with_cp:
             backbone, neck = {**backbone, 'with_cp': True}, {**neck, 'with_cp': True}
@@ -53,8 +60,19 @@ class EfficientDet(SingleStageDetector):
         self.channels_last = channels_last
         if channels_last:
             self.to(memory_format=torch.channels_last)
+        self.freeze, self.freeze_norm_statistics = freeze, freeze_norm_statistics
+        if freeze is not None:
+            freeze_parameters(self, freeze)
         if compile:
             self._compile(compile if isinstance(compile, dict) else {})
+
+    def train(self, mode: bool = True) -> 'EfficientDet':
+        """Training mode, but for frozen BN."""
+        super().train(mode)
+        if mode and self.freeze is not None and self.freeze_norm_statistics:
+            for norm in frozen_norms(self, self.freeze):
+                norm.eval()
+        return self
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
         """Normalised images ``(B, 3, H, W)`` -> pyramid maps, finest first."""
