@@ -1,0 +1,51 @@
+# Pascal VOC 2012 from a COCO checkpoint, as in section 8 of the reference's README: 50 epochs, with
+# backbone and BiFPN frozen. Classes that COCO has, too, begin with its weights.
+# data/VOCdevkit/VOC2012 holds Annotations, ImageSets and JPEGImages; tools/convert.py makes D0.
+# tools/train.py configs/efficientdet/d0_voc2012.py
+_base_ = './d0_coco.py'
+
+load_from = 'checkpoints/d0_coco.pth'
+data_root = 'data/VOCdevkit/'
+
+model = dict(
+    # The reference's '(efficientnet|fpn_cells|resample_p6)'. It leaves the statistics of frozen BN
+    # running: freeze_norm_statistics=False. A small set does better with freeze=None and a tenth
+    # of the rate; see docs/fine_tune.md.
+    freeze='^(backbone|neck)',
+    bbox_head=dict(num_classes=20),
+)
+
+train_dataloader = dict(
+    dataset=dict(
+        dataset=dict(
+            _delete_=True,
+            type='VOCDataset',
+            data_root=data_root,
+            ann_file='VOC2012/ImageSets/Main/train.txt',
+            data_prefix=dict(sub_data_root='VOC2012/'),
+            filter_cfg=dict(filter_empty_gt=False, min_size=0),
+        )
+    )
+)
+val_dataloader = test_dataloader = dict(
+    dataset=dict(
+        dataset=dict(
+            _delete_=True,
+            type='VOCDataset',
+            data_root=data_root,
+            ann_file='VOC2012/ImageSets/Main/val.txt',
+            data_prefix=dict(sub_data_root='VOC2012/'),
+            test_mode=True,
+        )
+    )
+)
+val_evaluator = test_evaluator = dict(
+    _delete_=True, type='VOCMetric', metric='mAP', eval_mode='area'
+)
+
+train_cfg = dict(max_epochs=50, val_interval=1)
+default_hooks = dict(checkpoint=dict(save_best='pascal_voc/mAP', rule='greater'))
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(type='EarlyStoppingHook', monitor='pascal_voc/mAP', rule='greater', patience=5),
+]
