@@ -41,12 +41,14 @@ class Row:
 
 
 def ablation_configs(root: Path) -> list[Path]:
-    """Return the configs of the paper's tables below a clone's folder.
+    """Return the configs of the paper's tables below a clone's folder, in the paper's order.
 
     Args:
         root: The clone.
     """
-    return sorted((root / 'configs' / 'ablation').glob('table*.py'))
+    found = sorted((root / 'configs' / 'ablation').glob('table*.py'))
+    order = list(PAPER)
+    return sorted(found, key=lambda p: order.index(p.stem) if p.stem in PAPER else len(order))
 
 
 def count_rows(
@@ -95,8 +97,12 @@ def _ratios(name: str, costs: Mapping[str, Costs]) -> tuple[float | None, float 
     return ratios[0], ratios[1]
 
 
-def _number(value: float | None, form: str, divisor: float = 1) -> str:
-    return '-' if value is None else format(value / divisor, form)
+def _number(value: float | None, form: str) -> str:
+    return '-' if value is None else format(value, form)
+
+
+def _rounded(value: float | None, unit: float, letter: str) -> str:
+    return '-' if value is None else f'{value / unit:.0f}{letter}'
 
 
 Latencies = Mapping[str, Latency]
@@ -105,9 +111,9 @@ _COLUMNS: Sequence[tuple[str, Callable[[Row, Paper | None, Latencies], str]]] = 
     ('config', lambda row, paper, times: row.name),
     ('size', lambda row, paper, times: '{1}x{0}'.format(*row.image_size)),
     ('parameters', lambda row, paper, times: f'{row.costs.parameters / 1e6:.2f}M'),
-    ('paper', lambda row, paper, times: _number(paper and paper.parameters, '.0f', 1e6)),
+    ('paper', lambda row, paper, times: _rounded(paper and paper.parameters, 1e6, 'M')),
     ('multiply-adds', lambda row, paper, times: f'{row.costs.multiply_adds / 1e9:.2f}G'),
-    ('paper', lambda row, paper, times: _number(paper and paper.multiply_adds, '.0f', 1e9)),
+    ('paper', lambda row, paper, times: _rounded(paper and paper.multiply_adds, 1e9, 'B')),
     ('neck parameters', lambda row, paper, times: _number(row.parameters_ratio, '.3f')),
     ('paper', lambda row, paper, times: _number(paper and paper.parameters_ratio, '.2f')),
     ('neck multiply-adds', lambda row, paper, times: _number(row.multiply_adds_ratio, '.3f')),

@@ -1,9 +1,11 @@
 """Weighted fusion of feature maps of equal shape (EfficientDet, CVPR 2020, section 3.3)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from effdet_plugin.errors import ConfigError
@@ -71,3 +73,18 @@ class Fusion(nn.Module):
     def extra_repr(self) -> str:
         """The method."""
         return f'method={self.method!r}'
+
+
+def build_fusion(fusion: str | dict[str, Any], num_inputs: int, channels: int) -> nn.Module:
+    """A fusion by name, or one of your own by its config.
+
+    Args:
+        fusion: a name of :data:`METHODS`, or a config of a module registered in mmdet's ``MODELS``
+            whose constructor takes ``num_inputs`` and ``channels``, and which makes one map of a
+            list of ``num_inputs`` maps ``(B, channels, H, W)``.
+        num_inputs: number of maps.
+        channels: of the maps.
+    """
+    if isinstance(fusion, str):
+        return Fusion(num_inputs, fusion, channels)
+    return MODELS.build({**fusion, 'num_inputs': num_inputs, 'channels': channels})

@@ -24,7 +24,13 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from effdet_plugin.errors import ConfigError
-from effdet_plugin.models.layers import BatchNorm2d, Fusion, Resample, build_activation, build_conv
+from effdet_plugin.models.layers import (
+    BatchNorm2d,
+    Resample,
+    build_activation,
+    build_conv,
+    build_fusion,
+)
 from effdet_plugin.models.layers.checkpoint import checkpoint_module
 from effdet_plugin.models.layers.separable_conv import init_glorot_uniform
 from effdet_plugin.models.necks.topology import NodeSpec, Topology, build_topology, output_ids
@@ -36,7 +42,7 @@ class FusionNode(nn.Module):
     Args:
         in_channels: channels of each input, in order.
         channels: of the node.
-        fusion: see :class:`~effdet_plugin.models.layers.Fusion`.
+        fusion: see :func:`~effdet_plugin.models.layers.build_fusion`.
         act: activation before the convolution (after BN with ``conv_bn_act_pattern``).
         separable: separable or plain 3x3 convolution.
         conv_bn_act_pattern: convolution without bias, BN, activation, in this order.
@@ -47,7 +53,7 @@ class FusionNode(nn.Module):
         self,
         in_channels: Sequence[int],
         channels: int,
-        fusion: str,
+        fusion: str | dict[str, Any],
         act: str,
         separable: bool,
         conv_bn_act_pattern: bool,
@@ -55,7 +61,7 @@ class FusionNode(nn.Module):
     ) -> None:
         super().__init__()
         self.resamples = nn.ModuleList(Resample(c, channels, **resample_cfg) for c in in_channels)
-        self.fusion = Fusion(len(in_channels), fusion, channels)
+        self.fusion = build_fusion(fusion, len(in_channels), channels)
         self.act = build_activation(act)
         self.conv = build_conv(channels, channels, separable, bias=not conv_bn_act_pattern)
         self.bn = BatchNorm2d(channels)
@@ -118,7 +124,8 @@ class BiFPN(BaseModule):
         num_cells: how often the topology is repeated.
         topology: ``'bifpn'``, ``'fpn'``, ``'panet'``, ``'fully_connected'``, ``'qufpn'`` or a node
             list, see :mod:`effdet_plugin.models.necks.topology`.
-        fusion: ``'fast_attn'``, ``'attn'``, ``'sum'``, ``'channel_fast_attn'``, ``'channel_attn'``.
+        fusion: ``'fast_attn'``, ``'attn'``, ``'sum'``, ``'channel_fast_attn'``, ``'channel_attn'``,
+            or a config of a fusion of your own.
         act: activation: swish, relu6, ...
         start_level: first of the backbone's maps that is used.
         separable: separable convolutions in the nodes.
@@ -148,7 +155,7 @@ class BiFPN(BaseModule):
         num_outs: int = 5,
         num_cells: int = 3,
         topology: str | Sequence[NodeSpec] = 'bifpn',
-        fusion: str = 'fast_attn',
+        fusion: str | dict[str, Any] = 'fast_attn',
         act: str = 'swish',
         start_level: int = 0,
         separable: bool = True,

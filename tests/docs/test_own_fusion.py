@@ -1,0 +1,76 @@
+"""The page on own fusions is executed as it stands, from the first file to the last command."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from effdet_plugin.testing import REPOSITORY
+
+PAGE = REPOSITORY / 'docs' / 'own_fusion.md'
+BLOCK = re.compile(r'^```(python|bash)\n(.*?)^```', re.MULTILINE | re.DOTALL)
+SMALL = (
+    '--image-size 64 --cfg-options train_dataloader.batch_size=2 train_dataloader.num_workers=0 '
+    'train_dataloader.persistent_workers=False val_dataloader.num_workers=0 '
+    'val_dataloader.persistent_workers=False test_dataloader.num_workers=0 '
+    'test_dataloader.persistent_workers=False model.neck.num_cells=1 '
+    'model.backbone.pretrained=False'
+)
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A folder that is to the page what a clone is to its reader."""
+    for name in ('tools', 'configs', 'effdet_plugin'):
+        (tmp_path / name).symlink_to(REPOSITORY / name)
+    return tmp_path
+
+
+def run(command: str, folder: Path) -> str:
+    """Run a command of the page with this Python; small, and quick to start."""
+    words = shlex.split(command.replace('\\\n', ' '))
+    assert words.pop(0) == '.venv/bin/python'
+    result = subprocess.run(
+        [sys.executable, *words],
+        cwd=folder,
+        env={'PYTHONPATH': str(folder), 'PATH': '/usr/bin:/bin', 'OMP_NUM_THREADS': '1'},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    return result.stdout
+
+
+@pytest.mark.slow
+def test_own_fusion__the_page_runs(clone: Path) -> None:
+    blocks = BLOCK.findall(PAGE.read_text())
+    commands = [text.strip() for kind, text in blocks if kind == 'bash']
+    for text in (text for kind, text in blocks if kind == 'python'):
+        (clone / text.splitlines()[0].removeprefix('# ')).write_text(text)
+    assert sorted(path.name for path in clone.glob('*.py')) == [
+        'lite0_max.py',
+        'lite0_two_nodes_a_level.py',
+        'max_fusion.py',
+    ]
+
+    table = run(f'{commands[0]} lite0_two_nodes_a_level.py --rounds 1 --image-size 64', clone)
+    for name in ('lite0_max', 'lite0_bifpn', 'lite0_two_nodes_a_level'):
+        assert f'\n{name} ' in table
+
+    data = REPOSITORY / 'tests' / 'data' / 'bccd_pair'
+    train = commands[1].replace('DIR', str(data), 1).replace(' configs/ablation/lite0_bifpn.py', '')
+    out = run(f'{train} --seeds 0 --epochs 1 {SMALL}', clone)
+    assert re.search(r'^lite0_max +\S+M +\S+G +1 +0\.', out, re.MULTILINE)
+    assert (clone / 'work_dirs' / 'max' / 'ablation.png').is_file()
+
+
+def test_own_fusion__has_four_short_steps() -> None:
+    text = PAGE.read_text()
+    steps = re.findall(r'^\*\*(\d)\. ', text, re.MULTILINE)
+    assert steps == ['1', '2', '3', '4']
+    assert max(len(block.splitlines()) for _, block in BLOCK.findall(text)) <= 22
