@@ -1,0 +1,63 @@
+"""``tools/ablation.py`` and ``tools/fuse.py`` on the command line."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from effdet_plugin.testing import REPOSITORY
+
+TOOLS = REPOSITORY / 'tools'
+
+
+def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, '-W', 'ignore', *map(str, command)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+        timeout=240,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize('name', ['ablation', 'fuse'])
+def test_help__needs_no_torch(name: str) -> None:
+    assert os.access(TOOLS / f'{name}.py', os.X_OK)
+    done = run('-S', TOOLS / f'{name}.py', '--help')  # without installed packages
+    assert done.returncode == 0, done.stderr
+
+
+def test_ablation__training_needs_data() -> None:
+    done = run(TOOLS / 'ablation.py', '--train')
+    assert done.returncode == 2
+    assert '--data' in done.stderr
+
+
+def test_fuse__writes_and_evaluates(tmp_path: Path) -> None:
+    box = dict(image_id=1, category_id=1, bbox=[5, 5, 20, 20])
+    truth = dict(
+        images=[dict(id=1, file_name='1.jpg', width=64, height=64)],
+        annotations=[dict(**box, id=1, area=400, iscrowd=0)],
+        categories=[dict(id=1, name='a')],
+    )
+    for name, content in (('a', [box | dict(score=0.9)]), ('b', []), ('truth', truth)):
+        (tmp_path / f'{name}.json').write_text(json.dumps(content))
+    files = [tmp_path / f'{name}.json' for name in ('a', 'b')]
+    out = tmp_path / 'fused.json'
+    done = run(TOOLS / 'fuse.py', *files, '--out', out, '--ann-file', tmp_path / 'truth.json')
+    assert done.returncode == 0, done.stderr
+    assert json.loads(out.read_text()) == [box | dict(score=0.45)]
+    assert done.stdout.splitlines()[0] == f'1 detections: {out}'
+    last = done.stdout.splitlines()[-1]
+    assert 'mAP 1.000' in last
+
+
+def test_fuse__a_mistake_is_one_line(tmp_path: Path) -> None:
+    done = run(TOOLS / 'fuse.py', tmp_path / 'none.json', '--out', tmp_path / 'out.json')
+    assert done.returncode == 2
+    assert done.stderr.startswith('error: ')
+    assert done.stderr.count('\n') == 1
