@@ -66,13 +66,14 @@ def draw_boxes(image: RGBImage, things: Drawable, classes: Sequence[str]) -> RGB
     pen = ImageDraw.Draw(canvas)
     short = min(canvas.size)
     font = ImageFont.load_default(size=float(np.clip(short * TEXT_SHARE, *TEXT_SIZES_PX)))
-    for index in _worst_first(things):
-        label = int(things.labels[index])
-        box = _inside(things.boxes[index], canvas.size)
-        pen.rectangle(box, outline=class_colour(label), width=max(1, round(short / 160)))
-        if short >= SMALLEST_WITH_TEXT_PX:
-            caption = _caption(things, index, classes)
-            _write_tag(pen, canvas.width, box, caption, class_colour(label), font)
+    order = _worst_first(things)
+    boxes = [_inside(box, canvas.size) for box in things.boxes]
+    colours = [class_colour(int(label)) for label in things.labels]
+    for index in order:
+        pen.rectangle(boxes[index], outline=colours[index], width=max(1, round(short / 160)))
+    for index in order if short >= SMALLEST_WITH_TEXT_PX else []:  # no box crosses a text
+        text = _caption(things, index, classes)
+        _write_tag(pen, canvas.width, boxes[index], text, colours[index], font)
     return np.array(canvas, np.uint8)
 
 
