@@ -19,7 +19,7 @@ from effdet_plugin.datasets.readers import (
 )
 from effdet_plugin.datasets.readers.findings import Findings
 from effdet_plugin.datasets.readers.write import image_root, json_paths
-from effdet_plugin.errors import DatasetError
+from effdet_plugin.errors import ConfigError, DatasetError
 
 #: Where the converted annotations lie below the work dir.
 DATA_FOLDER = 'data'
@@ -50,8 +50,10 @@ def apply_data(
         say.
 
     Raises:
+        ConfigError: If the model needs masks, which own data is not read for.
         DatasetError: If the data cannot be trained on; one line with file and row or id.
     """
+    _refuse_mask_heads(cfg)
     description = with_validation(read_dataset(data_dir).check())
     folder = Path(work_dir).absolute() / DATA_FOLDER
     paths = write_coco(description, folder) if write else json_paths(description, folder)

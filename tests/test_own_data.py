@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from PIL import Image
 
-from effdet_plugin.errors import DatasetError
+from effdet_plugin.errors import ConfigError, DatasetError
 from effdet_plugin.own_data import apply_data, dry_run_summary, set_num_classes
 from effdet_plugin.testing import shared_dir
 
@@ -164,6 +164,13 @@ def test_apply_data__errors_change_no_config(data: Path, tmp_path: Path) -> None
         apply_data(cfg, data, tmp_path / 'run')
     assert cfg.model.bbox_head.num_classes == 80
     assert not (tmp_path / 'run').exists()
+
+
+def test_apply_data__a_mask_head_is_refused(data: Path, tmp_path: Path) -> None:
+    cfg = _config()
+    cfg.model.roi_head = {'mask_head': {'type': 'Z'}}
+    with pytest.raises(ConfigError, match='mask head'):
+        apply_data(cfg, data, tmp_path / 'work')
 
 
 def test_dry_run_summary__counts_both_splits(data: Path, tmp_path: Path) -> None:
