@@ -61,6 +61,15 @@ def apply_data(
     return _with_remarks(cfg, description, folder)
 
 
+def _refuse_mask_heads(cfg: Config) -> None:
+    model = cfg.get('model') or {}
+    if any(part.get('mask_head') for part in (model, model.get('roi_head') or {})):
+        raise ConfigError(
+            '--data: the readers give boxes, and this model has a mask head; set the data sets in '
+            'the config, with masks loaded, or take a model of boxes'
+        )
+
+
 def set_data(cfg: Config, description: DatasetDescription, paths: dict[str, Path]) -> None:
     """Point every data set, evaluator and class count of a config to a described data set.
 
