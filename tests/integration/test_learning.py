@@ -1,0 +1,103 @@
+"""The networks learn real pictures: a few by heart, and from random weights a little."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from effdet_plugin.testing import REPOSITORY, shared_data
+from effdet_plugin.training import TrainSettings, train
+
+CONFIGS = REPOSITORY / 'configs' / 'efficientdet'
+
+
+def eight_pictures(folder: Path) -> Path:
+    """COCO json of 8 pictures, a crowd and one without boxes among them."""
+    source = shared_data('coco_train_mini')
+    data = json.loads((source / 'annotations' / 'instances_train.json').read_text())
+    boxed = {a['image_id'] for a in data['annotations']}
+    crowded = {a['image_id'] for a in data['annotations'] if a['iscrowd']}
+    ids = [image['id'] for image in data['images']]
+    chosen = [next(i for i in ids if i not in boxed), min(crowded)]
+    chosen += [i for i in ids if i in boxed and i not in crowded][:6]
+    data['images'] = [image for image in data['images'] if image['id'] in chosen]
+    data['annotations'] = [a for a in data['annotations'] if a['image_id'] in chosen]
+    path = folder / 'eight.json'
+    path.write_text(json.dumps(data))
+    return path
+
+
+def data_options(annotations: Path, loader: str) -> dict[str, Any]:
+    images = next(p for p in shared_data('coco_train_mini').iterdir() if p.name != 'annotations')
+    name = f'{loader}_dataloader.dataset.dataset'
+    return {
+        f'{name}.data_root': '',
+        f'{name}.ann_file': str(annotations),
+        f'{name}.data_prefix': {'img': f'{images if images.is_dir() else images.parent}/'},
+        f'{loader}_dataloader.num_workers': 0,
+        f'{loader}_dataloader.persistent_workers': False,
+    }
+
+
+def scalars(work_dir: Path, key: str) -> list[float]:
+    rows = [
+        json.loads(line)
+        for log in work_dir.glob('*/vis_data/scalars.json')
+        for line in log.read_text().splitlines()
+    ]
+    return [row[key] for row in rows if key in row]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_lite0__learns_eight_pictures_by_heart(tmp_path: Path) -> None:
+    annotations = eight_pictures(tmp_path)
+    steps = 120
+    options = {
+        **data_options(annotations, 'train'),
+        **data_options(annotations, 'val'),
+        'val_evaluator.ann_file': str(annotations),
+        'model.bbox_head.num_classes': 80,
+        # No jitter and no flip: the pictures themselves.
+        'train_dataloader.dataset.pipeline': [
+            {'type': 'LoadImageFromFile'},
+            {'type': 'ToRGB'},
+            {'type': 'LoadAnnotations', 'with_bbox': True},
+            {'type': 'LetterBox', 'resize_dtype': 'float32'},
+            {'type': 'PackDetInputs'},
+        ],
+        'train_cfg': {'max_epochs': steps, 'val_interval': steps},
+        'param_scheduler.0.warmup_epochs': 5,
+        'custom_hooks': [{'type': 'NormMomentumHook', 'momentum': 0.1}],
+        'default_hooks.checkpoint.interval': steps,
+    }
+    train(TrainSettings(CONFIGS / 'custom_coco.py', work_dir=tmp_path / 'run', cfg_options=options))
+    assert scalars(tmp_path / 'run', 'coco/bbox_mAP_50')[-1] >= 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_d0__twenty_steps_from_random_weights(tmp_path: Path) -> None:
+    annotations = shared_data('coco_train_mini') / 'annotations' / 'instances_train.json'
+    options = {
+        **data_options(annotations, 'train'),
+        'train_dataloader.batch_size': 5,  # 104 pictures: 20 steps
+        'val_dataloader': None,
+        'val_cfg': None,
+        'val_evaluator': None,
+        'model.backbone.pretrained': False,
+        'train_cfg': {'type': 'EpochBasedTrainLoop', 'max_epochs': 1},
+        # The recipe's warm-up is an epoch of COCO: in 20 steps of it nothing could be learned.
+        'optim_wrapper.optimizer.lr': 0.02,
+        'auto_scale_lr.enable': False,
+        'param_scheduler.0.warmup_epochs': 0,
+        'param_scheduler.0.decay': 'constant',
+        'default_hooks.logger.interval': 1,
+        'log_processor.window_size': 1,
+        'default_hooks.checkpoint.save_best': None,
+    }
+    train(TrainSettings(CONFIGS / 'd0_coco.py', work_dir=tmp_path / 'run', cfg_options=options))
+    losses = scalars(tmp_path / 'run', 'loss')
+    assert len(losses) == 20
+    assert sum(losses[-5:]) < sum(losses[:5])
