@@ -54,5 +54,5 @@ param_scheduler = [
     )
 ]
 # An average over 100 steps would lag behind in a training of 400, and so would BN's statistics.
-custom_hooks = [dict(type='NormMomentumHook', momentum=0.1)]
+custom_hooks = [dict(type='NormMomentumHook', momentum=0.1), dict(type='FiniteLossHook')]
 default_hooks = dict(checkpoint=dict(interval=max_epochs, save_best=None))

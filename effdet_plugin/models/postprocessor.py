@@ -1,6 +1,7 @@
 """From logits and deltas to detections; ``predict`` and every export run this."""
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -143,7 +144,7 @@ class DetectionPostProcessor(nn.Module):
             parts = [
                 top_pairs(x, self.candidates_per_level) for x in logits.split(list(level_sizes), 1)
             ]
-            starts = torch.tensor([0, *level_sizes[:-1]]).cumsum(0).tolist()
+            starts = accumulate([0, *level_sizes[:-1]])
             index = torch.cat(
                 [part[1] + start for part, start in zip(parts, starts, strict=True)], 1
             )
