@@ -47,5 +47,13 @@ train_cfg = dict(max_epochs=50, val_interval=1)
 default_hooks = dict(checkpoint=dict(save_best='pascal_voc/mAP', rule='greater'))
 custom_hooks = [
     *_base_.custom_hooks,
-    dict(type='EarlyStoppingHook', monitor='pascal_voc/mAP', rule='greater', patience=5),
+    # mmengine's own min_delta, 0.1, ends a training that gains less than ten points in five epochs.
+    dict(
+        type='EarlyStoppingHook',
+        monitor='pascal_voc/mAP',
+        rule='greater',
+        patience=5,
+        min_delta=0.001,
+        strict=True,
+    ),
 ]

@@ -1,13 +1,16 @@
 """The VOC 2012 config: from a COCO checkpoint, frozen, on a data set of VOC's own tree."""
 
+import logging
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from mmdet.datasets import CocoDataset, VOCDataset
-from mmdet.registry import MODELS
+from mmdet.registry import HOOKS, MODELS
 from mmengine.registry import init_default_scope
 
 from effdet_plugin.config import load
@@ -50,17 +53,29 @@ def voc(tmp_path: Path) -> Path:
     return tmp_path / 'VOCdevkit'
 
 
-def test_voc2012__trains_the_head_only_from_coco(voc: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def options(voc: Path) -> dict[str, Any]:
+    """A small network on the small data set, from no checkpoint."""
+    roots = {
+        f'{loader}.dataset.dataset.data_root': f'{voc}/'
+        for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader')
+    }
+    return SMALL | roots | {'load_from': None}
+
+
+def early_stopping(options: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """The place of the hook in the config, and the hook."""
+    hooks = load(CONFIG, options=options).custom_hooks
+    return next((i, hook) for i, hook in enumerate(hooks) if hook.type == 'EarlyStoppingHook')
+
+
+def test_voc2012__trains_the_head_only_from_coco(options: dict[str, Any], tmp_path: Path) -> None:
     init_default_scope('mmdet')
     small_model = {key: value for key, value in SMALL.items() if key.startswith('model')}
     coco = MODELS.build(load(COCO, options=small_model).model)
     meta = dict(dataset_meta=dict(classes=CocoDataset.METAINFO['classes']))
     torch.save(dict(meta=meta, state_dict=coco.state_dict()), tmp_path / 'coco.pth')
-    roots = {
-        f'{loader}.dataset.dataset.data_root': f'{voc}/'
-        for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader')
-    }
-    options = SMALL | roots | {'load_from': str(tmp_path / 'coco.pth')}
+    options |= {'load_from': str(tmp_path / 'coco.pth')}
     train(TrainSettings(CONFIG, work_dir=tmp_path / 'run', image_size=128, cfg_options=options))
 
     checkpoint = torch.load(tmp_path / 'run' / 'epoch_1.pth', weights_only=True)
@@ -71,3 +86,31 @@ def test_voc2012__trains_the_head_only_from_coco(voc: Path, tmp_path: Path) -> N
     name = 'bbox_head.cls_tower.predict.pointwise.bias'
     assert trained[name].shape == (9 * 20,)
     assert list((tmp_path / 'run').glob('best_*.pth'))
+
+
+def test_voc2012__stops_when_nothing_improves(options: dict[str, Any], tmp_path: Path) -> None:
+    place, _ = early_stopping(options)
+    options |= {
+        'optim_wrapper.optimizer.lr': 0.0,
+        'train_cfg.max_epochs': 12,
+        f'custom_hooks.{place}.patience': 2,
+    }
+    train(
+        TrainSettings(
+            CONFIG, work_dir=tmp_path / 'run', seed=0, image_size=128, cfg_options=options
+        )
+    )
+    epochs = [int(path.stem.split('_')[-1]) for path in (tmp_path / 'run').glob('epoch_*.pth')]
+    (best,) = (tmp_path / 'run').glob('best_*.pth')
+    assert max(epochs) == int(best.stem.split('_')[-1]) + 2 < 12
+
+
+@pytest.mark.parametrize(('step', 'stops'), [(0.003, False), (0.0001, True)])
+def test_voc2012__small_gains_are_gains(options: dict[str, Any], step: float, stops: bool) -> None:
+    hook = HOOKS.build(early_stopping(options)[1])
+    runner = SimpleNamespace(
+        train_loop=SimpleNamespace(stop_training=False), logger=logging.getLogger('test')
+    )
+    for epoch in range(10):
+        hook.after_val_epoch(runner, {'pascal_voc/mAP': 0.3 + step * epoch})
+    assert runner.train_loop.stop_training is stops
