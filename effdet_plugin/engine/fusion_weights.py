@@ -27,9 +27,10 @@ class Record(TypedDict):
 
 @HOOKS.register_module()
 class FusionWeightsHook(Hook):
-    """Writes ``fusion_weights.jsonl`` into the work dir, and at the end ``fusion_weights.png``.
+    """Writes ``fusion_weights.jsonl`` into the work dir and draws it as ``fusion_weights.png``.
 
-    A fusion without weights (``'sum'``) has nothing to record.
+    It is drawn at the end of every epoch in which something was recorded. A fusion without weights
+    (``'sum'``) has nothing to record.
 
     Args:
         interval: Steps between two records.
@@ -39,14 +40,17 @@ class FusionWeightsHook(Hook):
 
     def __init__(self, interval: int = 100) -> None:
         self.interval = interval
+        self._drawn = True  # nothing to draw yet
 
     @master_only
     def before_train(self, runner: Runner) -> None:
         """Keep the records up to the step that a resumed run goes on from, and add its state."""
         records = [r for r in read_records(self._path(runner)) if r['step'] < runner.iter]
-        self._path(runner).unlink(missing_ok=True)
-        for record in records:
-            self._write(runner, record)
+        if records:
+            with replacing(self._path(runner)) as part:
+                part.write_text(''.join(map(_line, records)), encoding='utf-8')
+        else:
+            self._path(runner).unlink(missing_ok=True)
         self._record(runner, runner.iter)
         if not fusion_weights(_bare(runner.model)):
             print_log('No fusion has weights: there is nothing to record', logger='current')
@@ -65,11 +69,11 @@ class FusionWeightsHook(Hook):
             self._record(runner, runner.iter + 1)
 
     @master_only
-    def after_train(self, runner: Runner) -> None:
-        """Draw what was recorded."""
-        records = read_records(self._path(runner))
-        if records:
-            plot_records(records, Path(runner.work_dir) / PLOT_NAME)
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Draw what was recorded, if that has grown."""
+        if not self._drawn:
+            plot_records(read_records(self._path(runner)), Path(runner.work_dir) / PLOT_NAME)
+            self._drawn = True
 
     def _path(self, runner: Runner) -> Path:
         return Path(runner.work_dir) / RECORD_NAME
@@ -78,11 +82,13 @@ class FusionWeightsHook(Hook):
         weights = fusion_weights(_bare(runner.model))
         if weights:
             values = {name: [round(x, 6) for x in w.tolist()] for name, w in weights.items()}
-            self._write(runner, {'step': step, 'weights': values})
+            with self._path(runner).open('a', encoding='utf-8') as file:
+                file.write(_line({'step': step, 'weights': values}))
+            self._drawn = False
 
-    def _write(self, runner: Runner, record: Record) -> None:
-        with self._path(runner).open('a', encoding='utf-8') as file:
-            file.write(json.dumps(record) + '\n')
+
+def _line(record: Record) -> str:
+    return json.dumps(record) + '\n'
 
 
 def _bare(model: Any) -> Any:

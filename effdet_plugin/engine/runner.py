@@ -19,6 +19,7 @@ from effdet_plugin.engine.resume import find_resume
 from effdet_plugin.engine.sync_bn import can_sync_bn, to_sync_bn
 from effdet_plugin.errors import ConfigError
 
+AUTO = 'auto'  # `resume`: from the newest checkpoint of the work dir
 _SYNC_BN_CHOICES = (None, True, False, 'torch')
 
 
@@ -30,13 +31,17 @@ class EfficientDetRunner(Runner):
       can (NCCL on GPUs), by timm's converter; False means plain BN. Where BN is not synchronised,
       its statistics are averaged over the processes after each epoch.
     - Without a GPU, several processes train over gloo (mmengine asks CUDA for a device).
-    - ``resume`` takes the newest checkpoint that is whole; files that need unpickling are refused.
+    - ``resume='auto'``, or True without ``load_from``, takes the newest checkpoint of the work dir
+      that is whole. Where there is none the run starts anew, from ``load_from`` if that is given.
+    - ImageNet weights are read only where no checkpoint replaces them.
+    - Files that need unpickling are refused.
 
     A config asks for it by ``runner_type='EfficientDetRunner'``; mmengine's own Runner takes the
     same configs and does the first two differently.
     """
 
-    _resume: bool
+    _load_from: str | None
+    _resume: bool | str
     syncs_bn: bool
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
@@ -96,19 +101,30 @@ class EfficientDetRunner(Runner):
         if self.distributed and not self.syncs_bn:
             self.register_hook({'type': 'SyncBuffersHook'})
 
+    def _init_model_weights(self) -> None:
+        """Initialise what no checkpoint is about to replace; see mmengine."""
+        self._choose_checkpoint()
+        if self._load_from is not None:
+            skip_pretrained(self.model)
+        super()._init_model_weights()
+
     def load_or_resume(self) -> None:
-        """Find what to go on from, the same in all processes; see mmengine."""
-        if self._resume and self._load_from is None and not self._has_loaded:
-            found = [find_resume(self.work_dir)]
-            broadcast_object_list(found)
-            if found[0] is None:
-                self.logger.info(
-                    f'{self.work_dir} holds no checkpoint to go on from: starting anew'
-                )
-                self._resume = False
-            else:
-                self.resume(str(found[0]))
+        """Load what there is to load; see mmengine."""
+        self._choose_checkpoint()
         super().load_or_resume()
+
+    def _choose_checkpoint(self) -> None:
+        """Find what to go on from, the same in all processes; afterwards `_load_from` says it."""
+        searching = self._resume == AUTO or (self._resume and self._load_from is None)
+        if not searching or self._has_loaded:
+            return
+        found = [find_resume(self.work_dir)]
+        broadcast_object_list(found)
+        self._resume = found[0] is not None
+        if self._resume:
+            self._load_from = str(found[0])
+        else:
+            self.logger.info(f'{self.work_dir} holds no checkpoint to go on from: starting anew')
 
     def load_checkpoint(
         self,
@@ -125,3 +141,17 @@ class EfficientDetRunner(Runner):
         if '://' not in str(filename):
             load_plain(Path(filename).expanduser())
         return super().load_checkpoint(filename, map_location, strict, revise_keys)
+
+
+def skip_pretrained(model: nn.Module) -> None:
+    """Keep a built model from reading ImageNet weights that others are about to replace.
+
+    This is done to the model and not in the config, which is dumped and must train again alone.
+    """
+    for module in model.modules():
+        if getattr(module, 'pretrained', None):
+            module.pretrained = False  # type: ignore[assignment]
+        if isinstance(getattr(module, 'init_cfg', None), dict):
+            init_cfg: Any = module.init_cfg
+            if init_cfg.get('type') == 'Pretrained':
+                module.init_cfg = None  # type: ignore[assignment]

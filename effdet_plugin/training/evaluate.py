@@ -14,6 +14,7 @@ from effdet_plugin.config import load
 from effdet_plugin.datasets.readers import DatasetDescription, read_dataset, write_coco
 from effdet_plugin.engine.fit import classes_of
 from effdet_plugin.engine.load import load_plain
+from effdet_plugin.engine.runner import skip_pretrained
 from effdet_plugin.errors import CheckpointError, ConfigError
 from effdet_plugin.evaluation import NAMES
 from effdet_plugin.inference.tta import TTA, apply_tta
@@ -23,7 +24,6 @@ from effdet_plugin.training.running import (
     build_runner,
     is_first_process,
     one_line_errors,
-    skip_pretrained,
     without_average,
 )
 

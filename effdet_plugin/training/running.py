@@ -7,14 +7,12 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from typing import Any
 
 import torch
 from mmdet.registry import HOOKS, RUNNERS
 from mmengine.config import Config
 from mmengine.hooks import EMAHook
 from mmengine.runner import Runner
-from torch import nn
 
 from effdet_plugin.engine.fit import LoadMatchingHook
 from effdet_plugin.errors import ConfigError, UserError
@@ -27,8 +25,7 @@ def build_runner(cfg: Config) -> Runner:
     """Build the config's runner, `EfficientDetRunner` unless it names another.
 
     Where weights are loaded, a checkpoint that does not fit is refused or fitted with a line in the
-    log, and ImageNet weights are not fetched first. What mmengine logs while it builds goes to the
-    log file only.
+    log. What mmengine logs while it builds goes to the log file only.
 
     Args:
         cfg: Complete, with a ``work_dir``.
@@ -49,8 +46,6 @@ def build_runner(cfg: Config) -> Runner:
             handler.setStream(sys.stdout)
     if not any(isinstance(hook, LoadMatchingHook) for hook in runner.hooks):
         runner.register_hook(LoadMatchingHook())
-    if cfg.get('load_from') or cfg.get('resume'):
-        skip_pretrained(runner.model)
     return runner
 
 
@@ -62,20 +57,6 @@ def _check_launcher(launcher: str) -> None:
         )
     if launcher in ('slurm', 'mpi') and not torch.cuda.is_available():
         raise ConfigError(f'--launcher {launcher}: needs GPUs; without one, use torchrun')
-
-
-def skip_pretrained(model: nn.Module) -> None:
-    """Keep a built model from reading ImageNet weights that others are about to replace.
-
-    This is done to the model and not in the config, which is dumped and must train again alone.
-    """
-    for module in model.modules():
-        if getattr(module, 'pretrained', None):
-            module.pretrained = False  # type: ignore[assignment]
-        if isinstance(getattr(module, 'init_cfg', None), dict):
-            init_cfg: Any = module.init_cfg
-            if init_cfg.get('type') == 'Pretrained':
-                module.init_cfg = None  # type: ignore[assignment]
 
 
 def without_average(cfg: Config) -> None:

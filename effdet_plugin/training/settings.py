@@ -11,13 +11,13 @@ from mmengine.device import get_device
 from effdet_plugin.config import load
 from effdet_plugin.datasets.readers import DatasetDescription, write_coco
 from effdet_plugin.engine.load import load_plain
+from effdet_plugin.engine.runner import AUTO
 from effdet_plugin.engine.work_dir import check_work_dir
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.own_data import DATA_FOLDER, apply_data, set_data
 from effdet_plugin.training.annotation_files import check_annotation_files
 from effdet_plugin.training.running import is_first_process
 
-AUTO = 'auto'  # resume from the newest checkpoint of the work dir
 # What --amp puts in the place of an optimizer wrapper, and whether that works without a GPU.
 _MIXED_PRECISION = {
     'ClippedOptimWrapper': 'ClippedAmpOptimWrapper',
@@ -147,8 +147,8 @@ def _set_resume(cfg: Config, resume: str | None) -> None:
     if resume is None:
         cfg.setdefault('resume', False)
         return
-    cfg.resume = True
-    cfg.load_from = None
-    if resume != AUTO:
-        load_plain(resume)  # refused now and not after minutes of building
-        cfg.load_from = resume
+    if resume == AUTO:
+        cfg.resume = AUTO  # what the config loads is for a run that finds nothing to go on from
+        return
+    load_plain(resume)  # refused now and not after minutes of building
+    cfg.resume, cfg.load_from = True, resume

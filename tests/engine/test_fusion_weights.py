@@ -52,11 +52,24 @@ def test_fusion_weights__softmax_and_channels(fusion: str) -> None:
 def test_hook__records_the_start_and_every_interval_and_draws(tmp_path: Path) -> None:
     hook, runner = FusionWeightsHook(interval=2), runner_of(tmp_path, model_of())
     train(hook, runner, until=5)
-    hook.after_train(runner)
+    hook.after_train_epoch(runner)
     records = read_records(tmp_path / RECORD_NAME)
     assert [record['step'] for record in records] == [0, 2, 4]
     assert records[0]['weights']['neck.cells.0.nodes.0'] == pytest.approx([0.5, 0.5], abs=1e-4)
     assert (tmp_path / PLOT_NAME).read_bytes().startswith(b'\x89PNG')
+
+
+def test_hook__draws_after_each_epoch_that_recorded_something(tmp_path: Path) -> None:
+    hook, runner = FusionWeightsHook(interval=4), runner_of(tmp_path, model_of())
+    train(hook, runner, until=4)
+    hook.after_train_epoch(runner)
+    (tmp_path / PLOT_NAME).unlink()
+    hook.after_train_epoch(runner)  # no step was recorded in this epoch
+    assert not (tmp_path / PLOT_NAME).exists()
+    runner.iter = 7
+    hook.after_train_iter(runner, 7)
+    hook.after_train_epoch(runner)
+    assert (tmp_path / PLOT_NAME).exists()
 
 
 def test_hook__a_resumed_run_goes_on_without_doubles(tmp_path: Path) -> None:
@@ -72,5 +85,5 @@ def test_hook__a_resumed_run_goes_on_without_doubles(tmp_path: Path) -> None:
 def test_hook__plain_sums_have_nothing_to_record(tmp_path: Path) -> None:
     hook, runner = FusionWeightsHook(interval=1), runner_of(tmp_path, model_of('sum'))
     train(hook, runner, until=2)
-    hook.after_train(runner)
+    hook.after_train_epoch(runner)
     assert list(tmp_path.iterdir()) == []

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from mmengine.config import Config
 
@@ -85,6 +86,30 @@ def test_train__weights_that_are_loaded_need_no_download(
     train(replace(settings, cfg_options=options))
     dumped = (tmp_path / 'run' / 'lite0_coco.py').read_text()
     assert 'pretrained=True' in dumped
+
+
+def test_train__resume_without_a_checkpoint_begins_as_the_config_says(
+    settings: TrainSettings, tmp_path: Path, small: Options
+) -> None:
+    still = small | {'optim_wrapper.optimizer.lr': 0.0, 'custom_hooks': []}
+    backbone = timm.create_model('tf_efficientnet_lite0', features_only=True)
+    torch.save(backbone.state_dict(), tmp_path / 'imagenet.pth')
+    options = still | {'model.backbone.pretrained': str(tmp_path / 'imagenet.pth')}
+
+    first = replace(settings, work_dir=tmp_path / 'first', cfg_options=options, resume='auto')
+    train(first)
+    trained = torch.load(tmp_path / 'first' / 'epoch_1.pth', weights_only=True)['state_dict']
+    for name, weight in backbone.named_parameters():
+        assert torch.equal(trained[f'backbone.model.{name}'], weight)
+
+    # And from the weights that it loads, which are no run to go on from.
+    options['load_from'] = str(tmp_path / 'first' / 'epoch_1.pth')
+    second = replace(first, work_dir=tmp_path / 'second', cfg_options=options, seed=7)
+    train(second)
+    again = torch.load(tmp_path / 'second' / 'epoch_1.pth', weights_only=True)
+    assert again['meta']['epoch'] == 1
+    for name in (name for name in trained if name.endswith('.weight')):
+        assert torch.equal(again['state_dict'][name], trained[name]), name
 
 
 @pytest.mark.parametrize(

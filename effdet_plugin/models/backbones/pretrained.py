@@ -6,6 +6,7 @@ from textwrap import shorten
 
 import timm
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from effdet_plugin.errors import CheckpointError
@@ -45,6 +46,8 @@ def load_pretrained(model: nn.Module, model_name: str, source: str | bool) -> No
             f'{len(wrong)} of another shape, first {(missing + wrong)[0]}'
         )
     model.load_state_dict({key: weights[key] for key in own if key in weights}, strict=False)
+    origin = "timm's" if source is True else source
+    print_log(f'{model_name} begins with ImageNet weights ({origin})', logger='current')
 
 
 def _read(path: Path) -> dict[str, Tensor]:
