@@ -34,7 +34,7 @@ def parse_args() -> argparse.Namespace:
         nargs='?',
         const='auto',
         metavar='CKPT',
-        help='go on from CKPT, or from the newest checkpoint of the work dir',
+        help='go on from CKPT, or from the newest checkpoint of the work dir if it has one',
     )
     parser.add_argument(
         '--overwrite', action='store_true', help="give up another config's run in the work dir"
