@@ -38,7 +38,9 @@ def _mean_and_each(values: Sequence[float]) -> tuple[str, str]:
 
 
 def plot_quality(cells: Iterable[Cell], path: Path) -> None:
-    """Draw the mean AP of each config against its multiply-adds, with the range over the seeds.
+    """Draw AP against multiply-adds: the mean of each config, and small every seed's.
+
+    Multiply-adds begin at 0: configs that cost about the same stand at about the same place.
 
     Args:
         cells: Finished ones.
@@ -49,18 +51,12 @@ def plot_quality(cells: Iterable[Cell], path: Path) -> None:
     figure = Figure(figsize=(6, 4), layout='constrained')
     axis = figure.subplots()
     for name, group in group_cells(cells).items():
-        values = [cell.ap for cell in group]
-        middle = mean(values)
-        axis.errorbar(
-            group[0].multiply_adds / 1e9,
-            middle,
-            yerr=[[middle - min(values)], [max(values) - middle]],
-            marker='o',
-            capsize=3,
-            label=f'{name} ({len(group)} seeds)',
-        )
+        cost, values = group[0].multiply_adds / 1e9, [cell.ap for cell in group]
+        (middle,) = axis.plot(cost, mean(values), 'o', label=f'{name} ({len(group)} seeds)')
+        axis.plot([cost] * len(values), values, '.-', color=middle.get_color(), alpha=0.5)
+    axis.set_xlim(0, 1.1 * axis.dataLim.xmax)
     axis.set_xlabel('multiply-adds of one image [G]')
-    axis.set_ylabel('AP (mean and range over the seeds)')
+    axis.set_ylabel('AP: mean, and each seed')
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
     with replacing(path) as part:
