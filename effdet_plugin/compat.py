@@ -30,7 +30,10 @@ INSTALL_HINT = "pip install 'effdet_plugin[openmmlab]' (or [onedl], the maintain
 _MINIMUM = {'torch': (2, 4), 'timm': (1, 0, 9), 'mmengine': (0, 10, 4)}
 # mmdet (upstream) asserts this range of mmcv when it is imported; the fork asserts nothing.
 _MMCV_OF_MMDET = ((2, 0, 0), (2, 2, 0))
-_FLOORS_ON_MMDET = ('models', 'task_modules', 'datasets', 'engine', 'evaluation', 'config')
+_FLOORS_ON_MMDET = (
+    *('models', 'task_modules', 'datasets', 'engine', 'evaluation', 'config'),
+    *('inference', 'benchmark', 'own_data', 'training', 'ablation'),
+)
 # torchvision asks for both as it registers its meta kernels: with `nms` alone it stops at `qnms`.
 _NMS_SIGNATURE = '(Tensor dets, Tensor scores, float iou_threshold) -> Tensor'
 _TORCHVISION_SCHEMAS = (f'nms{_NMS_SIGNATURE}', f'qnms{_NMS_SIGNATURE}')

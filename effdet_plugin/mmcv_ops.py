@@ -287,6 +287,16 @@ def _target_weight(input: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return torch.cat([weight, weight.new_ones(1)])[target.clamp(max=input.shape[1])][:, None]
 
 
+def get_compiler_version() -> str:
+    """What mmcv's ``collect_env`` asks for; nothing was compiled."""
+    return 'n/a'
+
+
+def get_compiling_cuda_version() -> str:
+    """The same of CUDA."""
+    return 'n/a'
+
+
 OPS: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
@@ -296,5 +306,7 @@ OPS: dict[str, Callable[..., Any]] = {
         roi_align_backward,
         sigmoid_focal_loss_forward,
         sigmoid_focal_loss_backward,
+        get_compiler_version,
+        get_compiling_cuda_version,
     )
 }

@@ -142,9 +142,10 @@ def test_mmcv_ext__finder_is_last_and_single() -> None:
     assert finders.index('MmcvExtFinder') > sys.meta_path.index(importlib.machinery.PathFinder)
 
 
-def test_without_openmmlab__ops_work_and_the_rest_says_what_to_install() -> None:
+@pytest.mark.parametrize('unit', ['models', 'inference', 'own_data'])
+def test_without_openmmlab__ops_work_and_the_rest_says_what_to_install(unit: str) -> None:
     done = run_python(
-        HIDE_OPENMMLAB + 'import effdet_plugin.ops; print("ops"); import effdet_plugin.models'
+        HIDE_OPENMMLAB + f'import effdet_plugin.ops; print("ops"); import effdet_plugin.{unit}'
     )
     assert done.returncode == 1
     assert done.stdout == 'ops\n'
@@ -152,7 +153,7 @@ def test_without_openmmlab__ops_work_and_the_rest_says_what_to_install() -> None
         done.stderr.strip()
         .splitlines()[-1]
         .startswith(
-            'effdet_plugin.errors.InstallError: effdet_plugin.models needs mmengine, mmcv, mmdet'
+            f'effdet_plugin.errors.InstallError: effdet_plugin.{unit} needs mmengine, mmcv, mmdet'
         )
     )
 

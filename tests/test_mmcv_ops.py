@@ -224,3 +224,10 @@ def test_mmcv__calls_the_stand_ins() -> None:
     logits = torch.randn(5, 4, requires_grad=True)
     ops.sigmoid_focal_loss(logits, torch.arange(5), 2.0, 0.25, None, 'sum').backward()
     assert logits.grad is not None
+
+
+def test_collect_env__says_that_nothing_was_compiled() -> None:
+    from mmcv.utils import collect_env
+
+    if compat.mmcv_ext_is_stand_in():
+        assert collect_env()['MMCV Compiler'] == 'n/a'

@@ -1,6 +1,6 @@
 """``--cfg-options``: change single values of a config, by their path."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config, ConfigDict, DictAction
@@ -77,6 +77,8 @@ def _check_path(cfg: Config, path: str) -> None:
     *parents, last = path.split('.')
     for depth, key in enumerate([*parents, last]):
         place = '.'.join(parents[:depth])
+        if not depth and key in node and key not in TOP_LEVEL_KEYS:
+            raise _variable_error(cfg, path, key)
         if node is None:
             return  # an argument that was switched off; `check` looks at what it is now
         if isinstance(node, (list, tuple)):
@@ -90,6 +92,29 @@ def _check_path(cfg: Config, path: str) -> None:
         else:
             kind = kind_of_child(kind, key) if kind else SECTIONS.get(key) if not depth else None
             node = node[key]
+
+
+def _variable_error(cfg: Config, path: str, name: str) -> ConfigError:
+    """Say where the value of a config file's own variable went: nobody reads the variable."""
+    places = [
+        place for place in _places_of(cfg._cfg_dict, name) if place.split('.')[0] in TOP_LEVEL_KEYS
+    ]
+    remedy = f'set {", ".join(places)}' if places else 'set the values where it went'
+    return ConfigError(
+        f'--cfg-options {path}: {name} is a variable of the config file, which is used up when it '
+        f'is read; {remedy}'
+    )
+
+
+def _places_of(node: Any, name: str, path: str = '') -> Iterator[str]:
+    """Yield the paths of all keys of a name."""
+    items = node.items() if isinstance(node, dict) else enumerate(node)
+    for key, value in items:
+        place = f'{path}.{key}' if path else str(key)
+        if key == name:
+            yield place
+        if isinstance(value, (dict, list, tuple)):
+            yield from _places_of(value, name, place)
 
 
 def _make_room(cfg: Config, path: str) -> None:
@@ -130,7 +155,7 @@ def _check_new_key(
 def _known_keys(node: Mapping[str, Any], kind: Kind | None, place: str, last_key: str) -> Signature:
     """Return the keys of a dict that are there or would be read."""
     if not place:
-        return Signature(TOP_LEVEL_KEYS.union(node))
+        return Signature(TOP_LEVEL_KEYS)
     if kind and is_node(node, kind):
         allowed = keys_of(node, kind, place)
         return Signature(allowed.names.union(node), allowed.is_open)

@@ -18,6 +18,7 @@ Weights = dict[str, Tensor]
 Classes = Sequence[str] | None
 # The last convolution of a head's tower; its depthwise half does not know the classes.
 _PREDICTS = re.compile(r'(?:^|\.)(cls|box)_tower\.predict\.(?!depthwise\.)')
+_OTHER_HEAD = re.compile(r'(?:^|\.)\w*head\.(?!.*_tower\.)')
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ def fit_classes(weights: Weights, own: Weights, old: Classes, new: Classes) -> F
     """Make weights fit a network of other classes.
 
     Everything is kept but rows of the predicting layers: those of classes that both know by name
-    are carried over, the others stay as the network has them.
+    are carried over, the others stay as the network has them. In heads other than ours these are
+    the layers whose number of outputs differs, and nothing is carried.
 
     Args:
         weights: Tensors of a checkpoint.
@@ -62,8 +64,7 @@ def fit_classes(weights: Weights, own: Weights, old: Classes, new: Classes) -> F
     layers = [
         name
         for name in own.keys() & weights.keys()
-        if (match := _PREDICTS.search(name))
-        and (own[name].shape != weights[name].shape or (names_differ and match[1] == 'cls'))
+        if _begins_anew(name, own[name], weights[name], names_differ)
     ]
     if not layers:
         return Fitted(weights, None)
@@ -80,6 +81,14 @@ def fit_classes(weights: Weights, own: Weights, old: Classes, new: Classes) -> F
         f'({kept}; tensors begun anew: {", ".join(sorted(layers))})'
     )
     return Fitted(fitted, line)
+
+
+def _begins_anew(name: str, own: Tensor, other: Tensor, names_differ: bool) -> bool:
+    """Whether a tensor depends on the classes, and those of the checkpoint are others."""
+    differs = own.shape != other.shape
+    if match := _PREDICTS.search(name):
+        return differs or (names_differ and match[1] == 'cls')
+    return differs and own.shape[1:] == other.shape[1:] and bool(_OTHER_HEAD.search(name))
 
 
 def _carry(source: Tensor, target: Tensor, old: Sequence[str], new: Sequence[str]) -> bool:
@@ -122,13 +131,13 @@ def check_fit(weights: Weights, own: Weights, *, complete: bool) -> None:
         )
 
 
-def check_classes(old: Classes, num_classes: int) -> None:
-    """Refuse to predict with a checkpoint of another number of classes.
+def check_classes(old: Classes, num_classes: int | None) -> None:
+    """Refuse to predict with a checkpoint of another number of classes, where both are known.
 
     Raises:
         CheckpointError: The numbers differ.
     """
-    if old is not None and len(old) != num_classes:
+    if old is not None and num_classes is not None and len(old) != num_classes:
         raise CheckpointError(
             f'the checkpoint knows {len(old)} classes, the config {num_classes}; give it the '
             f'config it was trained with, or set num_classes={len(old)}'
@@ -188,7 +197,7 @@ class LoadMatchingHook(Hook):
         own, old = model.state_dict(), classes_of(checkpoint)
         weights = weights_of(checkpoint)
         if not isinstance(runner._train_loop, BaseLoop):
-            check_classes(old, num_classes_of(model) or len(old or ()))
+            check_classes(old, num_classes_of(model))
             check_fit(weights, own, complete=True)
             return
         new = runner.train_dataloader.dataset.metainfo.get('classes')
@@ -200,4 +209,8 @@ class LoadMatchingHook(Hook):
 
 def num_classes_of(model: nn.Module) -> int | None:
     """Return the number of classes that a detector's head predicts; None if it does not say."""
-    return getattr(getattr(model, 'bbox_head', None), 'num_classes', None)
+    for detector in (model, getattr(model, 'roi_head', None)):
+        count: int | None = getattr(getattr(detector, 'bbox_head', None), 'num_classes', None)
+        if count is not None:
+            return count
+    return None

@@ -13,6 +13,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 
 from effdet_plugin.engine.load import load_plain
 from effdet_plugin.engine.resume import find_resume
@@ -50,6 +51,20 @@ class EfficientDetRunner(Runner):
         if on_cpu and not torch.distributed.is_initialized():
             torch.distributed.init_process_group('gloo')
         super().setup_env(env_cfg)
+
+    @staticmethod
+    def build_dataloader(
+        dataloader: DataLoader[Any] | dict[str, Any],
+        seed: int | None = None,
+        diff_rank_seed: bool = False,
+    ) -> DataLoader[Any]:
+        """Pin the memory of batches that go to a GPU, unless the config decides; see mmengine.
+
+        Copies from other memory make the host wait.
+        """
+        if isinstance(dataloader, dict) and get_device() == 'cuda':
+            dataloader = {'pin_memory': True, **dataloader}
+        return Runner.build_dataloader(dataloader, seed, diff_rank_seed)
 
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
         """Synchronise BN, then wrap for several processes; see mmengine."""

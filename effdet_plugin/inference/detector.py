@@ -131,7 +131,7 @@ def _build(config: Config, checkpoint: Mapping[str, Any], seed: int) -> BaseMode
     check_compiled_ops(model)
     if checkpoint:
         weights = weights_of(checkpoint)
-        check_classes(classes_of(checkpoint), num_classes_of(model) or 0)
+        check_classes(classes_of(checkpoint), num_classes_of(model))
         check_fit(weights, model.state_dict(), complete=True)
         model.load_state_dict(weights, strict=False)
     return model

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from mmdet.models.data_preprocessors import DetDataPreprocessor
+from mmdet.models.utils.misc import samplelist_boxtype2tensor
 from mmdet.registry import MODELS
 from torch import Tensor
 
@@ -53,6 +54,7 @@ class EfficientDetDataPreprocessor(DetDataPreprocessor):
         shape = (images.shape[-2], images.shape[-1])
         valid = [tuple(x.shape[-2:]) for x in inputs]
         if samples is not None:
+            samplelist_boxtype2tensor(samples)  # most of mmdet's heads take nothing else
             valid = [_valid_area(s, v) for s, v in zip(samples, valid, strict=True)]
             for sample in samples:
                 sample.set_metainfo(dict(batch_input_shape=shape, pad_shape=shape))

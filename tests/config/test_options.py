@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from mmengine.config import Config
 
-from effdet_plugin.config import merge_options, parse_options
+from effdet_plugin.config import load, merge_options, parse_options
 from effdet_plugin.errors import ConfigError
+from effdet_plugin.testing import REPOSITORY
 
 
 @pytest.fixture
@@ -133,3 +134,17 @@ def test_merge_options__image_size_goes_everywhere(cfg: Config) -> None:
     cfg.train_dataloader.dataset.image_size = (512, 512)
     merge_options(cfg, ['image_size=(128,192)'])
     assert cfg.image_size == cfg.train_dataloader.dataset.image_size == (128, 192)
+
+
+@pytest.mark.parametrize(
+    ('option', 'remedy'),
+    [
+        ('data_root=/data/', 'set train_dataloader.dataset.dataset.data_root, val_dataloader'),
+        ('train_pipeline.0.x=1', 'set the values where it went'),
+    ],
+)
+def test_merge_options__a_variable_of_the_file_is_refused(option: str, remedy: str) -> None:
+    cfg = load(REPOSITORY / 'configs' / 'efficientdet' / 'd0_coco.py')
+    with pytest.raises(ConfigError, match='a variable of the config file') as error:
+        merge_options(cfg, [option])
+    assert remedy in str(error.value)

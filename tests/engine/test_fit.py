@@ -2,14 +2,22 @@
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from mmdet.registry import RUNNERS
+from torch import Tensor, nn
 from toy import ToyNet, in_child, toy_config, train
 
-from effdet_plugin.engine.fit import check_classes, check_fit, fit_classes, load_matching
+from effdet_plugin.engine.fit import (
+    check_classes,
+    check_fit,
+    fit_classes,
+    load_matching,
+    num_classes_of,
+)
 from effdet_plugin.errors import CheckpointError
 
 LAYER = 'bbox_head.cls_tower.predict.pointwise'
@@ -94,6 +102,7 @@ def test_check__another_network_is_an_error() -> None:
 def test_check_classes__in_prediction() -> None:
     check_classes(None, 4)
     check_classes(OLD, 3)
+    check_classes(OLD, None)
     with pytest.raises(CheckpointError, match='knows 3 classes, the config 4'):
         check_classes(OLD, 4)
 
@@ -141,3 +150,32 @@ def test_hook__refuses_in_evaluation(tmp_path: Path, trained: Path) -> None:
     config.test_evaluator, config.test_cfg = config.val_evaluator, {'type': 'TestLoop'}
     with pytest.raises(CheckpointError, match='knows 3 classes, the config 4'):
         RUNNERS.build(config).test()
+
+
+@pytest.mark.parametrize('head', [dict(bbox_head=True), dict(roi_head=True), {}])
+def test_num_classes__of_one_and_two_stages(head: dict[str, bool]) -> None:
+    counted = SimpleNamespace(num_classes=7)
+    detector = nn.Module()
+    if 'bbox_head' in head:
+        detector.bbox_head = counted
+    if 'roi_head' in head:
+        detector.roi_head = SimpleNamespace(bbox_head=counted)
+    assert num_classes_of(detector) == (7 if head else None)
+
+
+def test_fit_classes__another_head_begins_its_last_layer_anew() -> None:
+    def weights(classes: int, channels: int = 4) -> dict[str, Tensor]:
+        shapes = {'cls_convs.0.conv.weight': (channels, 4, 3, 3), 'retina_reg.bias': (36,)}
+        shapes |= {'retina_cls.weight': (9 * classes, channels, 3, 3)}
+        shapes |= {'retina_cls.bias': (9 * classes,)}
+        return {f'bbox_head.{name}': torch.rand(shape) for name, shape in shapes.items()}
+
+    old, own = weights(80), weights(2)
+    fitted = fit_classes(old, own, None, ('a', 'b'))
+    check_fit(fitted.weights, own, complete=True)
+    for name in own:
+        source = own if 'retina_cls' in name else old
+        assert torch.equal(fitted.weights[name], source[name]), name
+    other = weights(80, channels=8)
+    with pytest.raises(CheckpointError, match='other shapes'):
+        check_fit(fit_classes(other, own, None, ('a', 'b')).weights, own, complete=True)

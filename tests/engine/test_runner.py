@@ -112,3 +112,16 @@ def test_resume__without_a_checkpoint_starts_anew(tmp_path: Path) -> None:
     config = toy_config(tmp_path, resume=True, train_cfg={'max_epochs': 1})
     assert in_child(train, config) == 0
     assert (tmp_path / 'epoch_1.pth').exists()
+
+
+@pytest.mark.parametrize(
+    ('device', 'own', 'pinned'),
+    [('cuda', {}, True), ('cuda', {'pin_memory': False}, False), ('cpu', {}, False)],
+)
+def test_loader__pins_memory_for_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, own: dict[str, bool], pinned: bool
+) -> None:
+    config = toy_config(tmp_path)
+    monkeypatch.setattr('effdet_plugin.engine.runner.get_device', lambda: device)
+    loader = EfficientDetRunner.build_dataloader({**config.train_dataloader, **own})
+    assert loader.pin_memory is pinned

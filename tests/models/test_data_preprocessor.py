@@ -3,6 +3,8 @@ from typing import Any
 import pytest
 import torch
 from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import HorizontalBoxes
+from mmengine.structures import InstanceData
 from torch import Tensor
 
 from effdet_plugin.models import EfficientDetDataPreprocessor
@@ -47,3 +49,12 @@ def test_without_samples__the_whole_picture_is_valid() -> None:
     found, samples = run(torch.zeros(1, 3, 2, 2, dtype=torch.uint8))
     assert samples is None
     assert torch.equal(found[0, :, 0, 0], torch.tensor([-5.0, -5.0, -6.0]))
+
+
+def test_boxes__come_as_tensors_which_most_heads_want() -> None:
+    boxes = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
+    one = sample(2, 2)
+    one.gt_instances = InstanceData(bboxes=HorizontalBoxes(boxes), labels=torch.tensor([0]))
+    _, (found,) = run(torch.zeros(1, 3, 2, 2, dtype=torch.uint8), [one])
+    assert type(found.gt_instances.bboxes) is Tensor
+    assert torch.equal(found.gt_instances.bboxes, boxes)

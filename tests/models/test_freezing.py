@@ -1,5 +1,6 @@
 """What is frozen does not move, BN statistics included; what matches nothing is refused."""
 
+import re
 from typing import Any
 
 import pytest
@@ -86,6 +87,17 @@ def test_freeze__part_of_the_names() -> None:
     assert 'backbone.model.blocks.2.0.bn1.running_mean' in moved
     # The norm behind the stem is not named, so it goes on.
     assert 'backbone.model.bn1.running_mean' in moved
+
+
+def test_freeze__the_expressions_of_the_docs() -> None:
+    text = (REPOSITORY / 'docs' / 'fine_tune.md').read_text()
+    (pattern,) = re.findall(r"model\.freeze='(conv_stem.*)'\"  # stem and first four stages", text)
+    frozen = {name for name, p in build(freeze=pattern).named_parameters() if not p.requires_grad}
+    stages = {name.split('.')[3] for name in frozen if '.blocks.' in name}
+    assert stages == {'0', '1', '2', '3'}
+    assert {name for name in frozen if '.blocks.' not in name} == {
+        f'backbone.model.{name}' for name in ('conv_stem.weight', 'bn1.weight', 'bn1.bias')
+    }
 
 
 def test_freeze__lasts_through_a_conversion_to_synchronised_bn() -> None:

@@ -30,7 +30,6 @@ train_dataloader = dict(
     dataset=dict(
         type='EfficientDetDataset',
         image_size=(512, 512),
-        seed=0,
         dataset=dict(
             type='CocoDataset',
             data_root=data_root,

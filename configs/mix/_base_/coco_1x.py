@@ -64,7 +64,6 @@ test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=1e-4),
-    clip_grad=dict(max_norm=35, norm_type=2),
 )
 auto_scale_lr = dict(enable=True, base_batch_size=16)
 param_scheduler = [

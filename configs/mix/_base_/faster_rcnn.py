@@ -90,3 +90,4 @@ model = dict(
         rcnn=dict(score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
     ),
 )
+optim_wrapper = dict(optimizer=dict(lr=0.02))

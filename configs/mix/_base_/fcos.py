@@ -22,4 +22,7 @@ model = dict(
         max_per_img=100,
     ),
 )
-optim_wrapper = dict(paramwise_cfg=dict(bias_lr_mult=2.0, bias_decay_mult=0.0))
+optim_wrapper = dict(
+    paramwise_cfg=dict(bias_lr_mult=2.0, bias_decay_mult=0.0),
+    clip_grad=dict(max_norm=35, norm_type=2),
+)

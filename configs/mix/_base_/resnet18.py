@@ -22,3 +22,4 @@ model = dict(
         init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet18'),
     ),
 )
+env_cfg = dict(cudnn_benchmark=False)  # pictures of many shapes: it would search again for each

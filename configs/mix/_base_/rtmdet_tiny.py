@@ -1,5 +1,6 @@
-# RTMDet-tiny (Lyu et al., 2022) with mmdet's settings, but with plain BN, which the runner
-# synchronises where there are several GPUs, and without mosaic and mixup.
+# RTMDet-tiny (Lyu et al., 2022): mmdet's network, losses and optimiser, but with plain BN, which
+# the runner synchronises where there are several GPUs. Data and schedule are the plain 1x of the
+# others here; mmdet's are 300 epochs of mosaic and mixup at 640x640.
 _base_ = ['./coco_1x.py', '../../efficientdet/_base_/runtime.py']
 
 model = dict(
@@ -20,6 +21,12 @@ model = dict(
         channel_attention=True,
         norm_cfg=dict(type='BN'),
         act_cfg=dict(type='SiLU', inplace=True),
+        init_cfg=dict(
+            type='Pretrained',
+            prefix='backbone.',
+            checkpoint='https://download.openmmlab.com/mmdetection/v3.0/rtmdet/'
+            'cspnext_rsb_pretrain/cspnext-tiny_imagenet_600e.pth',
+        ),
     ),
     bbox_head=dict(
         type='RTMDetSepBNHead',
@@ -59,3 +66,4 @@ optim_wrapper = dict(
     paramwise_cfg=dict(norm_decay_mult=0, bias_decay_mult=0, bypass_duplicate=True),
 )
 auto_scale_lr = dict(enable=True, base_batch_size=256)
+env_cfg = dict(cudnn_benchmark=False)

@@ -1,5 +1,6 @@
 """What the losses are divided by."""
 
+import torch
 from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor
 
@@ -27,7 +28,7 @@ def loss_normalizer(kind: str, num_positives: Tensor, value: float = 100.0) -> T
             f'loss_normalizer={kind!r} is unknown; choose one of {", ".join(NORMALIZERS)}'
         )
     if kind == 'constant':
-        return num_positives.new_tensor(value)
+        return torch.full_like(num_positives, value)
     if kind == 'local':
         return num_positives + 1
     total, world = num_positives.clone(), get_world_size()

@@ -202,7 +202,10 @@ class BiFPN(BaseModule):
             )
             for number in range(num_cells)
         )
-        init_glorot_uniform(self)
+        init_glorot_uniform(self.extra_levels)
+        for node in (node for cell in self.cells for node in cell.nodes):
+            # Not the fusion: one of your own begins as its constructor says.
+            init_glorot_uniform(nn.ModuleList([node.resamples, node.conv]))
 
     def add_levels(self, feats: Sequence[Tensor]) -> list[Tensor]:
         """Maps of the backbone from ``start_level`` on, and the coarser ones made from the last."""

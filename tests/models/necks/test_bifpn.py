@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 import torch
 from mmdet.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.models import BiFPN
@@ -169,3 +169,26 @@ def test_neck__in_another_detector() -> None:
     losses = head.loss_by_feat(*head(neck(maps([4, 6]))), [truth, truth], metas)
     torch.stack([x for levels in losses.values() for x in levels]).sum().backward()
     assert all(p.grad is not None for p in neck.parameters())
+
+
+class Gate(nn.Module):
+    """A fusion that begins as its author wants."""
+
+    def __init__(self, num_inputs: int, channels: int) -> None:
+        super().__init__()
+        self.gate = nn.Conv2d(channels, channels, 1)
+        nn.init.zeros_(self.gate.weight)
+        nn.init.constant_(self.gate.bias, 2.0)
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        return self.gate(maps[0])
+
+
+def test_initial_values__of_a_fusion_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MODELS.module_dict, 'Gate', Gate)
+    neck = BiFPN([8, 16], 4, num_outs=3, num_cells=2, fusion=dict(type='Gate'))
+    gates = [module.gate for module in neck.modules() if isinstance(module, Gate)]
+    assert gates
+    for gate in gates:
+        assert not gate.weight.any()
+        assert (gate.bias == 2).all()
