@@ -38,8 +38,9 @@ class CocoTwelveMetric(CocoMetric):
 
     mmdet's ``CocoMetric``, from which reading and collecting come, evaluates at 100, 300 and 1000
     detections, names six of the numbers, rounds them, numbers the categories by their place in
-    the file, and fails where nothing was detected. Here categories are found by their names, and
-    an image that samplers of several processes hand out twice counts once.
+    the file, and fails where nothing was detected. Here categories are found by their names, those
+    that are no class of the model do not count, and an image that samplers of several processes
+    hand out twice counts once.
 
     Args:
         ann_file: COCO json with the ground truth; None takes it from the data samples.
@@ -104,12 +105,14 @@ class CocoTwelveMetric(CocoMetric):
         """
         detections = {detected['img_id']: detected for _, detected in results}
         coco = self._coco_api or self._ground_truth_of_samples(results)
-        rows = to_rows(detections.values(), self._category_ids(coco))
+        category_ids = self._category_ids(coco)
+        rows = to_rows(detections.values(), category_ids)
         if self.results_file:
             write_rows(rows, Path(self.results_file), self.test_dev_form)
         numbers = {f'bbox_{name}': -1.0 for name in NAMES}
         if coco.anns:
-            evaluation = evaluate_rows(coco, rows, sorted(detections))
+            known = [id_ for id_ in category_ids if id_ is not None]
+            evaluation = evaluate_rows(coco, rows, sorted(detections), known)
             numbers = {f'bbox_{n}': float(v) for n, v in zip(NAMES, evaluation.stats, strict=True)}
             if self.classwise:
                 numbers |= _classwise(coco, evaluation)
@@ -189,13 +192,19 @@ def write_rows(rows: Sequence[Row], path: Path, test_dev_form: bool = False) -> 
         beside.unlink(missing_ok=True)
 
 
-def evaluate_rows(coco: COCO, rows: Sequence[Row], image_ids: Sequence[int]) -> COCOeval:
+def evaluate_rows(
+    coco: COCO,
+    rows: Sequence[Row],
+    image_ids: Sequence[int],
+    category_ids: Sequence[int] | None = None,
+) -> COCOeval:
     """Run COCO's evaluation of boxes.
 
     Args:
         coco: Ground truth; annotations without ``area`` or ``iscrowd`` get them.
         rows: From `to_rows`; not changed.
         image_ids: What is evaluated; an image without a row counts as nothing found.
+        category_ids: What is averaged over; None: all categories of the ground truth.
 
     Returns:
         The evaluation, with the 12 numbers in ``stats``.
@@ -216,6 +225,8 @@ def evaluate_rows(coco: COCO, rows: Sequence[Row], image_ids: Sequence[int]) -> 
         evaluation = COCOeval(coco, _detections(coco, rows), 'bbox')
         evaluation.params.imgIds = list(image_ids)
         evaluation.params.maxDets = list(MAX_DETECTIONS)
+        if category_ids is not None:
+            evaluation.params.catIds = sorted(category_ids)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 import torch
 from mmdet.registry import METRICS
+from pycocotools.coco import COCO
 
 from effdet_plugin.errors import DatasetError
 from effdet_plugin.evaluation import NAMES, CocoTwelveMetric
+from effdet_plugin.evaluation.coco_twelve import evaluate_rows
 from effdet_plugin.testing import REPOSITORY, load_oracle
 
 CLASSES = ('cat', 'dog', 'cow', 'hen', 'fox')
@@ -185,6 +187,30 @@ def test_evaluate__categories_in_another_order(tmp_path: Path, oracle: Oracle) -
     np.testing.assert_allclose(
         _numbers(metric.evaluate(24)), oracle['metrics12'], rtol=0, atol=1e-6
     )
+
+
+def test_evaluate__only_classes_of_the_model_count(tmp_path: Path, oracle: Oracle) -> None:
+    """The file has five categories; the mean is over the two that the model knows."""
+    path = _truth_file(tmp_path, oracle['groundtruth'], IDS)
+    metric = _metric(path, ('dog', 'cat', 'N/A'), classwise=True)
+    for image_id, rows in enumerate(oracle['detections'], start=1):
+        found = rows[np.isin(rows[:, 6], (1, 2))]
+        found[:, 6] = 3 - found[:, 6]
+        metric.process({}, [_sample(image_id, found)])
+    result = metric.evaluate(24)
+    expected = oracle['ap_per_class'][:2]
+    assert result['coco/bbox_mAP'] == pytest.approx(expected.mean(), abs=1e-6)
+    per_class = {name for name in result if name.endswith('_precision')}
+    assert per_class == {'coco/cat_precision', 'coco/dog_precision'}
+
+
+def test_evaluate_rows__all_categories_unless_some_are_given(
+    tmp_path: Path, oracle: Oracle
+) -> None:
+    coco = COCO(str(_truth_file(tmp_path, oracle['groundtruth'], IDS)))
+    images = sorted(coco.imgs)
+    assert evaluate_rows(coco, [], images).params.catIds == [1, 2, 3, 4, 5]
+    assert evaluate_rows(coco, [], images, [4, 2]).params.catIds == [2, 4]
 
 
 def test_evaluate__classes_that_the_file_has_not(tmp_path: Path, oracle: Oracle) -> None:
