@@ -18,8 +18,9 @@ LOADERS = ('train_dataloader', 'val_dataloader')
 def check_annotation_files(cfg: Config, loaders: Sequence[str] = LOADERS) -> None:
     """Check that files and pictures are there and that their classes are the config's.
 
-    mmdet passes over boxes of unknown categories, numbers classes by the file's order whatever
-    order the config gives them, and meets a missing picture in the middle of an epoch.
+    mmdet passes over boxes of unknown categories, numbers those that the file has from 0 by their
+    order in it, whatever place the config gives them, and meets a missing picture in the middle of
+    an epoch. A head of more classes than the data has would train, and its checkpoint be refused.
 
     Args:
         cfg: Its data sets in local files are looked at, inside any wrappers.
@@ -27,7 +28,7 @@ def check_annotation_files(cfg: Config, loaders: Sequence[str] = LOADERS) -> Non
 
     Raises:
         DatasetError: A file or picture is missing, or the file holds what mmdet would pass over.
-        ConfigError: The head predicts fewer classes than the data has.
+        ConfigError: The head predicts another number of classes than the config names.
     """
     for loader in loaders:
         for node in _data_sets((cfg.get(loader) or {}).get('dataset')):
@@ -93,16 +94,24 @@ def _check_categories(
             f"{path}: has the classes {_some(names.values())} and none of the config's "
             f'{_some(classes)}: set metainfo.classes, or give --data'
         )
-    if in_training and shared != [name for name in classes if name in shared]:
-        raise DatasetError(
-            f'{path}: mmdet numbers classes in the order of the file, which is not that of '
-            f'metainfo.classes: write classes={tuple(shared)}'
-        )
+    if in_training:
+        _check_labels(path, tuple(shared), classes)
     for annotation in document.get('annotations', []):
         if annotation.get('category_id') not in names:
             raise DatasetError(
                 f'{path}: annotation {annotation.get("id")} is of category '
                 f'{annotation.get("category_id")}, which is not among its categories'
+            )
+
+
+def _check_labels(path: Path, shared: tuple[str, ...], classes: tuple[str, ...]) -> None:
+    """Refuse a file whose categories mmdet would give labels of other classes."""
+    for label, name in enumerate(shared):
+        if classes[label : label + 1] != (name,):
+            raise DatasetError(
+                f'{path}: mmdet numbers the categories of a file by their order in it, so {name!r} '
+                f'gets label {label}, which is not its place in metainfo.classes: write '
+                f'classes={shared} there and num_classes={len(shared)}, or give --data'
             )
 
 
@@ -117,13 +126,16 @@ def _check_pictures(path: Path, document: dict[str, Any], folder: Path) -> None:
 
 
 def _check_head(cfg: Config, classes: tuple[str, ...]) -> None:
-    head = cfg.model.get('bbox_head')
-    count = head.get('num_classes') if isinstance(head, dict) else None
-    if count is not None and count < len(classes):
-        raise ConfigError(
-            f'model.bbox_head.num_classes is {count}, but the data set has {len(classes)} classes '
-            f'({_some(classes)}): set num_classes, or metainfo.classes'
-        )
+    parts = {'model': cfg.model, 'model.roi_head': cfg.model.get('roi_head') or {}}
+    for name, part in parts.items():
+        head = part.get('bbox_head')
+        count = head.get('num_classes') if isinstance(head, dict) else None
+        # COCO's 90 slots are 90 names; 90 outputs for its 80 names would be numbered otherwise.
+        if count is not None and classes and count != len(classes):
+            raise ConfigError(
+                f'{name}.bbox_head.num_classes is {count}, but the data set has {len(classes)} '
+                f'classes ({_some(classes)}): set num_classes, or metainfo.classes'
+            )
 
 
 def _some(names: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from mmengine.config import Config
 
+from effdet_plugin.convert.coco_ids import SLOT_NAMES
 from effdet_plugin.errors import ConfigError, DatasetError
 from effdet_plugin.training.annotation_files import check_annotation_files
 
@@ -82,10 +83,68 @@ def test_check__broken_json(cfg: Config) -> None:
         check_annotation_files(cfg)
 
 
-def test_check__head_of_fewer_classes(cfg: Config) -> None:
-    cfg.model.bbox_head.num_classes = 1
-    with pytest.raises(ConfigError, match='num_classes is 1, but the data set has 2'):
+@pytest.mark.parametrize(
+    ('classes', 'words'),
+    [
+        (('line', 'circle', 'square'), "'circle' gets label 0, .*write classes=.'circle', 'squ"),
+        (('circle', 'line', 'square'), "'square' gets label 1, .* and num_classes=2"),
+    ],
+)
+def test_check__class_before_those_of_the_file(
+    cfg: Config, classes: tuple[str, ...], words: str
+) -> None:
+    """It would shift their labels."""
+    _inner(cfg).metainfo.classes = classes
+    cfg.model.bbox_head.num_classes = 3
+    with pytest.raises(DatasetError, match=words) as error:
         check_annotation_files(cfg)
+    assert '\n' not in str(error.value)
+
+
+def test_check__class_behind_those_of_the_file(cfg: Config) -> None:
+    _inner(cfg).metainfo.classes = ('circle', 'square', 'line')
+    cfg.model.bbox_head.num_classes = 3
+    check_annotation_files(cfg)
+
+
+def test_check__two_of_cocos_classes(cfg: Config) -> None:
+    """With the 80 names of the type, car would be trained as bicycle."""
+    _change_file(
+        cfg, lambda d: d.update(categories=[dict(id=3, name='person'), dict(id=7, name='car')])
+    )
+    del _inner(cfg).metainfo
+    cfg.model.bbox_head.num_classes = 80
+    with pytest.raises(DatasetError, match=r"'car' gets label 1.*classes=\('person', 'car'\)"):
+        check_annotation_files(cfg)
+
+
+def test_check__evaluation_finds_classes_by_name(cfg: Config) -> None:
+    cfg.val_dataloader = cfg.pop('train_dataloader')
+    data_set = cfg.val_dataloader.dataset.dataset.datasets[0]
+    data_set.metainfo.classes = SLOT_NAMES
+    path = Path(data_set.data_root) / 'train.json'
+    path.write_text(path.read_text().replace('"circle"', '"toothbrush"').replace('square', 'car'))
+    cfg.model.bbox_head.num_classes = 90
+    check_annotation_files(cfg)
+
+
+@pytest.mark.parametrize('count', [1, 80, 90])
+def test_check__head_of_other_classes(cfg: Config, count: int) -> None:
+    cfg.model.bbox_head.num_classes = count
+    with pytest.raises(ConfigError, match=f'num_classes is {count}, but the data set has 2'):
+        check_annotation_files(cfg)
+
+
+def test_check__second_stage_of_other_classes(cfg: Config) -> None:
+    cfg.model = dict(roi_head=dict(bbox_head=dict(num_classes=80)))
+    with pytest.raises(ConfigError, match=r'model\.roi_head\.bbox_head\.num_classes is 80'):
+        check_annotation_files(cfg)
+
+
+@pytest.mark.parametrize('head', [None, dict(type='DETRHead'), [dict(num_classes=80)]])
+def test_check__heads_that_do_not_say_how_many_classes(cfg: Config, head: Any) -> None:
+    cfg.model.bbox_head = head
+    check_annotation_files(cfg)
 
 
 def test_check__classes_of_the_type(cfg: Config) -> None:
