@@ -31,7 +31,11 @@ def parse_args() -> argparse.Namespace:
         help='look at each picture several times, and merge by NMS or weighted boxes fusion',
     )
     parser.add_argument('--test-dev', action='store_true', help="with COCO's server's decimals")
-    parser.add_argument('--data', type=Path, help='own data: a folder, or an annotation file')
+    parser.add_argument(
+        '--data',
+        type=Path,
+        help='own data, a folder or annotation file: its test split, else validation, else all',
+    )
     parser.add_argument('--work-dir', type=Path, help='keep logs in DIR/test')
     parser.add_argument('--image-size', help='input size in pixels: 640 or WIDTHxHEIGHT')
     parser.add_argument(

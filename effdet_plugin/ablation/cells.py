@@ -26,7 +26,7 @@ class CellSettings:
     Attributes:
         configs: Config files.
         data: Own data: folder or annotation file; its test split, or else its validation split,
-            is what is evaluated.
+            is what is evaluated; if it has neither, what the training held out.
         work_dir: Each cell has its folder ``CONFIG/seedN`` there.
         seeds: Each config is trained with each.
         epochs: In place of the configs'.
@@ -135,15 +135,15 @@ def _run(settings: CellSettings, config: Path, seed: int, folder: Path) -> Cell:
     """Train a cell, from its newest checkpoint if it has one, evaluate it and note the result."""
     start = time.monotonic()
     shared: dict[str, Any] = {
-        'data': settings.data,
         'image_size': settings.image_size,
         'cfg_options': settings.all_options(),
     }
-    train(TrainSettings(config, work_dir=folder, resume='auto', seed=seed, **shared))
+    train(TrainSettings(config, settings.data, work_dir=folder, resume='auto', seed=seed, **shared))
     checkpoint = find_resume(folder)
     if checkpoint is None:
         raise CheckpointError(f'{folder}: the training has left no checkpoint')
-    numbers = evaluate(TestSettings(config, str(checkpoint), **shared))
+    # The config that the training has left knows what was held out; the data itself may not.
+    numbers = evaluate(TestSettings(folder / config.name, str(checkpoint), **shared))
     classes = classes_of(load_plain(checkpoint)) or ()
     row = count_rows([config], len(classes), settings.image_size, settings.options)[0]
     cell = Cell(

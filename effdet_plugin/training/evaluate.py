@@ -79,9 +79,11 @@ def evaluate(settings: TestSettings) -> dict[str, float]:
         UserError: The config, the checkpoint or the data cannot be used, or do not fit together.
     """
     with tempfile.TemporaryDirectory(prefix='effdet-test-') as folder, one_line_errors():
-        cfg = _prepare(settings, Path(folder))
+        cfg, remark = _prepare(settings, Path(folder))
         views = apply_tta(cfg, settings.tta) if settings.tta else None
         runner = build_runner(cfg)
+        if remark:
+            runner.logger.info(remark)
         if views:
             runner.register_hook(PrepareTTAHook(views))
         if settings.checkpoint == NO_CHECKPOINT:
@@ -106,8 +108,11 @@ def numbers_table(metrics: Mapping[str, float]) -> str:
     )
 
 
-def _prepare(settings: TestSettings, scratch: Path) -> Config:
-    """Return the complete config of an evaluation; converted data goes into the scratch folder."""
+def _prepare(settings: TestSettings, scratch: Path) -> tuple[Config, str]:
+    """Return the complete config of an evaluation, and a line to say about its data, or ''.
+
+    Converted data goes into the scratch folder.
+    """
     cfg = load(settings.config, image_size=settings.image_size, options=settings.cfg_options)
     for section in ('test_dataloader', 'test_evaluator', 'test_cfg'):
         if not cfg.get(section):
@@ -118,14 +123,15 @@ def _prepare(settings: TestSettings, scratch: Path) -> Config:
     cfg.experiment_name = scratch.name  # mmengine's own differ by seconds only
     cfg.load_from, classes = _checkpoint(settings.checkpoint)
     without_average(cfg)
+    remark = ''
     if settings.data is not None:
-        _set_data(cfg, settings.data, classes, scratch)
+        remark = _set_data(cfg, settings.data, classes, scratch)
     elif is_first_process():
         check_annotation_files(cfg, ['test_dataloader'])
     if cfg.load_from is None:
         cfg.randomness = {'seed': _SEED}
     _set_metric(cfg, settings)
-    return cfg
+    return cfg, remark
 
 
 def _checkpoint(name: str) -> tuple[str | None, tuple[str, ...] | None]:
@@ -153,7 +159,7 @@ def _set_metric(cfg: Config, settings: TestSettings) -> None:
     ours[0].update(results_file=str(settings.out), test_dev_form=settings.test_dev)
 
 
-def _set_data(cfg: Config, data: Path, classes: tuple[str, ...] | None, scratch: Path) -> None:
+def _set_data(cfg: Config, data: Path, classes: tuple[str, ...] | None, scratch: Path) -> str:
     """Point the test data to a person's own; the classes stay the network's.
 
     Args:
@@ -161,6 +167,9 @@ def _set_data(cfg: Config, data: Path, classes: tuple[str, ...] | None, scratch:
         data: Folder or annotation file.
         classes: The checkpoint's, None if it does not say.
         scratch: Where converted annotations go.
+
+    Returns:
+        A line to say where pictures that a training took may be tested, else ''.
     """
     description = read_dataset(data).check()
     known = classes or _configured_classes(cfg)
@@ -176,6 +185,13 @@ def _set_data(cfg: Config, data: Path, classes: tuple[str, ...] | None, scratch:
     if not unknown:
         set_num_classes(cfg, len(known))
         _set_classes(cfg.test_dataloader.dataset, known)
+    if tested != 'train':
+        return ''
+    return (
+        f'{data} has no test or validation split: all {len(description.train)} pictures are '
+        'tested; for those that a training by --data held out give WORK_DIR/CONFIG.py without '
+        '--data'
+    )
 
 
 def _tested_split(description: DatasetDescription) -> str:

@@ -1,6 +1,7 @@
 """Cells train by one recipe, are not run twice, and are drawn."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
 
 from effdet_plugin.ablation import (
     Cell,
@@ -19,6 +21,7 @@ from effdet_plugin.ablation import (
     run_cells,
 )
 from effdet_plugin.errors import ConfigError
+from effdet_plugin.evaluation import coco_twelve
 from effdet_plugin.testing import REPOSITORY
 
 CONFIG = REPOSITORY / 'configs' / 'ablation' / 'lite0_bifpn.py'
@@ -32,8 +35,8 @@ SMALL = (
 )
 
 
-def make_data(folder: Path) -> Path:
-    """COCO data of three pictures, the same for training and validation."""
+def make_data(folder: Path, splits: Sequence[str] = ('train', 'val')) -> Path:
+    """COCO data of three pictures, the same for each split."""
     boxes = dict(bbox=[8, 8, 40, 30], area=1200, iscrowd=0, category_id=1)
     document = dict(
         images=[dict(id=i, file_name=f'{i}.png', width=64, height=64) for i in range(3)],
@@ -45,7 +48,7 @@ def make_data(folder: Path) -> Path:
         picture = np.full((64, 64, 3), 40 + 10 * i, np.uint8)
         picture[8:38, 8:48] = 200
         cv2.imwrite(str(folder / f'{i}.png'), picture)
-    for split in ('train', 'val'):
+    for split in splits:
         (folder / f'{split}.json').write_text(json.dumps(document))
     return folder
 
@@ -76,6 +79,35 @@ def test_run_cells__trains_evaluates_and_is_not_run_again(
     assert finished_cells(settings.work_dir) == first
     with pytest.raises(ConfigError, match='another recipe'):
         list(run_cells(replace(settings, epochs=2)))
+
+
+@pytest.mark.parametrize(
+    ('splits', 'tested'),
+    [(['train'], 'val.json'), (['train', 'test'], 'test.json')],
+)
+def test_run_cells__evaluates_what_was_not_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, splits: list[str], tested: str
+) -> None:
+    seen: list[list[str]] = []
+    evaluate_rows = coco_twelve.evaluate_rows
+
+    def note(coco: COCO, rows: Any, image_ids: Sequence[int], *others: Any) -> Any:
+        seen.append([image['file_name'] for image in coco.loadImgs(image_ids)])
+        return evaluate_rows(coco, rows, image_ids, *others)
+
+    monkeypatch.setattr(coco_twelve, 'evaluate_rows', note)
+    make_data(tmp_path / 'data', splits)
+    settings = settings_of(tmp_path)
+    list(run_cells(settings))
+    folder = settings.work_dir / CONFIG.stem / 'seed0' / 'data'
+    names = {
+        path.name: [image['file_name'] for image in json.loads(path.read_text())['images']]
+        for path in folder.iterdir()
+    }
+    assert seen == [names[tested]]
+    if splits == ['train']:
+        assert len(seen[0]) == 1
+        assert not {*seen[0]} & {*names['train.json']}
 
 
 def test_run_cells__one_that_was_stopped_goes_on(

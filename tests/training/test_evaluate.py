@@ -87,6 +87,26 @@ def test_evaluate__own_data_of_some_of_the_classes(
     assert metrics['coco/bbox_mAP'] >= 0
 
 
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_evaluate__says_where_all_pictures_are_tested(
+    settings: TestSettings,
+    data: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    split: str,
+) -> None:
+    own = tmp_path / 'own'
+    own.mkdir()
+    document = json.loads((data / f'{split}.json').read_text())
+    (own / f'{split}.json').write_text(json.dumps(document))
+    for image in document['images']:
+        (own / image['file_name']).write_bytes((data / image['file_name']).read_bytes())
+    metrics = evaluate(replace(settings, data=own))
+    assert metrics['coco/images'] == len(document['images'])
+    said = f'{own} has no test or validation split: all 4 pictures are tested'
+    assert capfd.readouterr().out.count(said) == (split == 'train')
+
+
 def test_evaluate__classes_that_the_checkpoint_does_not_know(
     settings: TestSettings, checkpoint: Path, data: Path, tmp_path: Path
 ) -> None:
@@ -103,7 +123,11 @@ def test_evaluate__classes_that_the_checkpoint_does_not_know(
 def test_evaluate__class_count_that_does_not_fit(
     settings: TestSettings, checkpoint: Path, options: Options
 ) -> None:
-    options = options | {'model.bbox_head.num_classes': 5}
+    names = (*CLASSES, 'line', 'ring', 'star')
+    options = options | {
+        'model.bbox_head.num_classes': 5,
+        'test_dataloader.dataset.dataset.metainfo.classes': names,
+    }
     with pytest.raises(CheckpointError, match=r'2 classes.* 5') as error:
         evaluate(replace(settings, checkpoint=str(checkpoint), cfg_options=options))
     assert '\n' not in str(error.value)
