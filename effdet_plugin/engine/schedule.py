@@ -1,10 +1,13 @@
 """The reference's learning rate as a function of the step."""
 
+import logging
 import math
+import reprlib
 from collections.abc import Sequence
 from typing import Any, Literal
 
 from mmdet.registry import PARAM_SCHEDULERS
+from mmengine.logging import print_log
 from mmengine.optim import _ParamScheduler
 from mmengine.optim.scheduler.param_scheduler import INF, OptimizerType
 
@@ -12,6 +15,8 @@ from effdet_plugin.errors import ConfigError
 
 Decay = Literal['cosine', 'stepwise', 'polynomial', 'constant']
 DECAYS = ('cosine', 'stepwise', 'polynomial', 'constant')
+# How far a schedule is; the rest of its state is its plan.
+_PROGRESS = ('last_step', '_global_step', '_last_value')
 
 
 def lr_factor(
@@ -61,6 +66,9 @@ class ReferenceLR(_ParamScheduler):
     every step; the length of the training is the train loop's unless ``max_epochs`` says another.
     Built by hand, give ``steps_per_epoch``, which may be a fraction: times become
     ``int(epochs * steps_per_epoch)``.
+
+    A run that goes on with another config follows the plan of the new one, from the epoch that it
+    has reached.
 
     Source: google/automl ``efficientdet/det_model_fn.py`` and ``tf2/train_lib.py``. There the rate
     is 0.08 and the warm-up begins at 0.008 per 64 images (factor 0.1); the Keras trainer does not
@@ -112,6 +120,7 @@ class ReferenceLR(_ParamScheduler):
         if decay in ('cosine', 'polynomial') and max_epochs is None and end == INF:
             raise ConfigError(f'decay={decay!r} of ReferenceLR needs max_epochs (or end)')
         total = end - begin if max_epochs is None else int(max_epochs * steps_per_epoch)
+        self.steps_per_epoch = steps_per_epoch
         self.curve: dict[str, Any] = {
             'decay': decay,
             'warmup_steps': int(warmup_epochs * steps_per_epoch),
@@ -151,6 +160,50 @@ class ReferenceLR(_ParamScheduler):
         kwargs['by_epoch'] = False
         return cls(*args, **kwargs)
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up a state's progress; the plan stays this schedule's own.
+
+        mmengine takes the plan from the state, too: a training made longer than it was would spend
+        the added epochs at the end of the old curve.
+
+        Args:
+            state_dict: Of `state_dict`.
+        """
+        here, there = _plan(self.state_dict()), _plan(state_dict)
+        there.setdefault('steps_per_epoch', self.steps_per_epoch)  # older checkpoints do not say
+        changes = [
+            f'{key} is {reprlib.repr(there.get(key))} there and {reprlib.repr(value)} here'
+            for key, value in here.items()
+            if there.get(key) != value
+        ]
+        if not changes:
+            self.__dict__.update({key: state_dict[key] for key in _PROGRESS})
+            return
+        print_log(
+            f"{type(self).__name__} goes on by this config's plan and not by the checkpoint's: "
+            f'{", ".join(changes)}',
+            logger='current',
+            level=logging.WARNING,
+        )
+        epochs = state_dict['_global_step'] / there['steps_per_epoch']
+        self._go_to(round(epochs * self.steps_per_epoch))
+
+    def _go_to(self, step: int) -> None:
+        """Be where so many calls of `step` lead to."""
+        self._global_step = step
+        self.last_step = max(min(step, self.end - 1) - self.begin, -1)
+        groups = self.optimizer.param_groups
+        if self.last_step >= 0:
+            for group, value in zip(groups, self._get_value(), strict=True):
+                group[self.param_name] = value
+        self._last_value = [group[self.param_name] for group in groups]
+
     def _get_value(self) -> list[float]:
         factor = lr_factor(self.last_step, **self.curve)
         return [base * factor for base in self.base_values]
+
+
+def _plan(state: dict[str, Any]) -> dict[str, Any]:
+    """What a schedule's state says of its future, each number by its name."""
+    rest = {key: value for key, value in state.items() if key not in (*_PROGRESS, 'verbose')}
+    return {**rest.pop('curve', {}), **rest}

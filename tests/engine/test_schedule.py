@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 from mmdet.registry import PARAM_SCHEDULERS
+from mmengine.optim import CosineAnnealingLR
 from torch import nn
 from torch.optim import SGD
 
+from effdet_plugin.engine import schedule
 from effdet_plugin.engine.optim import ClippedOptimWrapper
+from effdet_plugin.engine.plain import to_plain
 from effdet_plugin.engine.schedule import ReferenceLR, lr_factor
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.testing import load_oracle
@@ -115,6 +118,82 @@ def test_state__resumes_where_it_was(tmp_path: Any) -> None:
         assert [g['lr'] for g in optimizer.param_groups] == [
             g['lr'] for g in resumed_optimizer.param_groups
         ]
+
+
+def make_scheduler(lr: float = 0.16, **arguments: Any) -> ReferenceLR:
+    arguments = {'steps_per_epoch': 5, 'end': 50, 'by_epoch': False, **arguments}
+    return ReferenceLR(make_sgd(lr), **arguments)
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The lines of the log."""
+    lines: list[str] = []
+    monkeypatch.setattr(schedule, 'print_log', lambda line, **_: lines.append(line))
+    return lines
+
+
+def rates_of(scheduler: ReferenceLR, steps: int) -> list[list[float]]:
+    """The groups' rates of so many steps from here on."""
+    rates = []
+    for _ in range(steps):
+        rates.append([group['lr'] for group in scheduler.optimizer.param_groups])
+        scheduler.optimizer.step()
+        scheduler.step()
+    return rates
+
+
+@pytest.mark.parametrize('done', [20, 50])
+@pytest.mark.parametrize(
+    'change',
+    [
+        {'end': 100},
+        {'lr': 0.04},
+        {'end': 100, 'decay': 'stepwise', 'milestones': [12, 15]},
+        {'steps_per_epoch': 10, 'end': 100},  # half the batch
+        {'steps_per_epoch': 10, 'end': 200, 'lr': 0.08},
+        {'end': 100, 'begin': 10},
+    ],
+    ids=str,
+)
+def test_state__goes_on_by_the_plan_of_the_new_config(
+    change: dict[str, Any], done: int, said: list[str]
+) -> None:
+    old = make_scheduler()
+    rates_of(old, done)
+    unbroken, resumed = make_scheduler(**change), make_scheduler(**change)
+    there = done * change.get('steps_per_epoch', 5) // 5  # the same epoch
+    rates_of(unbroken, there)
+    # As Runner.resume does.
+    resumed.optimizer.load_state_dict(old.optimizer.state_dict())
+    resumed.load_state_dict(to_plain(old.state_dict()))
+    assert len(said) == 1
+    assert said[0].startswith("ReferenceLR goes on by this config's plan")
+    assert ('total_steps is 50 there and ' in said[0]) == ('end' in change)
+    assert ('base_values is [0.16, 0.016] there and ' in said[0]) == ('lr' in change)
+    assert rates_of(resumed, 60) == rates_of(unbroken, 60)
+    assert resumed.state_dict() == unbroken.state_dict()
+
+
+def test_state__an_unchanged_plan_is_not_spoken_of(said: list[str]) -> None:
+    old, resumed = make_scheduler(), make_scheduler(verbose=True)
+    rates_of(old, 20)
+    state = to_plain(old.state_dict())
+    del state['steps_per_epoch']  # as older versions wrote it
+    resumed.load_state_dict(state)
+    assert not said
+    assert resumed.state_dict() == {**old.state_dict(), 'verbose': True}
+
+
+def test_state__of_another_scheduler_gives_its_progress_only() -> None:
+    old = CosineAnnealingLR(make_sgd(), T_max=50, by_epoch=False)
+    for _ in range(20):
+        old.optimizer.step()
+        old.step()
+    unbroken, resumed = make_scheduler(), make_scheduler()
+    rates_of(unbroken, 20)
+    resumed.load_state_dict(old.state_dict())
+    assert resumed.state_dict() == unbroken.state_dict()
 
 
 @pytest.mark.parametrize('arguments', [{'decay': 'linear'}, {'decay': 'cosine'}])
