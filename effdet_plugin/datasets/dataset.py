@@ -50,8 +50,11 @@ class EfficientDetDataset:
         self.dataset = dataset
         self.image_size = image_size
         self.seed = seed
-        if image_size is not None:
-            size = int(image_size[0]), int(image_size[1])
+        self._hand_on_size()
+
+    def _hand_on_size(self) -> None:
+        if self.image_size is not None:
+            size = int(self.image_size[0]), int(self.image_size[1])
             set_size(self.dataset, size)
             remember_size(size)
 
@@ -59,6 +62,17 @@ class EfficientDetDataset:
     def metainfo(self) -> dict[str, Any]:
         """Meta information of the inner data set, with its ``classes``."""
         return self.dataset.metainfo
+
+    @property
+    def pipeline(self) -> Any:
+        """Transforms of the data sets inside; new ones (``PipelineSwitchHook``) get the size."""
+        return next(_innermost(self.dataset)).pipeline
+
+    @pipeline.setter
+    def pipeline(self, pipeline: Any) -> None:
+        for dataset in _innermost(self.dataset):
+            dataset.pipeline = pipeline
+        self._hand_on_size()
 
     def __getattr__(self, name: str) -> Any:
         # get_data_info, get_cat_ids, full_init, ...: what mmengine and mmdet ask of a data set.
@@ -106,7 +120,7 @@ def hand_on(dataset: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any
     """
     inner = {key: dataset[key] for key in ('dataset', 'datasets') if key in dataset}
     if inner:
-        copies = {
+        copies: dict[str, Any] = {
             key: [hand_on(node, arguments) for node in value]
             if isinstance(value, (list, tuple))
             else hand_on(value, arguments)
@@ -124,14 +138,26 @@ def hand_on(dataset: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any
 
 def set_size(dataset: Any, size: tuple[int, int]) -> None:
     """Set ``image_size`` of every transform of a data set and of those that it wraps."""
-    for name in ('dataset', '_dataset'):
-        if name in vars(dataset):
-            set_size(vars(dataset)[name], size)
-    for inner in vars(dataset).get('datasets', []):
+    for inner in _inner(dataset):
         set_size(inner, size)
     for transform in _transforms(vars(dataset).get('pipeline')):
         if hasattr(transform, 'image_size'):
             transform.image_size = size
+
+
+def _inner(dataset: Any) -> list[Any]:
+    """The data sets that a data set wraps."""
+    single = [vars(dataset)[name] for name in ('dataset', '_dataset') if name in vars(dataset)]
+    return [*single, *vars(dataset).get('datasets', [])]
+
+
+def _innermost(dataset: Any) -> Iterator[Any]:
+    """The data sets that wrap no other."""
+    inner = _inner(dataset)
+    if not inner:
+        yield dataset
+    for one in inner:
+        yield from _innermost(one)
 
 
 def _transforms(node: Any) -> Iterator[Any]:

@@ -1,11 +1,14 @@
 import json
+import logging
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from mmdet.engine.hooks import PipelineSwitchHook
 from mmdet.registry import DATASETS
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
@@ -186,6 +189,33 @@ def test_pipeline__of_the_wrapper_is_that_of_all_inside(folder: Path) -> None:
     assert dataset[0]['inputs'].shape == (3, 32, 40)
     with pytest.raises(ConfigError, match='pipeline stands here and in the CocoDataset'):
         build(coco(folder), pipeline=PIPELINE)
+
+
+@pytest.mark.parametrize('wrap', [lambda inner: inner, wrap_concat, wrap_repeat])
+def test_pipeline__mmdets_hook_switches_it(folder: Path, wrap: Any) -> None:
+    dataset = build(wrap(coco(folder)))
+    loader: DataLoader[Any] = DataLoader(
+        dataset,  # type: ignore[arg-type]
+        num_workers=1,
+        persistent_workers=True,
+        collate_fn=pseudo_collate,
+    )
+    switch = [step for step in PIPELINE if step['type'] not in ('RandomFlip', 'ScaleJitterCrop')]
+    switch.insert(-1, dict(type='LetterBox'))
+    hook = PipelineSwitchHook(switch_epoch=1, switch_pipeline=switch)
+    names = []
+    for epoch in range(3):
+        hook.before_train_epoch(
+            SimpleNamespace(
+                epoch=epoch, train_dataloader=loader, logger=logging.getLogger(__name__)
+            )
+        )
+        names.append([type(step).__name__ for step in dataset.pipeline.transforms])
+        batch = next(iter(loader))
+        assert batch['inputs'][0].shape == (3, 32, 40)
+        # Only the letter box keeps a picture's shape: 48x64 in 32x40 is 30x40.
+        assert (batch['data_samples'][0].img_shape == (30, 40)) == (epoch > 0)
+    assert ['LetterBox' in of_epoch for of_epoch in names] == [False, True, True]
 
 
 @pytest.mark.parametrize('wrap', [lambda inner: inner, wrap_concat])
