@@ -4,7 +4,7 @@ import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from zipfile import ZipFile
+from zipfile import ZipFile, is_zipfile
 
 from mmengine.logging import print_log
 
@@ -12,7 +12,7 @@ from effdet_plugin.engine.checkpoint import LAST
 from effdet_plugin.engine.load import load_plain
 from effdet_plugin.errors import CheckpointError
 
-_TRAINING_STATE = ('meta', 'state_dict', 'optimizer', 'message_hub')
+_TRAINING_STATE = {'meta', 'state_dict', 'optimizer', 'message_hub'}
 _NUMBERED = re.compile(r'(?:epoch|iter)_(\d+)\.pth')
 
 
@@ -25,26 +25,36 @@ def find_resume(work_dir: Path | str) -> Path | None:
         work_dir: Folder of the run.
     """
     for path in _candidates(Path(work_dir)):
-        reason = _why_not(path)
-        if reason is None:
+        try:
+            check_resumable(path)
+        except CheckpointError as error:
+            print_log(f'Passing over {error}', logger='current', level=logging.WARNING)
+        else:
             return path
-        print_log(f'Passing over {reason}', logger='current', level=logging.WARNING)
     return None
 
 
-def _why_not(path: Path) -> str | None:
-    """Say why a run cannot go on from a file; None if it can."""
-    try:
-        checkpoint = load_plain(path)
-    except CheckpointError as error:
-        return str(error)
-    missing = [key for key in _TRAINING_STATE if key not in checkpoint]
+def check_resumable(path: Path | str) -> None:
+    """Check that a run can go on from a checkpoint.
+
+    Args:
+        path: File of ``torch.save``.
+
+    Raises:
+        CheckpointError: The file cannot be read, is damaged, or holds no training's state.
+    """
+    missing = _TRAINING_STATE - load_plain(path).keys()
     if missing:
-        return f'{path}: holds weights only ({", ".join(missing)} missing)'
-    # PyTorch writes checksums and does not look at them.
-    with ZipFile(path) as archive:
-        damaged = archive.testzip()
-    return f'{path}: damaged (checksum of {damaged})' if damaged else None
+        raise CheckpointError(
+            f'{path}: holds weights only ({", ".join(sorted(missing))} missing): begin a new run '
+            f'from it by --cfg-options load_from={path}'
+        )
+    # PyTorch writes checksums and does not look at them. Its oldest format has none.
+    if is_zipfile(path):
+        with ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged:
+            raise CheckpointError(f'{path}: damaged (checksum of {damaged})')
 
 
 def _candidates(work_dir: Path) -> list[Path]:

@@ -16,37 +16,40 @@ _VOLATILE = ('work_dir', 'resume', 'load_from', 'launcher')
 _DUMPED_CALLS = ('dict', 'float', 'set', 'tuple')
 
 
-def check_work_dir(
-    work_dir: Path | str, cfg: Config, resume: bool = False, overwrite: bool = False
-) -> None:
-    """Refuse to mix two runs in one folder.
+def check_work_dir(work_dir: Path | str, cfg: Config) -> None:
+    """Refuse to begin a run where another one is: two are never mixed in one folder.
+
+    A run of the same config is refused, too, once it has left a checkpoint: file by file it would
+    be overwritten, its best one would stay beside the new run's, and a ``--resume`` of the new run
+    could go on from the old one's last.
 
     Args:
-        work_dir: Folder of the run to come.
+        work_dir: Folder of the run to come; nothing is changed there.
         cfg: Its config, complete.
-        resume: The run goes on from what is there.
-        overwrite: What is there may go: its checkpoints are removed, so that no later ``--resume``
-            takes them for this run's.
 
     Raises:
-        UserError: The folder holds a run of another config.
+        UserError: The folder holds a run.
     """
     work_dir = Path(work_dir)
-    if resume or not _holds_run(work_dir):
+    if not _holds_run(work_dir):
         return
-    if overwrite:
-        _remove_run(work_dir)
-        return
-    other = _newest_dump(work_dir)
-    if other is None:
-        return
-    dumped = Config.fromfile(other, import_custom_modules=False)
-    difference = _first_difference(_comparable(dumped), _comparable(cfg))
-    if difference:
+    difference = _difference(work_dir, cfg)
+    if difference or any(_checkpoints(work_dir)):
+        found = f'a run of another config ({difference})' if difference else 'a run'
         raise UserError(
-            f'{work_dir} holds a run of another config ({other.name}: {difference}); go on with '
-            'it by --resume, replace it by --overwrite, or choose another --work-dir'
+            f'{work_dir} holds {found}; go on with it by --resume, replace it by --overwrite, or '
+            'choose another --work-dir'
         )
+
+
+def remove_run(work_dir: Path | str) -> None:
+    """Remove a run's checkpoints, so that nothing takes them for those of the run to come.
+
+    Args:
+        work_dir: Folder of the run. Its logs, and files that a run does not write, stay.
+    """
+    for path in [*_checkpoints(Path(work_dir)), Path(work_dir) / LAST]:
+        path.unlink(missing_ok=True)
 
 
 def _holds_run(work_dir: Path) -> bool:
@@ -55,10 +58,18 @@ def _holds_run(work_dir: Path) -> bool:
     return any(work_dir.glob('*.pth')) or any(logs)
 
 
-def _remove_run(work_dir: Path) -> None:
-    best = work_dir.glob('best_*.pth')
-    for path in [*numbered_checkpoints(work_dir), *best, work_dir / LAST]:
-        path.unlink(missing_ok=True)
+def _checkpoints(work_dir: Path) -> list[Path]:
+    return [*numbered_checkpoints(work_dir), *work_dir.glob('best_*.pth')]
+
+
+def _difference(work_dir: Path, cfg: Config) -> str:
+    """Say where a folder's run has another config; empty if it has not, or has left none."""
+    other = _newest_dump(work_dir)
+    if other is None:
+        return ''
+    dumped = Config.fromfile(other, import_custom_modules=False)
+    difference = _first_difference(_comparable(dumped), _comparable(cfg))
+    return difference and f'{other.name}: {difference}'
 
 
 def _newest_dump(work_dir: Path) -> Path | None:

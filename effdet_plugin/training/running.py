@@ -34,9 +34,7 @@ def build_runner(cfg: Config) -> Runner:
         ConfigError: The launcher cannot work here.
     """
     _check_launcher(cfg.get('launcher', 'none'))
-    cfg.setdefault('runner_type', RUNNER_TYPE)
-    # A visualizer of a fixed name would go on writing where the process's first run did.
-    (cfg.get('visualizer') or {}).pop('name', None)
+    complete(cfg)
     # mmengine logs environment, config and hooks, 500 lines of them: for the file, not for people.
     with redirect_stdout(io.StringIO()) as unseen:
         runner: Runner = RUNNERS.build(cfg)
@@ -47,6 +45,17 @@ def build_runner(cfg: Config) -> Runner:
     if not any(isinstance(hook, LoadMatchingHook) for hook in runner.hooks):
         runner.register_hook(LoadMatchingHook())
     return runner
+
+
+def complete(cfg: Config) -> None:
+    """Make a config what the runner dumps, so that a later run can be compared with it.
+
+    Args:
+        cfg: Changed in place.
+    """
+    cfg.setdefault('runner_type', RUNNER_TYPE)
+    # A visualizer of a fixed name would go on writing where the process's first run did.
+    (cfg.get('visualizer') or {}).pop('name', None)
 
 
 def _check_launcher(launcher: str) -> None:

@@ -10,13 +10,13 @@ from mmengine.device import get_device
 
 from effdet_plugin.config import load
 from effdet_plugin.datasets.readers import DatasetDescription, write_coco
-from effdet_plugin.engine.load import load_plain
+from effdet_plugin.engine.resume import check_resumable
 from effdet_plugin.engine.runner import AUTO
-from effdet_plugin.engine.work_dir import check_work_dir
+from effdet_plugin.engine.work_dir import check_work_dir, remove_run
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.own_data import DATA_FOLDER, apply_data, set_data
 from effdet_plugin.training.annotation_files import check_annotation_files
-from effdet_plugin.training.running import is_first_process
+from effdet_plugin.training.running import complete, is_first_process
 
 # What --amp puts in the place of an optimizer wrapper, and whether that works without a GPU.
 _MIXED_PRECISION = {
@@ -37,7 +37,7 @@ class TrainSettings:
         amp: Mixed precision.
         auto_scale_lr: Scale the learning rate to the real batch size, also if the config does not.
         resume: A checkpoint to go on from, ``'auto'`` for the newest of the work dir, or None.
-        overwrite: The work dir may hold another config's run, which is given up.
+        overwrite: The work dir may hold a run, which is given up.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
         image_size: In place of the config's; see `effdet_plugin.config.parse_size`.
         cfg_options: See `effdet_plugin.config.merge_options`.
@@ -97,8 +97,8 @@ def prepare(settings: TrainSettings, scratch: Path | None = None) -> Prepared:
         description = apply_data(cfg, settings.data, cfg.work_dir, write=False)
     elif is_first_process():
         check_annotation_files(cfg)
-    if is_first_process() and not (scratch and settings.overwrite):
-        check_work_dir(cfg.work_dir, cfg, bool(cfg.resume), settings.overwrite)
+    complete(cfg)
+    _settle_work_dir(cfg, settings.overwrite, is_trial=scratch is not None)
     if description is not None:
         folder = (scratch or Path(cfg.work_dir).absolute()) / DATA_FOLDER
         set_data(cfg, description, write_coco(description, folder))
@@ -107,6 +107,20 @@ def prepare(settings: TrainSettings, scratch: Path | None = None) -> Prepared:
 
 def _default_work_dir(settings: TrainSettings) -> Path:
     return Path('work_dirs') / settings.config.stem
+
+
+def _settle_work_dir(cfg: Config, overwrite: bool, is_trial: bool) -> None:
+    """Refuse a work dir that holds a run, unless it goes on or is given up.
+
+    All processes look, so that none writes into a folder that the first one refuses. What they look
+    for is written when all have: mmengine's runner waits for the others before its first file.
+    """
+    if cfg.resume:
+        return
+    if not overwrite:
+        check_work_dir(cfg.work_dir, cfg)
+    elif is_first_process() and not is_trial:
+        remove_run(cfg.work_dir)
 
 
 def _set_switches(cfg: Config, settings: TrainSettings) -> None:
@@ -150,5 +164,5 @@ def _set_resume(cfg: Config, resume: str | None) -> None:
     if resume == AUTO:
         cfg.resume = AUTO  # what the config loads is for a run that finds nothing to go on from
         return
-    load_plain(resume)  # refused now and not after minutes of building
+    check_resumable(resume)  # refused now and not after minutes of building
     cfg.resume, cfg.load_from = True, resume

@@ -11,7 +11,8 @@ import pytest
 import torch
 from toy import in_child, losses_of, toy_config, train
 
-from effdet_plugin.engine.resume import find_resume
+from effdet_plugin.engine.resume import check_resumable, find_resume
+from effdet_plugin.errors import CheckpointError
 
 STEPS = 24
 
@@ -150,6 +151,18 @@ def test_resume__passes_over_a_damaged_file(tmp_path: Path, whole: Path) -> None
     assert_equal_runs(tmp_path, whole)
 
 
+def test_resume__a_training_made_longer_follows_its_new_plan(tmp_path: Path, whole: Path) -> None:
+    """The old one is at its end: the rate would stay as it is there."""
+    assert in_child(train, toy_config(tmp_path, train_cfg={'max_epochs': 2})) == 0
+    done = len(losses_of(tmp_path))
+    resume(tmp_path)
+    rates = [
+        {step: rate for step, (_, rate) in losses_of(run).items()} for run in (tmp_path, whole)
+    ]
+    assert sorted(rates[0]) == list(range(STEPS))
+    assert all(rates[0][step] == rates[1][step] for step in range(done, STEPS))
+
+
 @pytest.mark.parametrize('place', [0.3, 0.6, 0.9])
 def test_find__a_flipped_bit_is_damage(tmp_path: Path, whole: Path, place: float) -> None:
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
@@ -164,9 +177,26 @@ def test_find__a_flipped_bit_is_damage(tmp_path: Path, whole: Path, place: float
     assert found.name == 'epoch_3.pth'
 
 
+STATE: dict[str, Any] = {'meta': {}, 'state_dict': {}, 'optimizer': {}, 'message_hub': {}}
+
+
+def test_check__what_a_run_can_and_cannot_go_on_from(tmp_path: Path, whole: Path) -> None:
+    check_resumable(whole / 'epoch_4.pth')
+    path = tmp_path / 'a.pth'
+    torch.save(STATE, path, _use_new_zipfile_serialization=False)
+    check_resumable(path)
+    torch.save({'meta': {}, 'state_dict': {}}, path)
+    with pytest.raises(
+        CheckpointError, match=r'a\.pth: holds weights only \(message_hub, optimizer m'
+    ):
+        check_resumable(path)
+    (best,) = whole.glob('best_*.pth')
+    with pytest.raises(CheckpointError, match=f'load_from={best}$'):
+        check_resumable(best)
+
+
 def make_checkpoint(path: Path, time: float) -> None:
-    state = {'meta': {}, 'state_dict': {}, 'optimizer': {}, 'message_hub': {}}
-    torch.save(state, path)
+    torch.save(STATE, path)
     os.utime(path, (time, time))
 
 

@@ -1,12 +1,13 @@
-"""One folder, one run: what is refused, what is not, and what --overwrite removes."""
+"""One folder, one run: what is refused, what is not, and what is removed for a new run."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from toy import in_child, toy_config, train
 
-from effdet_plugin.engine.work_dir import check_work_dir
+from effdet_plugin.engine.work_dir import check_work_dir, remove_run
 from effdet_plugin.errors import UserError
 
 
@@ -40,13 +41,20 @@ def test_check__another_config_is_refused_and_nothing_changes(used: Path) -> Non
     assert contents(used) == before
 
 
-def test_check__the_same_config_and_resume_pass(used: Path) -> None:
+def test_check__the_same_config_would_overwrite_its_run(used: Path, tmp_path: Path) -> None:
+    before = contents(used)
     same = toy_config(used, train_cfg={'max_epochs': 1})
-    check_work_dir(used, same)
-    same.merge_from_dict({'resume': True, 'launcher': 'pytorch', 'load_from': 'x.pth'})
-    check_work_dir(used, same)
-    check_work_dir(used, toy_config(used), resume=True)
-    assert (used / 'epoch_1.pth').exists()
+    same.merge_from_dict({'launcher': 'pytorch', 'load_from': 'x.pth'})
+    with pytest.raises(UserError, match=rf'^{used} holds a run; go on with it by --resume, .*--ov'):
+        check_work_dir(used, same)
+    assert contents(used) == before
+    # One that was stopped before its first checkpoint has left nothing that a new one overwrites.
+    shutil.copytree(used, tmp_path, dirs_exist_ok=True)
+    remove_run(tmp_path)
+    assert list(tmp_path.glob('*/vis_data/*.json'))
+    check_work_dir(tmp_path, same)
+    with pytest.raises(UserError, match='another config'):
+        check_work_dir(tmp_path, toy_config(tmp_path))
 
 
 def test_check__what_holds_no_run_passes(tmp_path: Path) -> None:
@@ -67,13 +75,16 @@ def test_check__foreign_python_files_are_not_run(tmp_path: Path) -> None:
     (tmp_path / 'broken.py').write_text('model = (\n')
     check_work_dir(tmp_path, toy_config(tmp_path))
     assert not witness.exists()
+    (tmp_path / 'epoch_1.pth').write_bytes(b'')  # of whatever config
+    with pytest.raises(UserError, match='holds a run;'):
+        check_work_dir(tmp_path, toy_config(tmp_path))
 
 
-def test_overwrite__removes_the_old_runs_checkpoints_only(tmp_path: Path) -> None:
+def test_remove__the_runs_checkpoints_only(tmp_path: Path) -> None:
     names = ['epoch_3.pth', 'epoch_12.pth', 'best_coco_bbox_mAP_epoch_9.pth', 'mine.pth']
     for name in names:
         torch.save({}, tmp_path / name)
     (tmp_path / 'last_checkpoint').write_text('epoch_12.pth')
     (tmp_path / 'notes.txt').write_text('')
-    check_work_dir(tmp_path, toy_config(tmp_path), overwrite=True)
+    remove_run(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {'mine.pth', 'notes.txt'}

@@ -62,7 +62,7 @@ def test_train__own_data_then_resume(
     resumed = torch.load(run_dir / 'epoch_2.pth', weights_only=True)
     assert resumed['meta']['epoch'] == 2
     # The dumped config holds data and classes: it trains again by itself.
-    alone = TrainSettings(run_dir / 'lite0_coco.py', work_dir=run_dir)
+    alone = TrainSettings(run_dir / 'lite0_coco.py', work_dir=run_dir.with_name('alone'))
     cfg, description = prepare(alone)
     assert description is None
     assert tuple(cfg.train_dataloader.dataset.dataset.metainfo.classes) == CLASSES
@@ -128,6 +128,66 @@ def test_prepare__refuses(
     with pytest.raises(UserError, match=words) as error:
         prepare(replace(settings, **change))
     assert '\n' not in str(error.value)
+    assert not run_dir.exists()
+
+
+def test_prepare__a_config_is_what_its_run_dumps(
+    settings: TrainSettings, options: Options, run_dir: Path, tmp_path: Path
+) -> None:
+    """So the same command is seen to be the same; another one is seen to be another."""
+    configured = replace(settings, data=None, cfg_options=options, work_dir=tmp_path / 'configured')
+    for chosen in (settings, configured):
+        build_runner(prepare(chosen).cfg)
+        assert chosen.work_dir is not None
+        (chosen.work_dir / 'epoch_1.pth').touch()
+        with pytest.raises(UserError, match=rf'{chosen.work_dir} holds a run;'):
+            prepare(chosen)
+        with pytest.raises(
+            UserError, match=r'another config \(lite0_coco\.py: randomness\.seed is 3'
+        ):
+            prepare(replace(chosen, seed=4))
+
+
+@pytest.mark.parametrize('overwrite', [False, True])
+def test_prepare__second_process_leaves_the_work_dir_to_the_first(
+    settings: TrainSettings, run_dir: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool
+) -> None:
+    (run_dir / 'data').mkdir(parents=True)
+    (run_dir / 'data' / 'train.json').write_text('{"of": "the run that is there"}')
+    (run_dir / 'epoch_1.pth').touch()
+    before = _hashes(run_dir)
+    settings = replace(settings, overwrite=overwrite)
+    monkeypatch.setenv('RANK', '1')
+    if overwrite:
+        prepare(settings)
+        assert (run_dir / 'epoch_1.pth').exists()
+        monkeypatch.setenv('RANK', '0')
+        prepare(settings)
+        assert not (run_dir / 'epoch_1.pth').exists()
+    else:
+        with pytest.raises(UserError, match='holds a run'):
+            prepare(settings)
+        assert _hashes(run_dir) == before
+
+
+def test_prepare__second_process_is_not_stopped_by_the_first(
+    settings: TrainSettings, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(settings)
+    assert (run_dir / 'data' / 'train.json').exists()
+    monkeypatch.setenv('RANK', '1')
+    prepare(settings)
+
+
+@pytest.mark.parametrize('kept', [['meta', 'state_dict', 'message_hub'], ['meta', 'state_dict']])
+def test_prepare__refuses_to_resume_from_weights(
+    settings: TrainSettings, run_dir: Path, tmp_path: Path, kept: list[str]
+) -> None:
+    """The best checkpoint of a run, and a converted one."""
+    path = tmp_path / 'weights.pth'
+    torch.save({key: {} for key in kept}, path)
+    with pytest.raises(CheckpointError, match=rf'holds weights only .* load_from={path}$'):
+        prepare(replace(settings, resume=str(path)))
     assert not run_dir.exists()
 
 
