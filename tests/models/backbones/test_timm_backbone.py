@@ -8,6 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.models import TimmBackbone
+from effdet_plugin.models.backbones.timm_backbone import _split as split_network
 
 LITE0 = 'tf_efficientnet_lite0'
 SWIN: dict[str, Any] = dict(
@@ -54,6 +55,8 @@ def test_constants__set_for_every_bn() -> None:
         ('resnet18', 1, 'layer2.0.conv1.weight'),
         ('convnext_atto', 1, 'stages_1.downsample.0.weight'),
         ('regnetx_002', 0, 's1.b1.conv1.conv.weight'),
+        ('densenet121', 0, 'features_denseblock1.denselayer1.norm1.weight'),
+        ('densenet121', 1, 'features_denseblock2.denselayer1.norm1.weight'),
     ],
 )
 def test_frozen_stages__no_gradients_and_still_statistics(
@@ -74,6 +77,53 @@ def test_frozen_stages__none_and_too_many() -> None:
     assert all(p.requires_grad for p in TimmBackbone(LITE0).parameters())
     with pytest.raises(ConfigError, match=r'frozen_stages=8.* has 7 stages'):
         TimmBackbone(LITE0, frozen_stages=8)
+
+
+@pytest.mark.parametrize(
+    ('model_name', 'out_indices'),
+    [
+        ('hrnet_w18_small', (1,)),  # transition1 is no stage
+        ('vgg11', (1,)),  # single layers
+        ('vit_tiny_patch16_224', (1,)),  # one child: the network
+        ('dpn68', (1,)),  # all blocks of all stages
+    ],
+)
+def test_frozen_stages__refuses_what_is_no_run_of_stages(
+    model_name: str, out_indices: tuple[int, ...]
+) -> None:
+    words = f'frozen_stages=0: {model_name} is not.*freeze='
+    with torch.device('meta'):  # no numbers: VGG has a hundred million
+        TimmBackbone(model_name, out_indices)
+        with pytest.raises(ConfigError, match=words) as error:
+            TimmBackbone(model_name, out_indices, frozen_stages=0)
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('model_name', 'out_indices', 'stages'),
+    [
+        ('resnet50d', (1,), [['layer1']]),  # conv1 has parts and a number, too
+        (
+            'efficientvit_m0',
+            (1, 2),
+            [['stages_0'], ['stages_1'], ['stages_2']],
+        ),  # patch_embed_conv1
+        (
+            'mobilevit_xxs',
+            (3, 4),
+            [*([f'stages_{i}'] for i in range(4)), ['stages_4', 'final_conv']],
+        ),
+    ],
+)
+def test_split__every_child_once_and_in_order(
+    model_name: str, out_indices: tuple[int, ...], stages: list[list[str]]
+) -> None:
+    network = TimmBackbone(model_name, out_indices).model
+    stem, found = split_network(network)
+    names = {id(module): name for name, module in network.named_children()}
+    assert [[names[id(module)] for module in stage] for stage in found] == stages
+    everything = [*stem, *(module for stage in found for module in stage)]
+    assert [names[id(module)] for module in everything] == list(names.values())
 
 
 def test_norm_eval__every_bn_still_while_training() -> None:
