@@ -1,15 +1,20 @@
 """EfficientDet: a single-stage detector put together from registered parts."""
 
+import inspect
 import shutil
 from typing import Any
 
 import torch
 from mmdet.models.detectors import SingleStageDetector
 from mmdet.registry import MODELS
+from mmengine.logging import print_log
 from torch import Tensor
 
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.models.freezing import freeze_parameters, frozen_norms
+
+# Parts of other heads have other names, so these two may be missing; what is there is compiled.
+COMPILED = ('backbone', 'neck', 'bbox_head.cls_tower', 'bbox_head.box_tower')
 
 
 @MODELS.register_module()
@@ -24,17 +29,19 @@ class EfficientDet(SingleStageDetector):
         test_cfg: mmdet's; not needed.
         data_preprocessor: config.
         init_cfg: mmengine's.
-        with_cp: recompute activations of backbone and neck in backward, to save memory.
+        with_cp: recompute activations of backbone and neck in backward, to save memory; of that
+            one of them alone, where the other has no ``with_cp``.
         channels_last: keep convolution weights and inputs in channels-last memory order.
-        compile: ``torch.compile`` backbone, neck and head; a dict gives its arguments. Needs a C++
-            compiler.
+        compile: ``torch.compile`` backbone, neck and the head's towers; a dict gives its arguments.
+            Needs a C++ compiler. Another head runs as it is; the log says what is compiled.
         freeze: regular expression; parameters in whose names it is found are not trained. The
             reference's ``var_freeze_expr``, there over TensorFlow's names.
         freeze_norm_statistics: BN whose parameters are frozen normalises with its running
             statistics, and leaves them. False: it goes on as in training, as in the reference.
 
     Raises:
-        ConfigError: ``compile`` without a C++ compiler; a ``freeze`` that matches nothing.
+        ConfigError: ``compile`` without a C++ compiler; ``with_cp`` where neither backbone nor neck
+            has it; a ``freeze`` that matches nothing.
     """
 
     def __init__(
@@ -53,7 +60,7 @@ class EfficientDet(SingleStageDetector):
         freeze_norm_statistics: bool = True,
     ) -> None:
         if with_cp:
-            backbone, neck = {**backbone, 'with_cp': True}, {**neck, 'with_cp': True}
+            backbone, neck = _recomputing(backbone, neck)
         super().__init__(
             backbone, neck, bbox_head, train_cfg, test_cfg, data_preprocessor, init_cfg
         )
@@ -86,5 +93,34 @@ class EfficientDet(SingleStageDetector):
             raise ConfigError(
                 'model.compile: torch.compile needs a C++ compiler (g++), none is on PATH'
             )
-        for part in (self.backbone, self.neck, self.bbox_head.cls_tower, self.bbox_head.box_tower):
-            part.compile(**arguments)
+        modules = dict(self.named_modules())
+        names = [name for name in COMPILED if name in modules]
+        print_log(f'Compiled: {", ".join(names)}', logger='current')
+        for name in names:
+            modules[name].compile(**arguments)
+
+
+def _recomputing(*parts: dict[str, Any]) -> list[dict[str, Any]]:
+    """Configs with ``with_cp`` set where the part takes it."""
+    able = [_takes(part.get('type'), 'with_cp') for part in parts]
+    if not any(able):
+        raise ConfigError(
+            f'model.with_cp: {" and ".join(str(part["type"]) for part in parts)} cannot recompute '
+            'activations; leave it out'
+        )
+    return [{**p, 'with_cp': True} if a else p for p, a in zip(parts, able, strict=True)]
+
+
+def _takes(kind: Any, argument: str) -> bool:
+    """Whether a part has an argument, or hands it on to a base class that has it."""
+    part = MODELS.get(kind) if isinstance(kind, str) else kind
+    if not inspect.isclass(part):
+        return True  # no part at all, which building it says better
+    for owner in part.__mro__:
+        if '__init__' in vars(owner):
+            parameters = inspect.signature(vars(owner)['__init__']).parameters
+            if argument in parameters:
+                return True
+            if all(p.kind is not p.VAR_KEYWORD for p in parameters.values()):
+                return False
+    return False

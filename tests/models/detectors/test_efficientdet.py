@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 import torch
+from mmdet.models.backbones import ResNet
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.registry import init_default_scope
@@ -10,12 +11,18 @@ from mmengine.structures import InstanceData
 
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.models import EfficientDet
+from effdet_plugin.models.detectors import efficientdet
 from effdet_plugin.testing import random_boxes
 
 SIZE = (64, 64)
 
 
-def build(backbone: dict[str, Any] | None = None, **settings: Any) -> EfficientDet:
+def build(
+    backbone: dict[str, Any] | None = None,
+    neck: dict[str, Any] | None = None,
+    bbox_head: dict[str, Any] | None = None,
+    **settings: Any,
+) -> EfficientDet:
     """The smallest whole network: three cells of eight channels on Lite0."""
     init_default_scope('mmdet')  # mmengine builds the data preprocessor
     detector: EfficientDet = MODELS.build(
@@ -25,8 +32,10 @@ def build(backbone: dict[str, Any] | None = None, **settings: Any) -> EfficientD
             backbone=dict(
                 type='TimmBackbone', model_name='tf_efficientnet_lite0', **(backbone or {})
             ),
-            neck=dict(type='BiFPN', in_channels=[40, 112, 320], out_channels=8, num_cells=1),
-            bbox_head=dict(type='EfficientDetHead', num_classes=3, in_channels=8, stacked_convs=1),
+            neck=neck
+            or dict(type='BiFPN', in_channels=[40, 112, 320], out_channels=8, num_cells=1),
+            bbox_head=bbox_head
+            or dict(type='EfficientDetHead', num_classes=3, in_channels=8, stacked_convs=1),
             **settings,
         )
     )
@@ -77,6 +86,41 @@ def test_with_cp__reaches_backbone_and_neck() -> None:
     assert not build().neck.with_cp
 
 
+FPN = dict(
+    type='FPN', in_channels=[40, 112, 320], out_channels=8, num_outs=5, add_extra_convs='on_output'
+)
+RETINA = dict(type='RetinaHead', num_classes=3, in_channels=8, feat_channels=8, stacked_convs=1)
+
+
+class Wide(ResNet):
+    """Hands on what it does not know, as mmdet's ResNeXt does."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(depth=18, **kwargs)
+
+
+def test_with_cp__of_the_backbone_alone_where_the_neck_has_none() -> None:
+    detector = build(neck=FPN, with_cp=True)
+    assert detector.backbone.with_cp
+    assert not hasattr(detector.neck, 'with_cp')
+    losses = detector(**detector.data_preprocessor(batch(1), training=True), mode='loss')
+    assert all(torch.isfinite(value) for value in losses.values())
+
+
+def test_with_cp__reaches_an_argument_of_a_base_class() -> None:
+    neck = {**FPN, 'in_channels': [128, 256, 512]}
+    parts = dict(neck=neck, bbox_head=RETINA, with_cp=True)
+    detector = EfficientDet(dict(type=Wide, out_indices=(1, 2, 3)), **parts)
+    assert detector.backbone.with_cp
+
+
+def test_with_cp__refused_where_nothing_has_it() -> None:
+    with pytest.raises(ConfigError, match='SSDVGG and FPN cannot recompute'):
+        EfficientDet(dict(type='SSDVGG', depth=11), FPN, RETINA, with_cp=True)
+    with pytest.raises(KeyError, match='NoSuchNet'):
+        EfficientDet(dict(type='NoSuchNet'), FPN, RETINA, with_cp=True)
+
+
 def test_channels_last__same_outputs_in_another_order() -> None:
     plain, last = build().eval(), build(channels_last=True).eval()
     last.load_state_dict(plain.state_dict())
@@ -117,6 +161,21 @@ def test_compile__each_part_with_the_given_arguments(monkeypatch: pytest.MonkeyP
     )
     build(compile=dict(mode='reduce-overhead'))
     assert calls == [{'mode': 'reduce-overhead'}] * 4
+
+
+def test_compile__what_another_head_has_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled: list[str] = []
+    monkeypatch.setattr(shutil, 'which', lambda name: '/bin/true')
+    monkeypatch.setattr(
+        torch.nn.Module, 'compile', lambda self: compiled.append(type(self).__name__)
+    )
+    said: list[str] = []
+    monkeypatch.setattr(efficientdet, 'print_log', lambda text, **_: said.append(text))
+    build(neck=FPN, bbox_head=RETINA, compile=True)
+    assert compiled == ['TimmBackbone', 'FPN']
+    assert said == ['Compiled: backbone, neck']
 
 
 def test_freezing__trains_the_rest() -> None:
