@@ -11,6 +11,7 @@ from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from effdet_plugin.errors import ConfigError
 from effdet_plugin.models.dense_heads.normalizer import loss_normalizer
 from effdet_plugin.models.dense_heads.tower import Tower
 
@@ -78,6 +79,7 @@ class EfficientDetHead(BaseDenseHead):
         self.num_classes = self.cls_out_channels = num_classes
         self.use_sigmoid_cls = True
         self.in_channels = in_channels
+        self.num_levels = num_levels
         self.prior_generator = TASK_UTILS.build(
             anchor_generator or dict(type='EfficientDetAnchorGenerator')
         )
@@ -121,7 +123,15 @@ class EfficientDetHead(BaseDenseHead):
         Returns:
             Lists over levels: ``(B, A * C, h, w)`` logits, channel ``a * C + c``, and
             ``(B, A * 4, h, w)`` deltas, channel ``a * 4 + (tx, ty, tw, th)``.
+
+        Raises:
+            ConfigError: another number of maps than ``num_levels``.
         """
+        if len(feats) != self.num_levels:
+            raise ConfigError(
+                f'bbox_head.num_levels={self.num_levels}, but the neck gives {len(feats)} maps: '
+                'set it, and as many strides of the anchor generator'
+            )
         return self.cls_tower(feats), self.box_tower(feats)
 
     def flatten(self, outputs: Sequence[Tensor], width: int) -> Tensor:
@@ -236,6 +246,9 @@ class EfficientDetHead(BaseDenseHead):
         Returns:
             ``bboxes`` ``(n, 4)`` xyxy, ``scores`` ``(n,)``, ``labels`` ``(n,)``, by descending
             score.
+
+        Raises:
+            ConfigError: boxes are to be clipped to a size that the metas do not tell.
         """
         assert batch_img_metas is not None
         image_size = batch_img_metas[0].get('batch_input_shape')
@@ -244,6 +257,11 @@ class EfficientDetHead(BaseDenseHead):
         anchors, sizes = torch.cat(levels), [len(x) for x in levels]
         if not with_nms:
             return self._candidates(logits, deltas, anchors, sizes, batch_img_metas, rescale)
+        if image_size is None and self.postprocessor.clip != 'none':
+            raise ConfigError(
+                f'postprocessor.clip={self.postprocessor.clip!r} needs the size of the network '
+                "input: give batch_img_metas batch_input_shape, or set clip='none'"
+            )
         found = self.postprocessor(
             logits,
             deltas,

@@ -7,6 +7,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from effdet_plugin.errors import ConfigError
 from effdet_plugin.models import EfficientDetHead
 from effdet_plugin.testing import random_boxes
 
@@ -63,6 +64,12 @@ def test_forward__channels_of_each_level() -> None:
 def test_forward__starts_with_the_focal_papers_prior() -> None:
     logits, _ = build().eval()([torch.zeros(1, 8, *cells) for cells in CELLS])
     assert logits[0].mean().sigmoid().item() == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize('number', [1, 3])
+def test_forward__refuses_another_number_of_maps(number: int) -> None:
+    with pytest.raises(ConfigError, match=f'num_levels=2, but the neck gives {number} maps'):
+        build()([torch.zeros(1, 8, 4, 6)] * number)
 
 
 def test_flatten__level_row_column_anchor() -> None:
@@ -287,6 +294,18 @@ def test_predict__rescales_each_axis() -> None:
         predict(build(), 1, metas=metas, rescale=rescale)[0].bboxes for rescale in (True, False)
     )
     torch.testing.assert_close(scaled * torch.tensor([2, 0.5, 2, 0.5]), plain)
+
+
+@pytest.mark.parametrize('clip', ['before', 'after'])
+def test_predict__clips_to_a_size_that_it_knows(clip: str) -> None:
+    head = build(postprocessor=dict(type='DetectionPostProcessor', clip=clip))
+    boxes = predict(head, 1)[0].bboxes
+    assert boxes.min() == 0
+    assert boxes[:, 2].max() == SIZE[1]
+    with pytest.raises(ConfigError, match=f"clip='{clip}' needs the size.*batch_input_shape"):
+        predict(head, 1, metas=[{}])
+    assert len(predict(head, 1, metas=[{}], with_nms=False)[0]) > 0  # which clips nothing
+    assert len(predict(build(), 1, metas=[{}])[0]) > 0
 
 
 def test_predict__nothing_found() -> None:
