@@ -1,5 +1,6 @@
 """EfficientDet's anchors behind mmdet's prior generator interface."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,8 @@ from effdet_plugin.errors import ConfigError
 from effdet_plugin.ops.anchors import AspectRatio, anchor_sides, level_anchors, strides_of
 
 STRIDE_MODES = ('fractional', 'power_of_two')
+# Anchors of D0 at 512 are 0.8 MB; pictures that are not padded have a set of sizes each.
+SETS_KEPT = 8
 
 
 @TASK_UTILS.register_module()
@@ -27,8 +30,9 @@ class EfficientDetAnchorGenerator(AnchorGenerator):
         anchor_scale: side of the smallest square anchor in strides; one number, or one per level.
             D0-D6, D7x, Lite3, Lite4: 4; D7: 5; Lite0-Lite2, Lite3x: 3.
         scales_per_octave: number of scales ``2 ** (i / n)``.
-        ratios: width / height (its square root is applied to both sides), or pairs (width factor,
-            height factor) such as ``(1.4, 0.7)``, which older ports were trained with.
+        ratios: width / height, the inverse of mmdet's ``AnchorGenerator`` (the square root is
+            applied to both sides), or pairs (width factor, height factor) such as ``(1.4, 0.7)``,
+            which older ports were trained with.
         stride_mode: ``'fractional'``, or ``'power_of_two'`` to use ``strides`` always.
     """
 
@@ -53,7 +57,7 @@ class EfficientDetAnchorGenerator(AnchorGenerator):
             raise ConfigError(f'anchor_scale has {len(scales)} values for {len(strides)} levels')
         self.sides = [anchor_sides(scale, scales_per_octave, ratios) for scale in scales]
         self.stride_mode = stride_mode
-        self._cache: dict[tuple[object, ...], list[Tensor]] = {}
+        self._cache: OrderedDict[tuple[object, ...], list[Tensor]] = OrderedDict()
         super().__init__(
             strides=list(strides),
             ratios=[1.0],
@@ -78,7 +82,7 @@ class EfficientDetAnchorGenerator(AnchorGenerator):
         device: torch.device | str = 'cpu',
         image_size: tuple[int, int] | None = None,
     ) -> list[Tensor]:
-        """Anchors of all levels, made once for each set of sizes and kept on the device.
+        """Anchors of all levels, kept on the device for the sets of sizes that were used last.
 
         Args:
             featmap_sizes: (height, width) of each level's map.
@@ -96,6 +100,9 @@ class EfficientDetAnchorGenerator(AnchorGenerator):
                 torch.from_numpy(table.astype(np.float32)).to(device=device, dtype=dtype)
                 for table in self._tables(sizes, image_size)
             ]
+            if len(self._cache) > SETS_KEPT:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(key)
         return self._cache[key]
 
     def _tables(

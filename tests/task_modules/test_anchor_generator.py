@@ -2,10 +2,12 @@ from typing import Any
 
 import pytest
 import torch
+from mmdet.models.task_modules.prior_generators import AnchorGenerator
 from mmdet.registry import TASK_UTILS
 
 from effdet_plugin.ops import anchor_boxes, level_sizes
 from effdet_plugin.task_modules import EfficientDetAnchorGenerator
+from effdet_plugin.task_modules.anchor_generator import SETS_KEPT
 
 
 def build(**settings: Any) -> EfficientDetAnchorGenerator:
@@ -36,6 +38,29 @@ def test_grid_priors__made_once() -> None:
     first = generator.grid_priors(sizes, image_size=(64, 64))
     assert generator.grid_priors(sizes, image_size=(64, 64))[0] is first[0]
     assert generator.grid_priors(sizes, image_size=(64, 63))[0] is not first[0]
+
+
+def test_grid_priors__forgets_the_sizes_used_longest_ago() -> None:
+    generator = build()
+
+    def anchors_of(height: int) -> torch.Tensor:
+        size = (height, 64)
+        return generator.grid_priors(level_sizes(size, 3, 7), image_size=size)[0]
+
+    first, second = anchors_of(64), anchors_of(65)
+    for height in range(66, 66 + SETS_KEPT - 1):
+        anchors_of(height)
+        assert anchors_of(64) is first  # used all the time
+    assert anchors_of(65) is not second
+    assert torch.equal(anchors_of(65), second)
+    assert len(generator._cache) == SETS_KEPT
+
+
+def test_ratios__are_the_inverse_of_mmdets() -> None:
+    (own,) = build(strides=[8], scales_per_octave=1, ratios=(2.0,)).base_anchors
+    (theirs,) = AnchorGenerator([8], ratios=[0.5], scales=[4], center_offset=0.5).base_anchors
+    torch.testing.assert_close(own, theirs)
+    assert own[0, 2] - own[0, 0] > own[0, 3] - own[0, 1]
 
 
 def test_base_anchors__as_mmdets_heads_ask_for_them() -> None:
