@@ -11,12 +11,11 @@ from torch import Tensor, nn
 
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.ops.nms import NEVER, batched_nms
-from effdet_plugin.ops.wbf import fuse_boxes
+from effdet_plugin.ops.wbf import IOU_THRESHOLD, fuse_boxes
 
 MERGES = ('nms', 'wbf')
 # Views differ by few pixels; of two objects that overlap this much one would be lost.
 NMS_IOU = 0.6
-WBF_IOU = 0.55
 
 
 @MODELS.register_module()
@@ -122,10 +121,11 @@ def merge_instances(
     order = scores.argsort(descending=True, stable=True)
     boxes, scores, labels = boxes[order], scores[order], labels[order]
     if merge == 'wbf':
-        threshold = WBF_IOU if iou_threshold is None else iou_threshold
+        threshold = IOU_THRESHOLD if iou_threshold is None else iou_threshold
         boxes, scores, labels = _fused(boxes, scores, labels, len(views), threshold)
     else:
-        keep = _kept(boxes, scores, labels, iou_threshold or NMS_IOU, max_per_image)
+        threshold = NMS_IOU if iou_threshold is None else iou_threshold
+        keep = _kept(boxes, scores, labels, threshold, max_per_image)
         boxes, scores, labels = boxes[keep], scores[keep], labels[keep]
     best = slice(max_per_image)
     return InstanceData(bboxes=boxes[best], scores=scores[best], labels=labels[best])

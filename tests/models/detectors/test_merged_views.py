@@ -36,6 +36,13 @@ def test_merge__nms_keeps_the_best_of_each_object() -> None:
     assert merged.scores.tolist() == pytest.approx([0.9, 0.3])
 
 
+def test_merge__a_threshold_of_zero_is_one() -> None:
+    touching = [instances([[0, 0, 10, 10], [9, 9, 19, 19], [30, 30, 40, 40]], [0.9, 0.8, 0.7])]
+    assert len(merge_instances(touching, 'nms')) == 3
+    merged = merge_instances(touching, 'nms', iou_threshold=0.0)
+    assert merged.scores.tolist() == pytest.approx([0.9, 0.7])
+
+
 def test_merge__wbf_averages_them() -> None:
     views = [instances([[0, 0, 10, 10]], [0.6]), instances([[0, 0, 10, 12]], [0.6])]
     merged = merge_instances(views, 'wbf')
