@@ -37,7 +37,7 @@ def parse_args() -> argparse.Namespace:
         help='go on from CKPT, or from the newest checkpoint of the work dir if it has one',
     )
     parser.add_argument(
-        '--overwrite', action='store_true', help="give up another config's run in the work dir"
+        '--overwrite', action='store_true', help='give up the run that the work dir holds'
     )
     parser.add_argument('--dry-run', action='store_true', help='all but the training')
     parser.add_argument('--seed', type=int, help='of everything random')
