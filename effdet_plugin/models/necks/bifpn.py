@@ -68,10 +68,20 @@ class FusionNode(nn.Module):
         self.act_last = conv_bn_act_pattern
 
     def forward(self, inputs: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-        """Maps ``(B, C_k, h_k, w_k)`` -> ``(B, channels, *size)``."""
-        x = self.fusion(
-            [resample(x, size) for resample, x in zip(self.resamples, inputs, strict=True)]
-        )
+        """Maps ``(B, C_k, h_k, w_k)`` -> ``(B, channels, *size)``.
+
+        Raises:
+            ConfigError: no whole stride pools a map to ``size``.
+        """
+        maps = [resample(x, size) for resample, x in zip(self.resamples, inputs, strict=True)]
+        for x, resized in zip(inputs, maps, strict=True):
+            if resized.shape[-2:] != size:
+                raise ConfigError(
+                    f'BiFPN: a map of {tuple(x.shape[-2:])} cannot be pooled to {tuple(size)}, '
+                    'which is not its size halved and rounded up; make the sides of the pictures '
+                    "multiples of the backbone's coarsest stride"
+                )
+        x = self.fusion(maps)
         if self.act_last:
             return self.act(self.bn(self.conv(x)))
         return self.bn(self.conv(self.act(x)))
@@ -203,9 +213,10 @@ class BiFPN(BaseModule):
             for number in range(num_cells)
         )
         init_glorot_uniform(self.extra_levels)
-        for node in (node for cell in self.cells for node in cell.nodes):
-            # Not the fusion: one of your own begins as its constructor says.
-            init_glorot_uniform(nn.ModuleList([node.resamples, node.conv]))
+        for node in self.modules():
+            if isinstance(node, FusionNode):
+                # Not the fusion: one of your own begins as its constructor says.
+                init_glorot_uniform(nn.ModuleList([node.resamples, node.conv]))
 
     def add_levels(self, feats: Sequence[Tensor]) -> list[Tensor]:
         """Maps of the backbone from ``start_level`` on, and the coarser ones made from the last."""

@@ -127,6 +127,12 @@ def test_forward__refuses_another_number_of_maps() -> None:
         build(in_channels=[4, 4], out_channels=4)(maps([4]))
 
 
+def test_forward__a_backbone_that_rounds_down_is_one_line() -> None:
+    rounded_down = [torch.rand(1, 4, side, side) for side in (25, 12, 6)]
+    with pytest.raises(ConfigError, match=r'\(25, 25\) cannot be pooled to \(12, 12\)'):
+        BiFPN([4, 4, 4], 4, num_outs=3, num_cells=1)(rounded_down)
+
+
 def test_initial_values__glorot_of_the_reference() -> None:
     neck = BiFPN([40, 112, 320], 64)
     state = neck.state_dict()
