@@ -20,9 +20,9 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add('results', nargs='+', type=Path, metavar='F.json', help="in COCO's results form")
+    add('results', nargs='+', type=Path, metavar='F.json', help="two or more, COCO's results form")
     add('--out', type=Path, required=True, metavar='F.json', help='the fused detections')
-    add('--iou-thr', type=float, default=0.55, help='of boxes of one object (%(default)s)')
+    add('--iou-thr', type=float, default=0.55, help='of one object, in (0, 1] (%(default)s)')
     add('--max-per-image', type=int, default=100, help='kept of each picture (%(default)s)')
     add('--ann-file', type=Path, help='ground truth as COCO json, to evaluate')
     add(
@@ -38,16 +38,15 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Fuse, and evaluate if there is a ground truth."""
     args = parse_args()
-    from effdet_plugin.inference import fuse_files
+    from effdet_plugin.inference.fusing import evaluate_files, fuse_files, read_truth
 
+    truth = read_truth(args.ann_file) if args.ann_file else None
     count = fuse_files(
-        args.results, args.out, args.iou_thr, args.max_per_image, args.categories_below
+        args.results, args.out, args.iou_thr, args.max_per_image, args.categories_below, truth
     )
     print(f'{count} detections: {args.out}')
-    if args.ann_file:
-        from effdet_plugin.inference.fusing import evaluate_files
-
-        for path, numbers in evaluate_files(args.ann_file, [*args.results, args.out]):
+    if truth is not None:
+        for path, numbers in evaluate_files(truth, [*args.results, args.out]):
             print(path, *(f'{name} {value:.3f}' for name, value in numbers.items()), sep='  ')
 
 

@@ -5,14 +5,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from effdet_plugin.errors import DatasetError
-from effdet_plugin.inference.fusing import evaluate_files, fuse_files, fuse_rows
+from effdet_plugin.errors import ConfigError, DatasetError
+from effdet_plugin.inference.fusing import evaluate_files, fuse_files, fuse_rows, read_truth
 from effdet_plugin.testing import load_oracle
 
 Row = dict[str, Any]
+TRUTH: Row = dict(
+    images=[dict(id=1, file_name='1.jpg', width=64, height=64)],
+    annotations=[dict(id=1, image_id=1, category_id=1, bbox=[5, 5, 20, 20], area=400, iscrowd=0)],
+    categories=[dict(id=1, name='a')],
+)
 
 
-def row(image: int, box: list[float], score: float, category: int = 1) -> Row:
+def row(image: Any, box: list[Any], score: Any, category: Any = 1) -> Row:
     return dict(image_id=image, category_id=category, bbox=box, score=score)
 
 
@@ -53,6 +58,14 @@ def test_fuse_files__pictures_apart_and_the_best_only(tmp_path: Path) -> None:
         ({'images': []}, 'no list of detections'),
         ([dict(image_id=1, category_id=1, score=0.5)], "detection 0 has no 'bbox'"),
         ([row(7, [0, 0, 1, 1], 0.5)], 'no picture in common'),
+        ([row(1, [0, 0, 1, 1], 0.5, category=2)], 'no category in common .*category_id 2 and 1'),
+        ([row(1, [0, 0, 1, 1], '0.9')], "detection 0: 'score' must be a finite number, not '0.9'"),
+        ([row(1, [0, 0, 1, 1], float('nan'))], "'score' must be a finite number, not nan"),
+        ([row(1, [0, 0, 1], 0.5)], r"'bbox' must be 4 finite numbers, not \[0, 0, 1\]"),
+        ([row(1, [0, 0, 1, None], 0.5)], "'bbox' must be 4 finite numbers"),
+        ([row(1, [0, 0, 1, float('inf')], 0.5)], "'bbox' must be 4 finite numbers"),
+        ([row(1, [0, 0, 1, 1], 0.5, category='cat')], "'category_id' must be a whole number"),
+        ([row([1], [0, 0, 1, 1], 0.5)], "'image_id' must be a whole number or text"),
     ],
 )
 def test_fuse_files__refuses_what_is_no_result_file(
@@ -64,18 +77,68 @@ def test_fuse_files__refuses_what_is_no_result_file(
         fuse_files([good, bad], tmp_path / 'fused.json')
 
 
+def test_fuse_files__an_empty_first_file_hides_no_misfit(tmp_path: Path) -> None:
+    contents = ([], [row(1, [0, 0, 9, 9], 0.9)], [row(7, [0, 0, 9, 9], 0.9)])
+    paths = [write(tmp_path / f'{n}.json', content) for n, content in enumerate(contents)]
+    assert fuse_files(paths[:2], tmp_path / 'fused.json') == 1
+    with pytest.raises(DatasetError, match=r'2.json: has no picture in common with .*1.json'):
+        fuse_files(paths, tmp_path / 'fused.json')
+
+
+@pytest.mark.parametrize('threshold', [55, 0, -0.5, 1.01, float('nan')])
+def test_fuse__refuses_a_threshold_that_is_no_iou(tmp_path: Path, threshold: float) -> None:
+    paths = [write(tmp_path / f'{name}.json', [row(1, [0, 0, 9, 9], 0.9)]) for name in 'ab']
+    with pytest.raises(ConfigError, match=f'--iou-thr.* {threshold}: must be above 0'):
+        fuse_files(paths, tmp_path / 'fused.json', threshold)
+    with pytest.raises(ConfigError, match='--iou-thr'):
+        fuse_rows([[], []], threshold)
+    assert fuse_files(paths, tmp_path / 'fused.json', 1) == 1
+
+
+def test_fuse_files__refuses_one_alone(tmp_path: Path) -> None:
+    alone = write(tmp_path / 'a.json', [row(1, [0, 0, 9, 9], 0.9)])
+    with pytest.raises(ConfigError, match=r'a.json: nothing to fuse with'):
+        fuse_files([alone], tmp_path / 'fused.json')
+
+
+@pytest.mark.parametrize(
+    ('foreign', 'words'),
+    [
+        (row(7, [0, 0, 9, 9], 0.9), 'image_id 7 is not in the ground truth'),
+        (row('1', [0, 0, 9, 9], 0.9), "image_id '1' is not in the ground truth"),
+        (row(1, [0, 0, 9, 9], 0.9, category=3), 'category_id 3 is not in the ground truth'),
+    ],
+)
+def test_truth__must_have_what_the_rows_name(tmp_path: Path, foreign: Row, words: str) -> None:
+    truth = read_truth(write(tmp_path / 'truth.json', TRUTH))
+    good = write(tmp_path / 'good.json', [row(1, [0, 0, 9, 9], 0.9)])
+    bad = write(tmp_path / 'bad.json', [row(1, [0, 0, 9, 9], 0.9), foreign, foreign])
+    with pytest.raises(DatasetError, match=rf'bad.json: {words} \(1 such\)'):
+        fuse_files([good, bad], tmp_path / 'fused.json', truth=truth)
+    assert not (tmp_path / 'fused.json').exists()
+    with pytest.raises(DatasetError, match=f'bad.json: {words}'):
+        list(evaluate_files(truth, [bad]))
+
+
+@pytest.mark.parametrize(
+    ('content', 'words'),
+    [
+        ([row(1, [0, 0, 9, 9], 0.9)], 'is no ground truth'),
+        (dict(images=[]), 'is no ground truth'),
+        (TRUTH | dict(annotations=[dict(image_id=1, segments_info=[])]), "KeyError.'id'"),
+    ],
+)
+def test_read_truth__refuses_what_is_none(tmp_path: Path, content: object, words: str) -> None:
+    with pytest.raises(DatasetError, match=f'other.json: .*{words}'):
+        read_truth(write(tmp_path / 'other.json', content))
+
+
 def test_evaluate_files__gives_the_12_numbers_of_each(tmp_path: Path) -> None:
-    truth = dict(
-        images=[dict(id=1, file_name='1.jpg', width=64, height=64)],
-        annotations=[
-            dict(id=1, image_id=1, category_id=1, bbox=[5, 5, 20, 20], area=400, iscrowd=0)
-        ],
-        categories=[dict(id=1, name='a')],
-    )
     results = [
         write(tmp_path / 'right.json', [row(1, [5, 5, 20, 20], 0.9)]),
         write(tmp_path / 'wrong.json', [row(1, [40, 40, 20, 20], 0.9)]),
     ]
-    numbers = dict(evaluate_files(write(tmp_path / 'truth.json', truth), results))
+    truth = read_truth(write(tmp_path / 'truth.json', TRUTH))
+    numbers = dict(evaluate_files(truth, results))
     assert numbers[results[0]]['mAP'] == pytest.approx(1.0)
     assert numbers[results[1]]['mAP'] == 0

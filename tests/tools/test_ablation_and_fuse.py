@@ -57,7 +57,22 @@ def test_fuse__writes_and_evaluates(tmp_path: Path) -> None:
 
 
 def test_fuse__a_mistake_is_one_line(tmp_path: Path) -> None:
-    done = run(TOOLS / 'fuse.py', tmp_path / 'none.json', '--out', tmp_path / 'out.json')
+    files = [tmp_path / name for name in ('none.json', 'neither.json')]
+    done = run(TOOLS / 'fuse.py', *files, '--out', tmp_path / 'out.json')
     assert done.returncode == 2
+    assert done.stderr.startswith('error: ')
+    assert done.stderr.count('\n') == 1
+
+
+def test_fuse__a_ground_truth_of_other_pictures_is_one_line_and_no_file(tmp_path: Path) -> None:
+    row = dict(image_id=1, category_id=1, bbox=[5, 5, 20, 20], score=0.9)
+    truth = dict(images=[dict(id=7)], annotations=[], categories=[dict(id=1, name='a')])
+    for name, content in (('a', [row]), ('b', [row]), ('truth', truth)):
+        (tmp_path / f'{name}.json').write_text(json.dumps(content))
+    files = [tmp_path / f'{name}.json' for name in ('a', 'b')]
+    out = tmp_path / 'fused.json'
+    done = run(TOOLS / 'fuse.py', *files, '--out', out, '--ann-file', tmp_path / 'truth.json')
+    assert done.returncode == 2
+    assert not out.exists()
     assert done.stderr.startswith('error: ')
     assert done.stderr.count('\n') == 1
