@@ -22,19 +22,17 @@ def pairwise_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
         boxes2: ``(..., M, 4)`` xyxy; leading dimensions broadcast.
 
     Returns:
-        ``(..., N, M)`` in [0, 1]; never NaN, also for boxes without area.
+        ``(..., N, M)`` in [0, 1]; never NaN, also for boxes without area or without end.
     """
     a, b = boxes1.unsqueeze(-2), boxes2.unsqueeze(-3)
-    width = (torch.minimum(a[..., 2], b[..., 2]) - torch.maximum(a[..., 0], b[..., 0])).clamp_(
-        min=0
-    )
-    height = (torch.minimum(a[..., 3], b[..., 3]) - torch.maximum(a[..., 1], b[..., 1])).clamp_(
-        min=0
-    )
-    inter = height.mul_(width)
-    union = (box_area(a) + box_area(b)).sub_(inter)
+    # In place, for there are many pairs: no more than three tensors (..., N, M) at a time.
+    width = torch.minimum(a[..., 2], b[..., 2]).sub_(torch.maximum(a[..., 0], b[..., 0]))
+    inter = torch.minimum(a[..., 3], b[..., 3]).sub_(torch.maximum(a[..., 1], b[..., 1]))
+    inter.clamp_(min=0).mul_(width.clamp_(min=0))
+    del width
+    iou = inter / (box_area(a) + box_area(b)).sub_(inter)
     # 0 / 0 of two boxes without area is 0, as in the reference.
-    return torch.where(inter > 0, inter / union, 0.0)
+    return iou.masked_fill_(iou.isnan(), 0.0)
 
 
 def center_size(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -1,8 +1,9 @@
-"""Sigmoid focal loss over label indices, without a one-hot target and with a lean backward.
+"""Sigmoid focal loss over label indices, without a one-hot target and in two buffers.
 
 With label indices the loss of a row is the background loss of all its classes, but for the one
-positive class, where another term is put. So the only logit-sized tensors are the logits, and in
-backward their gradient.
+positive class, where another term is put. Forward and backward each work in place on two float32
+tensors of the logits' shape, one of which becomes the gradient; between the two only the logits
+and labels are kept.
 
 Source: Lin et al., ICCV 2017, eq. 5; the reference's ``FocalLoss`` (google/automl
 ``efficientdet``): ``p_t`` and ``alpha_t`` come from the unsmoothed target, the cross-entropy from
@@ -15,24 +16,35 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 
-def _terms(
-    x: Tensor, sign: float, alpha: float, gamma: float, target: float, grad: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Loss (and derivative) of logits against one constant target.
+def _parts(x: Tensor, target: float) -> tuple[Tensor, Tensor]:
+    """``1 - p_t`` and cross-entropy of logits that are background: new tensors, float32 at least.
 
-    ``sign`` is +1 for a positive entry, -1 for background: ``1 - p_t = sigmoid(-sign * x)``;
-    ``alpha`` is the weight of that kind, ``target`` the smoothed probability.
+    A positive entry is background for the logit ``-x``: the one form keeps the digits of both
+    where the prediction is right. ``target`` is what smoothing puts in place of 0.
     """
-    miss = torch.sigmoid(x * -sign)  # 1 - p_t
-    # softplus(x) - target * x, in the form that keeps its digits where the prediction is right.
-    entropy = F.softplus(-x) + (1 - target) * x if sign > 0 else F.softplus(x) - target * x
-    modulator = miss if gamma == 1 else miss.pow(gamma)
-    loss = alpha * modulator * entropy
-    if not grad:
-        return loss, None
-    # d/dx miss^gamma = -sign * gamma * miss^gamma * p_t ; d/dx entropy = sigmoid(x) - target
-    slope = (-sign * gamma) * (1 - miss) * entropy + (torch.sigmoid(x) - target)
-    return loss, alpha * modulator * slope
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    entropy = F.softplus(wide)
+    if target:  # softplus(x) - target * x
+        entropy.sub_(wide, alpha=target)
+    # The caller's logits are not ours to write on; a copy of half ones is.
+    return wide.sigmoid() if wide is x else wide.sigmoid_(), entropy
+
+
+def _loss(x: Tensor, gamma: float, target: float) -> Tensor:
+    """Focal loss of background logits, without ``alpha``."""
+    miss, entropy = _parts(x, target)
+    return entropy.mul_(miss.pow_(gamma))
+
+
+def _slope(x: Tensor, gamma: float, target: float) -> Tensor:
+    """Derivative of :func:`_loss` by its logits."""
+    miss, entropy = _parts(x, target)
+    # It is miss^gamma * (gamma * entropy * (1 - miss) + miss - target). The first two terms are the
+    # point at miss between gamma * entropy and 1: no third tensor for 1 - miss.
+    slope = entropy.mul_(gamma).lerp_(entropy.new_ones(()), miss)
+    if target:
+        slope.sub_(target)
+    return slope.mul_(miss.pow_(gamma))
 
 
 class _FocalSum(torch.autograd.Function):
@@ -48,29 +60,22 @@ class _FocalSum(torch.autograd.Function):
         smoothing: float,
     ) -> Tensor:
         ctx.save_for_backward(logits, labels)
-        ctx.settings = (alpha, gamma, smoothing)  # type: ignore[attr-defined]
-        x = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        ctx.settings = (alpha, gamma, 0.5 * smoothing)  # type: ignore[attr-defined]
         positive, index = _positives(labels, logits.shape[1])
-        loss, _ = _terms(x, -1.0, 1 - alpha, gamma, 0.5 * smoothing, grad=False)
-        at_positive, _ = _terms(
-            x.gather(1, index), 1.0, alpha, gamma, 1 - 0.5 * smoothing, grad=False
-        )
+        loss = _loss(logits, gamma, 0.5 * smoothing).mul_(1 - alpha)
+        at_positive = _loss(-logits.gather(1, index), gamma, 0.5 * smoothing).mul_(alpha)
         return _put(loss, positive, index, at_positive).sum(1)
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad_rows: Tensor) -> tuple[Tensor, None, None, None, None]:
         logits, labels = ctx.saved_tensors  # type: ignore[attr-defined]
-        alpha, gamma, smoothing = ctx.settings  # type: ignore[attr-defined]
-        x = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        alpha, gamma, target = ctx.settings  # type: ignore[attr-defined]
         positive, index = _positives(labels, logits.shape[1])
-        grad = _terms(x, -1.0, 1 - alpha, gamma, 0.5 * smoothing, grad=True)[1]
-        assert grad is not None
-        _, at_positive = _terms(
-            x.gather(1, index), 1.0, alpha, gamma, 1 - 0.5 * smoothing, grad=True
-        )
-        assert at_positive is not None
+        grad_rows = grad_rows.unsqueeze(1)
+        grad = _slope(logits, gamma, target).mul_((1 - alpha) * grad_rows)
+        at_positive = _slope(-logits.gather(1, index), gamma, target).mul_(-alpha * grad_rows)
         _put(grad, positive, index, at_positive)
-        return grad.mul_(grad_rows.unsqueeze(1)).to(logits.dtype), None, None, None, None
+        return grad.to(logits.dtype), None, None, None, None
 
 
 def _positives(labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -31,6 +33,21 @@ def test_pairwise_iou__boxes_without_area_give_0_not_nan() -> None:
     point = torch.tensor([[3.0, 3, 3, 3]])
     assert pairwise_iou(point, point).tolist() == [[0.0]]
     assert pairwise_iou(torch.zeros(0, 4), point).shape == (0, 1)
+
+
+def test_pairwise_iou__inverted_endless_and_whole_number_boxes() -> None:
+    box = torch.tensor([[0.0, 0, 10, 10]])
+    odd = torch.tensor([[10.0, 10, 0, 0], [10.0, 0, 0, 10], [0.0, 0, torch.inf, torch.inf]])
+    assert not pairwise_iou(box, odd).any()
+    assert not pairwise_iou(odd, odd).any()  # inf / inf is no NaN
+    assert torch.equal(pairwise_iou(box.long(), 2 * box.long()), torch.tensor([[0.25]]))
+
+
+def test_pairwise_iou__three_tensors_of_all_pairs(allocations: Any) -> None:
+    a, b = random_boxes(600, (50, 50)).reshape(2, 300, 4), random_boxes(200, (50, 50), 1)
+    with allocations(2 * 300 * 200 * 4) as used:
+        pairwise_iou(a, b)
+    assert 3 <= used.peak < 3.1
 
 
 def test_pairwise_iou__batches_broadcast() -> None:

@@ -1,3 +1,6 @@
+import shutil
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -5,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from effdet_plugin.ops.boxes import pairwise_iou
-from effdet_plugin.ops.matching import match_anchors
+from effdet_plugin.ops.matching import BLOCK, match_anchors
 from effdet_plugin.testing import random_boxes
 
 seeds = st.integers(0, 2**31)
@@ -38,6 +41,44 @@ def test_match__equals_the_rule_told_one_by_one(
     anchors, boxes = random_boxes(40, SIZE, seed), random_boxes(count, SIZE, seed + 1)
     found = match(anchors, boxes, positive_iou=thr, force_match=force)
     assert found.tolist() == one_by_one(anchors, boxes, thr, force)
+
+
+@given(seed=seeds, count=st.integers(1, 9), block=st.integers(1, 4), force=st.booleans())
+def test_match__blocks_of_boxes_change_nothing(
+    seed: int, count: int, block: int, force: bool
+) -> None:
+    # On a grid, so that there are ties within blocks and across them.
+    anchors, boxes = (
+        8 * (x / 8).round() for x in (random_boxes(40, SIZE), random_boxes(count, SIZE, seed))
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('effdet_plugin.ops.matching.BLOCK', block)
+        found = match(anchors, boxes, positive_iou=0.3, force_match=force)
+    assert found.tolist() == one_by_one(anchors, boxes, 0.3, force)
+
+
+def test_match__a_crowd_beyond_one_block() -> None:
+    anchors, boxes = random_boxes(300, SIZE), random_boxes(BLOCK, SIZE, 1)
+    boxes = torch.cat([boxes, boxes, random_boxes(BLOCK // 2, SIZE, 2), boxes])  # many a tie
+    found = match(anchors, boxes)
+    assert found.tolist() == one_by_one(anchors, boxes, 0.5, True)
+    assert found.max() >= 2 * BLOCK
+
+
+@pytest.mark.parametrize('count', [BLOCK, 3 * BLOCK + 1])
+def test_match__three_tensors_of_a_block_of_pairs(count: int, allocations: Any) -> None:
+    anchors, boxes = random_boxes(1000, SIZE), random_boxes(2 * count, SIZE, 1)
+    valid = torch.ones(2, count, dtype=torch.bool)
+    with allocations(2 * BLOCK * 1000 * 4) as used:
+        match_anchors(anchors, boxes.reshape(2, count, 4), valid)
+    assert 3 <= used.peak < 3.2  # an IoU and an index for each anchor is the rest
+
+
+def test_match__reads_nothing_on_the_host() -> None:
+    count = BLOCK + 1  # tensors on `meta` have no values to read
+    anchors, boxes = torch.empty(50, 4, device='meta'), torch.empty(2, count, 4, device='meta')
+    valid = torch.empty(2, count, dtype=torch.bool, device='meta')
+    assert match_anchors(anchors, boxes, valid).shape == (2, 50)
 
 
 @given(seed=seeds)
@@ -94,3 +135,18 @@ def test_match__nothing_to_match(batch: int, boxes: int, anchors: int) -> None:
     valid = torch.ones(batch, boxes, dtype=torch.bool)
     found = match_anchors(random_boxes(anchors, SIZE), torch.rand(batch, boxes, 4), valid)
     assert found.tolist() == [[-1] * anchors] * batch
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which('g++') is None, reason='compiling needs g++')
+@pytest.mark.parametrize('count', [5, 7, BLOCK + 1])
+def test_match__compiled_is_the_same(count: int) -> None:
+    # torch 2.13 can order a scatter behind what reads it: with some numbers of boxes, found by
+    # trying, no forced match was left.
+    compiled = torch.compile(match_anchors, fullgraph=True, dynamic=False)
+    anchors = random_boxes(300, SIZE)
+    for seed in range(5):
+        boxes = random_boxes(2 * count, SIZE, seed).reshape(2, count, 4)
+        valid = torch.rand(2, count) > 0.3
+        found = compiled(anchors, boxes, valid)
+        assert torch.equal(found, match_anchors(anchors, boxes, valid))
