@@ -9,8 +9,8 @@ data_root = 'data/VOCdevkit/'
 
 model = dict(
     # The reference's '(efficientnet|fpn_cells|resample_p6)'. It leaves the statistics of frozen BN
-    # running: freeze_norm_statistics=False. A small set does better with freeze=None and a tenth
-    # of the rate; see docs/fine_tune.md.
+    # running: freeze_norm_statistics=False. freeze=None trains everything: take a tenth of the
+    # rate then; see docs/fine_tune.md.
     freeze='^(backbone|neck)',
     bbox_head=dict(num_classes=20),
 )

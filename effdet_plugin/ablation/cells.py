@@ -4,10 +4,13 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from effdet_plugin.ablation.table import count_rows
+from effdet_plugin.config import load
 from effdet_plugin.engine.atomic import replacing
 from effdet_plugin.engine.fit import classes_of
 from effdet_plugin.engine.load import load_plain
@@ -88,7 +91,10 @@ def run_cells(settings: CellSettings) -> Iterator[Cell]:
         for config in settings.configs:
             folder = settings.work_dir / config.stem / f'seed{seed}'
             _check_recipe(folder, _recipe(settings, config, seed))
-            yield read_cell(folder) or _run(settings, config, seed, folder)
+            cell = read_cell(folder)
+            if cell:
+                print(f'{config.stem}, seed {seed}: finished before, not run again')
+            yield cell or _run(settings, config, seed, folder)
 
 
 def finished_cells(work_dir: Path) -> list[Cell]:
@@ -114,7 +120,19 @@ def _recipe(settings: CellSettings, config: Path, seed: int) -> dict[str, Any]:
         'data': str(settings.data.resolve()),
         'image_size': settings.image_size,
         'options': settings.all_options(),
+        'content': _content(settings, config),
     }
+
+
+def _content(settings: CellSettings, config: Path) -> str:
+    """Return a hash of what a config says, and of the files that it imports."""
+    cfg = load(config, image_size=settings.image_size, options=settings.all_options())
+    digest = sha256(json.dumps(cfg.to_dict(), sort_keys=True, default=str).encode())
+    for name in (cfg.get('custom_imports') or {}).get('imports', []):
+        spec = find_spec(name)
+        if spec and spec.origin and name != 'effdet_plugin':
+            digest.update(Path(spec.origin).read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _check_recipe(folder: Path, recipe: dict[str, Any]) -> None:
@@ -125,9 +143,11 @@ def _check_recipe(folder: Path, recipe: dict[str, Any]) -> None:
     noted = json.loads(path.read_text())
     for key, value in recipe.items():
         if noted.get(key) != value:
+            other = f'{key} {noted.get(key)}, now {value}'
+            if key == 'content':
+                other = f'{recipe["config"]}.py or a file that it imports is not what it was'
             raise ConfigError(
-                f'{folder} holds a cell of another recipe ({key} {noted.get(key)}, now {value}); '
-                'take another --work-dir'
+                f'{folder} holds a cell of another recipe ({other}); take another --work-dir'
             )
 
 

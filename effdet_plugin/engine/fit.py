@@ -1,5 +1,6 @@
 """A checkpoint of other classes: what of it fits a network, and where it does not fit at all."""
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -177,6 +178,14 @@ def _log_fit(fitted: Fitted, own: Weights) -> None:
     ):
         if names:
             print_log(f'{len(names)} tensors {what}, e.g. {min(names)}', logger='current')
+    missing = [name for name in own.keys() - fitted.weights.keys() if name.startswith('backbone.')]
+    if any(not name.endswith('num_batches_tracked') for name in missing):
+        print_log(
+            f'{len(missing)} tensors of the backbone are not in the checkpoint: is it of another '
+            'network? They keep the values with which they began',
+            logger='current',
+            level=logging.WARNING,
+        )
 
 
 @HOOKS.register_module()

@@ -29,8 +29,8 @@ class Record(TypedDict):
 class FusionWeightsHook(Hook):
     """Writes ``fusion_weights.jsonl`` into the work dir and draws it as ``fusion_weights.png``.
 
-    It is drawn at the end of every epoch in which something was recorded. A fusion without weights
-    (``'sum'``) has nothing to record.
+    It is drawn at the end of every epoch in which something was recorded, and of the training. A
+    fusion without weights (``'sum'``) has nothing to record.
 
     Args:
         interval: Steps between two records.
@@ -41,6 +41,7 @@ class FusionWeightsHook(Hook):
     def __init__(self, interval: int = 100) -> None:
         self.interval = interval
         self._drawn = True  # nothing to draw yet
+        self._last_step = -1
 
     @master_only
     def before_train(self, runner: Runner) -> None:
@@ -75,6 +76,13 @@ class FusionWeightsHook(Hook):
             plot_records(read_records(self._path(runner)), Path(runner.work_dir) / PLOT_NAME)
             self._drawn = True
 
+    @master_only
+    def after_train(self, runner: Runner) -> None:
+        """Record and draw the last step, which may lie between two records."""
+        if self._last_step != runner.iter:
+            self._record(runner, runner.iter)
+            self.after_train_epoch(runner)
+
     def _path(self, runner: Runner) -> Path:
         return Path(runner.work_dir) / RECORD_NAME
 
@@ -85,6 +93,7 @@ class FusionWeightsHook(Hook):
             with self._path(runner).open('a', encoding='utf-8') as file:
                 file.write(_line({'step': step, 'weights': values}))
             self._drawn = False
+        self._last_step = step
 
 
 def _line(record: Record) -> str:
@@ -152,7 +161,7 @@ def plot_records(records: list[Record], path: Path) -> None:
 def _plot_fusion(axis: Any, records: list[Record], name: str) -> None:
     steps = [record['step'] for record in records]
     for number, weights in enumerate(zip(*(r['weights'][name] for r in records), strict=True)):
-        axis.plot(steps, weights, label=f'input {number}')
+        axis.plot(steps, weights, '.-', markersize=3, label=f'input {number}')
     title = name.removeprefix('neck.').replace('cells.', 'cell ').replace('.nodes.', ' node ')
     axis.set_title(title, fontsize=7)
     axis.tick_params(labelsize=6)

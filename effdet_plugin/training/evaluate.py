@@ -185,7 +185,7 @@ def _set_data(cfg: Config, data: Path, classes: tuple[str, ...] | None, scratch:
     if not unknown:
         set_num_classes(cfg, len(known))
         _set_classes(cfg.test_dataloader.dataset, known)
-    if tested != 'train':
+    if tested != 'train' or data.is_file():  # a file was chosen, a folder's split was not
         return ''
     return (
         f'{data} has no test or validation split: all {len(description.train)} pictures are '

@@ -81,6 +81,26 @@ def test_run_cells__trains_evaluates_and_is_not_run_again(
         list(run_cells(replace(settings, epochs=2)))
 
 
+def test_run_cells__a_config_or_fusion_that_was_edited_is_another_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(cells, '_run', lambda *_: None)
+    fusion, config = tmp_path / 'edited_fusion.py', tmp_path / 'edited.py'
+    fusion.write_text('SCALE = 1\n')
+    imports = "custom_imports = dict(imports=['effdet_plugin', 'edited_fusion'])\n"
+    config.write_text(f"_base_ = '{CONFIG}'\n{imports}")
+    settings = replace(settings_of(tmp_path), configs=[config])
+    list(run_cells(settings))
+    list(run_cells(settings))
+    for path in (fusion, config):
+        before = path.read_text()
+        path.write_text(f'{before}other = 2\n')
+        with pytest.raises(ConfigError, match='or a file that it imports'):
+            list(run_cells(settings))
+        path.write_text(before)
+
+
 @pytest.mark.parametrize(
     ('splits', 'tested'),
     [(['train'], 'val.json'), (['train', 'test'], 'test.json')],

@@ -72,6 +72,16 @@ def test_hook__draws_after_each_epoch_that_recorded_something(tmp_path: Path) ->
     assert (tmp_path / PLOT_NAME).exists()
 
 
+def test_hook__records_the_last_step_whatever_the_interval(tmp_path: Path) -> None:
+    hook, runner = FusionWeightsHook(interval=4), runner_of(tmp_path, model_of())
+    train(hook, runner, until=6)
+    hook.after_train_epoch(runner)
+    runner.iter = 6  # mmengine counts on after the last step
+    hook.after_train(runner)
+    hook.after_train(runner)
+    assert [record['step'] for record in read_records(tmp_path / RECORD_NAME)] == [0, 4, 6]
+
+
 def test_hook__a_resumed_run_goes_on_without_doubles(tmp_path: Path) -> None:
     model = model_of()
     train(FusionWeightsHook(interval=2), runner_of(tmp_path, model), until=6)

@@ -105,6 +105,8 @@ def test_evaluate__says_where_all_pictures_are_tested(
     assert metrics['coco/images'] == len(document['images'])
     said = f'{own} has no test or validation split: all 4 pictures are tested'
     assert capfd.readouterr().out.count(said) == (split == 'train')
+    evaluate(replace(settings, data=own / f'{split}.json'))
+    assert 'no test or validation split' not in ''.join(capfd.readouterr())
 
 
 def test_evaluate__classes_that_the_checkpoint_does_not_know(

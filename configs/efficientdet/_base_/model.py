@@ -18,7 +18,7 @@ model = dict(
         type='TimmBackbone',
         model_name='tf_efficientnet_b0',
         out_indices=(2, 3, 4),
-        pretrained=True,  # timm's download, when training starts; see docs for offline ways
+        pretrained=True,  # timm's download, when training starts; README says other ways
         norm_momentum=0.01,
         drop_path_rate=0.0,  # the reference switches it off for b0 only
     ),
