@@ -12,9 +12,9 @@ from effdet_plugin.ops.focal import sigmoid_focal_loss
 class SigmoidFocalLoss(nn.Module):
     """Focal loss of EfficientDet, in mmdet's form.
 
-    It has label smoothing (in the cross-entropy only, as the reference), it builds no one-hot
-    target and no chain of logit-sized temporaries, and its gradient is one expression. Computed in
-    float32.
+    It has label smoothing (in the cross-entropy only, as the reference) and builds no one-hot
+    target. Forward and backward each hold two float32 tensors of the logits' shape, one of which
+    becomes the gradient. Computed in float32.
 
     Args:
         use_sigmoid: only True; named because mmdet's heads ask for it.
