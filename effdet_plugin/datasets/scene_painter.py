@@ -188,14 +188,13 @@ def _texture(rng: np.random.Generator, side: int, behind: Canvas) -> Canvas:
     across, along = _rotated_grid(rng, side, side)
     period = rng.uniform(6, 20)
     waves = (across % period < period / 2).astype(np.float32)
+    dots = np.hypot(across % period - period / 2, along % period - period / 2) < period / 4
     patterns: list[Canvas] = [
         np.zeros_like(across),
         np.clip(across / side + 0.5, 0, 1),
         waves,
         np.abs(waves - (along % period < period / 2)),
-        np.float32(
-            np.hypot(across % period - period / 2, along % period - period / 2) < period / 4
-        ),
+        dots.astype(np.float32),
     ]
     mix = cv2.GaussianBlur(patterns[rng.integers(len(patterns))], (0, 0), 0.6)[..., None]
     return np.asarray(first + mix * (second - first), np.float32)
