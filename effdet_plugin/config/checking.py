@@ -157,10 +157,17 @@ def _find_type(name: str | Callable[..., Any], kind: Kind, path: str) -> Callabl
     if kind is MODEL and hasattr(ops, name):
         return getattr(ops, name)
     scope, _, own_name = name.rpartition('.')
-    hint = nearest(own_name, _all_names(kind.registries))
+    hint = _hint_of_type(own_name, _all_names(kind.registries))
     if scope and find_spec(scope.split('.')[0]) is None:
         hint = f': the package {scope.split(".")[0]} is not installed'
     raise ConfigError(f'{path}: no {kind.noun} of the name {name!r} is registered{hint}')
+
+
+def _hint_of_type(name: str, known: Iterable[str]) -> str:
+    """Say which registered name was probably meant, or that an own part is not imported."""
+    # Among hundreds of names one is always a bit like it: a hint has to be nearer than elsewhere.
+    near = get_close_matches(name, known, n=1, cutoff=0.65) or [k for k in known if name in k]
+    return nearest(name, near) if near else '; is its file in custom_imports?'
 
 
 def _all_names(registries: Iterable[Registry | None]) -> set[str]:

@@ -175,6 +175,26 @@ WRONG: dict[str, tuple[Callable[[Config], Any], str, str]] = {
         'runner_type',
         "'EfficientDetRunner'",
     ),
+    'own part that nobody imported': (
+        lambda c: c.model.neck.update(type='MaxFusion'),
+        'model.neck.type',
+        'registered; is its file in custom_imports?',
+    ),
+    'misspelt own part': (
+        lambda c: c.model.neck.update(type='MaxFusoin'),
+        'model.neck.type',
+        'registered; is its file in custom_imports?',
+    ),
+    'type with a letter wrong': (
+        lambda c: c.model.neck.update(type='BiFPM'),
+        'model.neck.type',
+        "did you mean 'BiFPN'?",
+    ),
+    'part of the name of a type': (
+        lambda c: _pipeline(c)[3].update(type='Flip'),
+        'train_dataloader.dataset.pipeline.3.type',
+        "did you mean 'RandomFlip'?",
+    ),
     'package that is missing': (
         lambda c: c.model.neck.update(type='nopackage.FPN'),
         'model.neck.type',
