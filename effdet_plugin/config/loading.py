@@ -49,8 +49,19 @@ def _read(path: Path) -> Config:
     except UserError:
         raise
     except Exception as error:  # a config is a program of its author's: it may raise anything
-        first_line = str(error).strip().split('\n')[0]
-        raise ConfigError(f'config {path}: {type(error).__name__}: {first_line}') from error
+        raise ConfigError(f'config {path}: {_reason(error)}') from error
+
+
+def _reason(error: Exception) -> str:
+    """Say in one line what went wrong in a config."""
+    cause, hint = error.__cause__, ''
+    reason = f'{type(error).__name__}: {error}'
+    if isinstance(error, ImportError) and isinstance(cause, ImportError):
+        # custom_imports: mmengine says where it looked; the reason is two errors further down.
+        reason = f'{cause}: {cause.__context__}'
+        if isinstance(cause.__context__, ModuleNotFoundError):
+            hint = '; is the name right, and is it installed or its folder in PYTHONPATH?'
+    return reason.strip().split('\n')[0] + hint
 
 
 def _neighbours(path: Path) -> list[str]:

@@ -52,6 +52,28 @@ def test_load__broken_file_is_one_line(tmp_path: Path, text: str, words: str) ->
     assert '\n' not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ('name', 'reason'),
+    [
+        ('own_fusoin', "Failed to import own_fusoin: No module named 'own_fusoin'; is the name"),
+        ('own_fusion', "Failed to import own_fusion: No module named 'no_such_thing'; is the name"),
+        ('own_word', "Failed to import own_word: cannot import name 'x' from 'pathlib'"),
+    ],
+)
+def test_load__custom_import_that_fails_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, reason: str
+) -> None:
+    (tmp_path / 'own_fusion.py').write_text('import no_such_thing', encoding='utf-8')
+    (tmp_path / 'own_word.py').write_text('from pathlib import x', encoding='utf-8')
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / 'own.py'
+    path.write_text(f"custom_imports = dict(imports=['{name}'], allow_failed_imports=False)")
+    with pytest.raises(ConfigError) as error:
+        load(path)
+    assert str(error.value).startswith(f'config {path}: {reason}')
+    assert '\n' not in str(error.value)
+
+
 def test_load__missing_file_names_the_nearest(path: Path) -> None:
     with pytest.raises(ConfigError, match=r"did you mean 'retinanet\.py'"):
         load(path.with_name('retinant.py'))
