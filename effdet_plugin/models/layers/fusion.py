@@ -36,7 +36,8 @@ class Fusion(nn.Module):
         super().__init__()
         if method not in METHODS:
             raise ConfigError(
-                f'fusion={method!r} is not a fusion; choose one of {", ".join(METHODS)}'
+                f'fusion={method!r} is not a fusion; choose one of {", ".join(METHODS)}, '
+                f"or a part of your own: dict(type='YourClass')"
             )
         self.method = method
         self.weights: nn.Parameter | None

@@ -5,7 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from effdet_plugin.models.layers import Fusion
-from effdet_plugin.models.layers.fusion import METHODS
+from effdet_plugin.models.layers.fusion import METHODS, build_fusion
 
 
 @pytest.mark.parametrize('method', METHODS)
@@ -60,3 +60,8 @@ def test_fusion__never_stacks(method: str) -> None:
 def test_fusion__unknown_method() -> None:
     with pytest.raises(ValueError, match="fusion='mean' is not a fusion; choose one of fast_attn"):
         Fusion(2, 'mean')
+
+
+def test_fusion__own_class_as_a_word_is_told_how_to_write_it() -> None:
+    with pytest.raises(ValueError, match=r"or a part of your own: dict\(type='YourClass'\)$"):
+        build_fusion('MaxFusion', 2, 4)
