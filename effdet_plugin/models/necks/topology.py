@@ -7,6 +7,8 @@ is such a list.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import index
+from typing import Any
 
 from effdet_plugin.errors import ConfigError
 
@@ -119,7 +121,8 @@ def build_topology(topology: str | Sequence[NodeSpec], num_levels: int) -> Topol
         num_levels: number of input maps, and of outputs.
 
     Raises:
-        ConfigError: unknown name, an input that is not there yet, a level without a node.
+        ConfigError: unknown name, a node of another form, a level that is not there, an input that
+            is not there yet, a level without a node.
     """
     if isinstance(topology, str):
         if topology not in TOPOLOGIES:
@@ -127,13 +130,17 @@ def build_topology(topology: str | Sequence[NodeSpec], num_levels: int) -> Topol
                 f'topology={topology!r} is unknown; choose one of {", ".join(TOPOLOGIES)}'
             )
         return TOPOLOGIES[topology](num_levels)
-    nodes = [_as_node(spec) for spec in topology]
+    nodes = [_as_node(spec, number) for number, spec in enumerate(topology)]
     for number, node in enumerate(nodes):
-        late = [i for i in node.inputs if not 0 <= i < num_levels + number]
-        if late or not node.inputs or not 0 <= node.level < num_levels:
+        if not 0 <= node.level < num_levels:
             raise ConfigError(
-                f'topology node {number}: level {node.level} of {num_levels}, inputs '
-                f'{node.inputs}; '
+                f'topology node {number}: there is no level {node.level}; write one of 0 (finest) '
+                f'to {num_levels - 1}'
+            )
+        late = [i for i in node.inputs if not 0 <= i < num_levels + number]
+        if late or not node.inputs:
+            raise ConfigError(
+                f'topology node {number}: level {node.level}, inputs {node.inputs}; '
                 f'inputs must be among the {num_levels + number} maps made so far'
             )
     if missing := sorted(set(range(num_levels)) - {node.level for node in nodes}):
@@ -141,11 +148,14 @@ def build_topology(topology: str | Sequence[NodeSpec], num_levels: int) -> Topol
     return nodes
 
 
-def _as_node(spec: NodeSpec) -> Node:
+def _as_node(spec: Any, number: int) -> Node:
     if isinstance(spec, Node):
-        return spec
-    level, inputs = (spec['level'], spec['inputs']) if isinstance(spec, dict) else spec
-    return Node(int(level), tuple(inputs))  # type: ignore[call-overload, arg-type]
+        spec = (spec.level, spec.inputs)
+    try:
+        level, inputs = (spec['level'], spec['inputs']) if isinstance(spec, dict) else spec
+        return Node(index(level), tuple(index(i) for i in inputs))
+    except (KeyError, TypeError, ValueError):
+        raise ConfigError(f'topology node {number}: {spec!r}: write (level, [inputs])') from None
 
 
 def output_ids(topology: Topology, num_levels: int) -> list[int]:

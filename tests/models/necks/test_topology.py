@@ -1,4 +1,5 @@
 import pytest
+from mmengine.config import Config
 
 from effdet_plugin.models.necks.topology import TOPOLOGIES, Node, build_topology, output_ids
 
@@ -43,12 +44,27 @@ def test_own_list__tuples_dicts_and_nodes() -> None:
     assert build_topology(expected, 2) == expected
 
 
+def test_own_list__as_a_config_makes_it() -> None:
+    cfg = Config(dict(nodes=[(1, [0, 1]), [0, (0, 2)], dict(level=1, inputs=[0, 2])]))
+    expected = [Node(1, (0, 1)), Node(0, (0, 2)), Node(1, (0, 2))]
+    assert build_topology(cfg.nodes, 2) == expected
+
+
 @pytest.mark.parametrize(
     ('nodes', 'words'),
     [
         ([(0, [0, 2])], r'node 0.*among the 2 maps'),
         ([(0, [])], 'node 0'),
-        ([(2, [0])], 'level 2 of 2'),
+        ([(2, [0])], r'node 0: there is no level 2; write one of 0 \(finest\) to 1$'),
+        ([(-1, [0])], 'node 0: there is no level -1'),
+        ([(0, [0]), (1, 0)], r'^topology node 1: \(1, 0\): write \(level, \[inputs\]\)$'),
+        ([(1,)], r'node 0: \(1,\): write'),
+        ([(1, [0], 2)], r'node 0: \(1, \[0\], 2\): write'),
+        ([(0, ['P3', 'P4'])], r"node 0: \(0, \['P3', 'P4'\]\): write"),
+        ([('P3', [0])], r"node 0: \('P3', \[0\]\): write"),
+        ([0, 1], 'node 0: 0: write'),
+        ([{'level': 0}], r"node 0: \{'level': 0\}: write"),
+        ([Node(0, ('P3',))], 'node 0: .*: write'),  # type: ignore[arg-type]
         ([(0, [0, 1])], 'no node for level 1'),
         ('bifpnn', "topology='bifpnn' is unknown; choose one of bifpn"),
     ],
