@@ -128,14 +128,20 @@ _COLUMNS: Sequence[tuple[str, Callable[[Row, Paper | None, Latencies], str]]] = 
 def to_cells(rows: Iterable[Row], latencies: Latencies | None = None) -> list[list[str]]:
     """Return the table's cells, header first; ``-`` where there is no figure.
 
+    A column without any figure, such as the paper's for configs of one's own, is left out.
+
     Args:
         rows: From `count_rows`.
         latencies: From `effdet_plugin.ablation.measure_latency`, by name.
     """
     columns = _COLUMNS if latencies else _COLUMNS[:-3]
-    cells = [[header for header, _ in columns]]
-    cells += [[cell(row, row.paper, latencies or {}) for _, cell in columns] for row in rows]
-    return cells
+    rows = list(rows)
+    filled = [
+        [header, *(cell(row, row.paper, latencies or {}) for row in rows)]
+        for header, cell in columns
+    ]
+    kept = [column for column in filled if set(column[1:]) != {'-'}]
+    return [list(line) for line in zip(*kept, strict=True)]
 
 
 def _latency(name: str, latencies: Latencies) -> str:

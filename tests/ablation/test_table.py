@@ -1,5 +1,6 @@
 """The costs beside the paper's: within 5 %, or within what the docs explain."""
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -41,6 +42,21 @@ def test_table5__repeated_fpn_costs_exactly_what_fpn_and_panet_cost() -> None:
 def test_ratios__need_the_baseline_among_the_rows() -> None:
     path = REPOSITORY / 'configs' / 'ablation' / 'table5_bifpn.py'
     assert count_rows([path], image_size=128)[0].parameters_ratio is None
+
+
+def test_to_cells__columns_without_a_figure_are_left_out() -> None:
+    own = replace(rows()['table4_b3_bifpn'], name='own', parameters_ratio=None)
+    own = replace(own, multiply_adds_ratio=None)
+    assert to_cells([own]) == [
+        ['config', 'size', 'parameters', 'multiply-adds'],
+        ['own', '896x896', '11.81M', '24.01G'],
+    ]
+    assert to_cells([own], {'own': Latency(10.0, 1.0)})[0][4:] == ['ms']
+    assert to_cells([])[0][:2] == ['config', 'size']
+    # One row that has figures is enough.
+    header, line, _ = to_cells([own, rows()['table4_b3_bifpn']])
+    assert header[3] == 'paper'
+    assert line[3] == '-'
 
 
 def test_to_cells__latency_and_speed_up_where_there_is_one() -> None:
