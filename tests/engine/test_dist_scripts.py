@@ -1,7 +1,6 @@
 """The scripts ask torchrun for what was said; a stand-in for it prints what it was asked."""
 
 import os
-import signal
 import subprocess
 from pathlib import Path
 
@@ -15,7 +14,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     fake = tmp_path / 'torchrun'
     fake.write_text('#!/bin/sh\nfor argument in "$@"; do echo "$argument"; done\n')
     fake.chmod(0o755)
-    settings = ('NNODES', 'NODE_RANK', 'MASTER_ADDR', 'PORT', 'PYTHON', 'CUDA_VISIBLE_DEVICES')
+    settings = ('NNODES', 'NODE_RANK', 'MASTER_ADDR', 'PORT', 'PYTHON')
     kept = {key: value for key, value in os.environ.items() if key not in settings}
     return {**kept, 'PATH': f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'}
 
@@ -85,103 +84,3 @@ def test_mistakes__exit_with_2(
     assert done.returncode == 2
     assert done.stderr
     assert not done.stdout
-
-
-def stand_in(folder: Path, name: str, *lines: str) -> None:
-    (folder / name).write_text('\n'.join(['#!/bin/sh', *lines, '']))
-    (folder / name).chmod(0o755)
-
-
-def fail(environment: dict[str, str], *arguments: str) -> tuple[int, list[str]]:
-    done = subprocess.run(
-        ['bash', TOOLS / 'dist_train.sh', *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    return done.returncode, done.stderr.splitlines()
-
-
-@pytest.mark.parametrize('before', ['', 'train.py: '])
-def test_failure__the_last_line_repeats_what_the_first_process_said(
-    environment: dict[str, str], tmp_path: Path, before: str
-) -> None:
-    said = [f'{before}error: /data: no such folder', 'error: no peer', 'Traceback: error: x']
-    stand_in(tmp_path, 'torchrun', *(f"echo '{line}' >&2" for line in said), 'exit 1')
-    code, lines = fail(environment, '2')
-    assert code == 2
-    assert lines[-4:-1] == said
-    assert lines[-1] == (
-        f"error: train.py failed; the first line that begins with '{before}error:' says why: "
-        '/data: no such folder'
-    )
-
-
-@pytest.mark.parametrize(
-    ('said', 'own'), [('RuntimeError: NCCL error: x', 1), ('killed', 137), ('error: late', 0)]
-)
-def test_failure__without_such_a_line_keeps_the_exit_code(
-    environment: dict[str, str], tmp_path: Path, said: str, own: int
-) -> None:
-    stand_in(tmp_path, 'torchrun', f"echo '{said}' >&2", f'exit {own}')
-    code, lines = fail(environment, '2')
-    assert (code, lines[-1]) == (own, said)
-
-
-@pytest.mark.parametrize('name', ['SIGINT', 'SIGTERM', 'SIGHUP'])
-def test_signal__goes_on_to_torchrun_which_ends_by_itself(
-    environment: dict[str, str], tmp_path: Path, name: str
-) -> None:
-    stand_in(
-        tmp_path,
-        'torchrun',
-        *("trap 'sleep 0.3; echo stopped; exit 7' INT TERM HUP", "echo 'error: x' >&2"),
-        *('echo ready', 'for _ in $(seq 100); do sleep 0.1; done'),
-    )
-    number = getattr(signal, name)
-    with subprocess.Popen(
-        ['bash', TOOLS / 'dist_train.sh', '2'],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A suite that was started in the background ignores it, and so would the script.
-        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
-    ) as script:
-        assert script.stdout
-        assert script.stdout.readline() == 'ready\n'
-        script.send_signal(number)
-        out, err = script.communicate(timeout=30)
-    assert (script.returncode, out) == (7, 'stopped\n')
-    assert 'error: x' in err.splitlines()
-    assert 'failed' not in err
-
-
-@pytest.mark.parametrize(
-    ('there', 'chosen', 'processes', 'line'),
-    [
-        (0, None, 8, 'no GPU: 8 processes on CPUs'),
-        (0, '0', 1, 'no GPU: 1 process on CPUs'),
-        (2, '', 2, 'no GPU: 2 processes on CPUs'),
-        (2, '-1', 2, 'no GPU: 2 processes on CPUs'),
-        (2, None, 4, 'warning: GPUS is 4, but 2 '),
-        (8, '0,3', 4, 'warning: GPUS is 4, but 2 '),
-        (4, None, 4, ''),
-        (8, '5,6', 2, ''),
-    ],
-)
-def test_gpus__too_few_or_none_is_said_in_one_line(
-    environment: dict[str, str],
-    tmp_path: Path,
-    there: int,
-    chosen: str | None,
-    processes: int,
-    line: str,
-) -> None:
-    listed = [f"echo 'GPU {n}: H100 (UUID: GPU-{n})'; echo '  MIG 1g'" for n in range(there)]
-    stand_in(tmp_path, 'nvidia-smi', *listed, '' if there else 'exit 9')
-    visible = {} if chosen is None else {'CUDA_VISIBLE_DEVICES': chosen}
-    code, lines = fail({**environment, **visible}, str(processes))
-    assert code == 0
-    assert len(lines) == bool(line)
-    assert ''.join(lines).startswith(line)
