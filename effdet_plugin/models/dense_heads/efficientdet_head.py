@@ -270,7 +270,7 @@ class EfficientDetHead(BaseDenseHead):
             level_sizes=sizes,
             decode=self.bbox_coder.decode,
         )
-        counts = found.num.tolist()
+        counts = found.num.tolist()  # the batch's one wait: from here on results are ragged
         return [
             _instances(found.boxes[i, :n], found.scores[i, :n], found.labels[i, :n], meta, rescale)
             for i, (n, meta) in enumerate(zip(counts, batch_img_metas, strict=True))

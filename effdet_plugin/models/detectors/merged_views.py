@@ -147,12 +147,14 @@ def _kept(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float, number: int
 def _fused(
     boxes: Tensor, scores: Tensor, labels: Tensor, num_views: int, iou: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    fused = fuse_boxes(
-        boxes.double().cpu().numpy(),
-        scores.double().cpu().numpy(),
-        labels.cpu().numpy(),
-        num_views,
-        iou,
-    )
+    # Fusion is sequential, so it is numpy's. One copy, since each makes the host wait; float64 on
+    # the host only, since not every device has it.
+    columns = torch.cat([boxes, scores[:, None], labels[:, None].to(boxes)], 1).cpu().double()
+    table = columns.numpy()
+    fused = fuse_boxes(table[:, :4], table[:, 4], table[:, 5].astype('int64'), num_views, iou)
     new_boxes, new_scores, new_labels = map(torch.from_numpy, fused)
-    return new_boxes.to(boxes), new_scores.to(scores), new_labels.to(labels)
+    return (
+        new_boxes.to(boxes.dtype).to(boxes.device),
+        new_scores.to(scores.dtype).to(scores.device),
+        new_labels.to(labels.dtype).to(labels.device),
+    )
