@@ -13,11 +13,11 @@ from effdet_plugin.testing import REPOSITORY
 PACKAGE = REPOSITORY / 'effdet_plugin'
 FLOORS = (
     ('errors',),
-    ('mmcv_ops',),
+    ('files', 'mmcv_ops'),
     ('compat',),
     ('ops',),
-    ('models', 'task_modules', 'datasets', 'engine', 'evaluation'),
     ('config',),
+    ('models', 'task_modules', 'datasets', 'engine', 'evaluation'),
     ('convert', 'export', 'inference', 'benchmark', 'own_data', 'training', 'ablation'),
 )
 FLOOR = {unit: number for number, units in enumerate(FLOORS) for unit in units}

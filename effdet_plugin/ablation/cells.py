@@ -11,11 +11,10 @@ from typing import Any
 
 from effdet_plugin.ablation.table import count_rows
 from effdet_plugin.config import load
-from effdet_plugin.engine.atomic import replacing
 from effdet_plugin.engine.fit import classes_of
-from effdet_plugin.engine.load import load_plain
 from effdet_plugin.engine.resume import find_resume
 from effdet_plugin.errors import CheckpointError, ConfigError
+from effdet_plugin.files import load_weights_only, replacing
 from effdet_plugin.training import TestSettings, TrainSettings, evaluate, train
 
 RECIPE_NAME = 'recipe.json'
@@ -164,7 +163,7 @@ def _run(settings: CellSettings, config: Path, seed: int, folder: Path) -> Cell:
         raise CheckpointError(f'{folder}: the training has left no checkpoint')
     # The config that the training has left knows what was held out; the data itself may not.
     numbers = evaluate(TestSettings(folder / config.name, str(checkpoint), **shared))
-    classes = classes_of(load_plain(checkpoint)) or ()
+    classes = classes_of(load_weights_only(checkpoint)) or ()
     row = count_rows([config], len(classes), settings.image_size, settings.options)[0]
     cell = Cell(
         name=config.stem,

@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import mean
 
 from effdet_plugin.ablation.cells import Cell
-from effdet_plugin.engine.atomic import replacing
+from effdet_plugin.files import replacing
 
 
 def group_cells(cells: Iterable[Cell]) -> dict[str, list[Cell]]:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from effdet_plugin.engine.atomic import replacing
 from effdet_plugin.errors import CheckpointError
+from effdet_plugin.files import replacing
 
 FORMATS = ('mmengine', 'effdet', 'npz')
 

@@ -1,13 +1,11 @@
 """What drives the training: moving average, optimiser, schedule, checkpoints, processes."""
 
-from effdet_plugin.engine.atomic import AtomicBackend, replacing
-from effdet_plugin.engine.checkpoint import AtomicCheckpointHook
+from effdet_plugin.engine.checkpoint import AtomicBackend, AtomicCheckpointHook
 from effdet_plugin.engine.ema import RampUpEMA, RampUpEMAHook
 from effdet_plugin.engine.fit import LoadMatchingHook, check_classes, check_fit, load_matching
 from effdet_plugin.engine.fusion_weights import FusionWeightsHook
 from effdet_plugin.engine.hooks import DeferredRuntimeInfoHook, FiniteLossHook
 from effdet_plugin.engine.layer_decay import LayerDecayOptimWrapperConstructor
-from effdet_plugin.engine.load import load_plain
 from effdet_plugin.engine.norm_momentum import NormMomentumHook
 from effdet_plugin.engine.optim import ClippedAmpOptimWrapper, ClippedOptimWrapper
 from effdet_plugin.engine.param_groups import GroupedOptimWrapperConstructor
@@ -41,6 +39,4 @@ __all__ = [
     'check_work_dir',
     'find_resume',
     'load_matching',
-    'load_plain',
-    'replacing',
 ]

@@ -8,19 +8,33 @@ from typing import Any
 import torch
 from mmdet.registry import HOOKS
 from mmengine.dist import is_main_process, master_only
+from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from effdet_plugin import __version__
-from effdet_plugin.engine.atomic import remove_parts, replacing
-from effdet_plugin.engine.load import load_plain
 from effdet_plugin.engine.plain import from_plain, to_plain
 from effdet_plugin.engine.random_state import TrainingRandomness
 from effdet_plugin.errors import ConfigError
+from effdet_plugin.files import load_weights_only, remove_parts, replacing
 
 LAST = 'last_checkpoint'  # mmengine's name of the file that names the newest one
 # Their values are tensors, and the order and version marks of torch's own dict stay.
 _STATE_DICTS = ('state_dict', 'ema_state_dict')
+
+
+@register_backend('atomic')
+class AtomicBackend(LocalBackend):
+    """mmengine's local files, written atomically: ``backend_args=dict(backend='atomic')``."""
+
+    def put(self, obj: bytes, filepath: Path | str) -> None:
+        """Write bytes to a file."""
+        with replacing(filepath) as part:
+            part.write_bytes(obj)
+
+    def put_text(self, obj: str, filepath: Path | str, encoding: str = 'utf-8') -> None:
+        """Write text to a file."""
+        self.put(obj.encode(encoding), filepath)
 
 
 @HOOKS.register_module()
@@ -111,7 +125,7 @@ class AtomicCheckpointHook(CheckpointHook):
     @master_only
     def _publish_model(self, runner: Runner, ckpt_path: str) -> None:
         """Write the part of a checkpoint that others need, named after its content."""
-        checkpoint = load_plain(ckpt_path)
+        checkpoint = load_weights_only(ckpt_path)
         file = BytesIO()
         torch.save({key: checkpoint[key] for key in self.published_keys if key in checkpoint}, file)
         content = file.getvalue()

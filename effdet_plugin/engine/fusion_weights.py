@@ -12,7 +12,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from effdet_plugin.engine.atomic import replacing
+from effdet_plugin.files import replacing
 
 RECORD_NAME = 'fusion_weights.jsonl'
 PLOT_NAME = 'fusion_weights.png'

@@ -9,8 +9,8 @@ from zipfile import ZipFile, is_zipfile
 from mmengine.logging import print_log
 
 from effdet_plugin.engine.checkpoint import LAST
-from effdet_plugin.engine.load import load_plain
 from effdet_plugin.errors import CheckpointError
+from effdet_plugin.files import load_weights_only
 
 _TRAINING_STATE = {'meta', 'state_dict', 'optimizer', 'message_hub'}
 _NUMBERED = re.compile(r'(?:epoch|iter)_(\d+)\.pth')
@@ -43,7 +43,7 @@ def check_resumable(path: Path | str) -> None:
     Raises:
         CheckpointError: The file cannot be read, is damaged, or holds no training's state.
     """
-    missing = _TRAINING_STATE - load_plain(path).keys()
+    missing = _TRAINING_STATE - load_weights_only(path).keys()
     if missing:
         raise CheckpointError(
             f'{path}: holds weights only ({", ".join(sorted(missing))} missing): begin a new run '

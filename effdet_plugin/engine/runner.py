@@ -15,10 +15,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from effdet_plugin.engine.load import load_plain
 from effdet_plugin.engine.resume import find_resume
 from effdet_plugin.engine.sync_bn import can_sync_bn, to_sync_bn
 from effdet_plugin.errors import ConfigError
+from effdet_plugin.files import load_weights_only
 
 AUTO = 'auto'  # `resume`: from the newest checkpoint of the work dir
 _SYNC_BN_CHOICES = (None, True, False, 'torch')
@@ -154,7 +154,7 @@ class EfficientDetRunner(Runner):
             CheckpointError: A local file that is missing, damaged or needs unpickling.
         """
         if '://' not in str(filename):
-            load_plain(Path(filename).expanduser())
+            load_weights_only(Path(filename).expanduser())
         return super().load_checkpoint(filename, map_location, strict, revise_keys)
 
 

@@ -25,8 +25,8 @@ from effdet_plugin.engine.fit import (
     num_classes_of,
     weights_of,
 )
-from effdet_plugin.engine.load import load_plain
 from effdet_plugin.errors import ConfigError
+from effdet_plugin.files import load_weights_only
 from effdet_plugin.inference.images import RGBImage, read_image
 from effdet_plugin.models.compiled_ops import check_compiled_ops
 from effdet_plugin.ops.boxes import clip_boxes
@@ -72,7 +72,7 @@ class Detector:
         self.score_thr = score_thr
         self.batch_size = batch_size
         init_default_scope(self.config.get('default_scope', 'mmdet'))
-        known = {} if str(checkpoint) == NO_CHECKPOINT else load_plain(checkpoint)
+        known = {} if str(checkpoint) == NO_CHECKPOINT else load_weights_only(checkpoint)
         self.model = _build(self.config, known, seed).to(_device(device)).eval()
         self.classes = _class_names(self.config, known, self.model)
         self._prepare = test_pipeline(self.config)

@@ -9,8 +9,8 @@ from typing import Any
 from mmdet.structures import DetDataSample
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from effdet_plugin.engine.atomic import replacing
 from effdet_plugin.errors import DatasetError
+from effdet_plugin.files import replacing
 from effdet_plugin.inference.detector import Detector
 from effdet_plugin.inference.draw import Drawable, draw_boxes
 from effdet_plugin.inference.images import RGBImage, read_image, write_image

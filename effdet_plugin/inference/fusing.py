@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from pycocotools.coco import COCO
 
-from effdet_plugin.engine.atomic import replacing
 from effdet_plugin.errors import ConfigError, DatasetError
 from effdet_plugin.evaluation.coco_twelve import NAMES, evaluate_rows
+from effdet_plugin.files import replacing
 from effdet_plugin.ops.wbf import IOU_THRESHOLD, fuse_boxes
 
 Row = dict[str, Any]

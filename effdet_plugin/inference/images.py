@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from effdet_plugin.engine.atomic import replacing
 from effdet_plugin.errors import DatasetError
+from effdet_plugin.files import replacing
 
 RGBImage = NDArray[np.uint8]
 

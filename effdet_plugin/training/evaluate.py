@@ -13,10 +13,10 @@ from mmengine.hooks import PrepareTTAHook
 from effdet_plugin.config import load
 from effdet_plugin.datasets.readers import DatasetDescription, read_dataset, write_coco
 from effdet_plugin.engine.fit import classes_of
-from effdet_plugin.engine.load import load_plain
 from effdet_plugin.engine.runner import skip_pretrained
 from effdet_plugin.errors import CheckpointError, ConfigError
 from effdet_plugin.evaluation import NAMES
+from effdet_plugin.files import load_weights_only
 from effdet_plugin.inference.tta import TTA, apply_tta
 from effdet_plugin.own_data import set_data, set_num_classes
 from effdet_plugin.training.annotation_files import check_annotation_files
@@ -138,7 +138,7 @@ def _checkpoint(name: str) -> tuple[str | None, tuple[str, ...] | None]:
     """Return the path of a checkpoint that can be read, and its class names."""
     if name == NO_CHECKPOINT:
         return None, None
-    return name, classes_of(load_plain(name))
+    return name, classes_of(load_weights_only(name))
 
 
 def _set_metric(cfg: Config, settings: TestSettings) -> None:

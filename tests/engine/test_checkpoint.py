@@ -9,8 +9,8 @@ from toy import CLASSES, in_child, toy_config, train
 
 from effdet_plugin import __version__
 from effdet_plugin.engine.checkpoint import AtomicCheckpointHook
-from effdet_plugin.engine.load import load_plain
 from effdet_plugin.errors import ConfigError
+from effdet_plugin.files import load_weights_only
 
 
 @pytest.fixture(scope='module')
@@ -37,7 +37,7 @@ def test_content__plain_and_complete(run: Path) -> None:
         assert checkpoint['meta']['dataset_meta']['classes'] == CLASSES
         assert checkpoint['meta']['effdet_plugin_version'] == __version__
         assert "type='ToyNet'" in checkpoint['meta']['cfg']
-    checkpoint = load_plain(run / 'epoch_4.pth')
+    checkpoint = load_weights_only(run / 'epoch_4.pth')
     assert checkpoint['ema_state_dict']['steps'] == 24
     assert {'torch', 'numpy', 'python'} <= checkpoint['random_states'][0].keys()
     assert checkpoint['message_hub']['runtime_info']['keep_ckpt_ids'] == [3, 4]
@@ -45,7 +45,7 @@ def test_content__plain_and_complete(run: Path) -> None:
 
 
 def test_content__weights_are_the_average(run: Path) -> None:
-    checkpoint = load_plain(run / 'epoch_4.pth')
+    checkpoint = load_weights_only(run / 'epoch_4.pth')
     name = 'backbone.0.weight'
     raw = checkpoint['ema_state_dict'][f'module.{name}']
     assert not torch.equal(checkpoint['state_dict'][name], raw)
@@ -53,7 +53,7 @@ def test_content__weights_are_the_average(run: Path) -> None:
 
 def test_published__only_what_was_asked_for(run: Path) -> None:
     (path,) = run.glob('epoch_4-*.pth')
-    assert load_plain(path).keys() == {'meta', 'state_dict'}
+    assert load_weights_only(path).keys() == {'meta', 'state_dict'}
 
 
 def make_hook(folder: Path, **arguments: Any) -> Any:

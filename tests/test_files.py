@@ -1,16 +1,19 @@
-"""Reading checkpoints: never runs anything, always says what is wrong."""
+"""Files are written atomically, and loading never runs anything and says what is wrong."""
 
+import os
 import pickle
+import stat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from mmengine.fileio import get_file_backend
 from mmengine.logging import HistoryBuffer
 
-from effdet_plugin.engine.load import load_plain
 from effdet_plugin.errors import CheckpointError
+from effdet_plugin.files import load_weights_only, remove_parts, replacing
 
 
 class Evil:
@@ -25,9 +28,9 @@ class Evil:
 
 def test_load__a_checkpoint(tmp_path: Path) -> None:
     torch.save({'state_dict': {'a': torch.ones(2)}, 'meta': {'epoch': 3}}, tmp_path / 'x.pth')
-    assert load_plain(tmp_path / 'x.pth')['meta'] == {'epoch': 3}
+    assert load_weights_only(tmp_path / 'x.pth')['meta'] == {'epoch': 3}
     torch.save({'a': 1}, tmp_path / 'old.pth', _use_new_zipfile_serialization=False)
-    assert load_plain(str(tmp_path / 'old.pth')) == {'a': 1}
+    assert load_weights_only(str(tmp_path / 'old.pth')) == {'a': 1}
 
 
 @pytest.mark.parametrize('zipped', [True, False])
@@ -36,7 +39,7 @@ def test_load__code_in_a_checkpoint_is_not_run(tmp_path: Path, zipped: bool) -> 
     content = {'state_dict': {'a': torch.ones(2)}, 'evil': Evil(victim)}
     torch.save(content, tmp_path / 'x.pth', _use_new_zipfile_serialization=zipped)
     with pytest.raises(CheckpointError, match=r'x\.pth: needs unpickling of \S*open\b'):
-        load_plain(tmp_path / 'x.pth')
+        load_weights_only(tmp_path / 'x.pth')
     assert not victim.exists()
     torch.load(tmp_path / 'x.pth', weights_only=False)['evil'].close()
     assert victim.exists()  # so the file would have
@@ -46,7 +49,7 @@ def test_load__code_in_a_checkpoint_is_not_run(tmp_path: Path, zipped: bool) -> 
 def test_load__a_checkpoint_of_mmengines_own_hook(tmp_path: Path, value: Any) -> None:
     torch.save({'state_dict': {}, 'message_hub': value}, tmp_path / 'x.pth')
     with pytest.raises(CheckpointError, match='needs unpickling of') as info:
-        load_plain(tmp_path / 'x.pth')
+        load_weights_only(tmp_path / 'x.pth')
     assert '\n' not in str(info.value)
 
 
@@ -65,15 +68,67 @@ def test_load__what_is_no_checkpoint(tmp_path: Path) -> None:
         path = tmp_path / f'{name}.pth'
         path.write_bytes(content)
         with pytest.raises(CheckpointError, match=f'{name}.pth: damaged, or not') as info:
-            load_plain(path)
+            load_weights_only(path)
         assert '\n' not in str(info.value)
 
 
 def test_load__missing_folder_and_other_content(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match='no such checkpoint'):
-        load_plain(tmp_path / 'x.pth')
+        load_weights_only(tmp_path / 'x.pth')
     with pytest.raises(CheckpointError, match='no such checkpoint'):
-        load_plain(tmp_path)
+        load_weights_only(tmp_path)
     torch.save(torch.ones(2), tmp_path / 'x.pth')
     with pytest.raises(CheckpointError, match='holds a Tensor'):
-        load_plain(tmp_path / 'x.pth')
+        load_weights_only(tmp_path / 'x.pth')
+
+
+def test_replacing__the_old_content_stays_until_the_end(tmp_path: Path) -> None:
+    file = tmp_path / 'a.json'
+    file.write_text('old')
+    with replacing(file) as part:
+        assert part.suffix == '.json'
+        part.write_text('new')
+        assert file.read_text() == 'old'
+    assert file.read_text() == 'new'
+    assert os.listdir(tmp_path) == ['a.json']
+
+
+def test_replacing__an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / 'a.txt'
+    file.write_text('old')
+
+    def fail() -> None:
+        with replacing(file) as part:
+            part.write_text('half')
+            raise RuntimeError('stop')
+
+    with pytest.raises(RuntimeError, match='stop'):
+        fail()
+    assert file.read_text() == 'old'
+    assert os.listdir(tmp_path) == ['a.txt']
+
+
+def test_replacing__folders_and_ordinary_permissions(tmp_path: Path) -> None:
+    with replacing(tmp_path / 'new' / 'folder' / 'a.txt') as part:
+        part.write_text('x')
+    (tmp_path / 'ordinary').write_text('x')
+    modes = [
+        stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ('new/folder/a.txt', 'ordinary')
+    ]
+    assert modes[0] == modes[1]
+
+
+def test_remove_parts__only_those(tmp_path: Path) -> None:
+    (tmp_path / '.epoch_3.part-x1y2.pth').write_bytes(b'half')
+    (tmp_path / 'epoch_2.pth').write_bytes(b'whole')
+    (tmp_path / '.hidden').write_bytes(b'')
+    assert [path.name for path in remove_parts(tmp_path)] == ['.epoch_3.part-x1y2.pth']
+    assert {path.name for path in tmp_path.iterdir()} == {'epoch_2.pth', '.hidden'}
+
+
+def test_backend__mmengine_writes_through_it(tmp_path: Path) -> None:
+    backend = get_file_backend(backend_args={'backend': 'atomic'})
+    backend.put(b'abc', str(tmp_path / 'x' / 'a.pth'))
+    backend.put_text('déf', tmp_path / 'a.txt')
+    assert (tmp_path / 'x' / 'a.pth').read_bytes() == b'abc'
+    assert (tmp_path / 'a.txt').read_text(encoding='utf-8') == 'déf'

@@ -1,0 +1,184 @@
+"""Files: written atomically, read with a one-line error, loaded without running code."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+import torch
+
+from effdet_plugin.errors import CheckpointError, DatasetError
+
+PART = '.part-'  # in the name of a file that is being written
+_BLOCK_BYTES = 1 << 20
+
+
+@contextmanager
+def replacing(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` that replaces it when the block succeeds.
+
+    The bytes are flushed to disk before the rename, so that neither a killed process nor a crashed
+    machine leaves a partial file. Missing folders are made.
+
+    Args:
+        path: File to write.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays last: writers choose a format by it.
+    with NamedTemporaryFile(
+        dir=path.parent, prefix=f'.{path.stem}{PART}', suffix=path.suffix, delete=False
+    ) as file:
+        part = Path(file.name)
+    try:
+        yield part
+        _flush_to_disk(part)
+        os.chmod(part, 0o666 & ~_umask())  # temporary files are private
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    _flush_to_disk(path.parent)
+
+
+def write_atomically(path: Path | str, content: bytes | str) -> None:
+    """Write a file atomically; one that has this content already is left as it is.
+
+    Args:
+        path: File to write.
+        content: Bytes, or text that is written as UTF-8.
+    """
+    path = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
+        return
+    with replacing(path) as part:
+        part.write_bytes(data)
+
+
+def remove_parts(folder: Path | str) -> list[Path]:
+    """Remove the temporary files that a killed process has left in ``folder``; return them."""
+    parts = sorted(Path(folder).glob(f'.*{PART}*'))
+    for part in parts:
+        part.unlink(missing_ok=True)
+    return parts
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a file.
+
+    Raises:
+        DatasetError: It cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DatasetError(f'{path}: cannot be read ({error.strerror})') from error
+
+
+def read_text(path: Path) -> str:
+    """Read a text file, with or without a byte-order mark.
+
+    Raises:
+        DatasetError: It cannot be read, or is not UTF-8 (or UTF-16 with its mark).
+    """
+    content = read_bytes(path)
+    encoding = 'utf-16' if content[:2] in (b'\xff\xfe', b'\xfe\xff') else 'utf-8-sig'
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise DatasetError(f'{path}: not UTF-8 ({error.reason}): save it as UTF-8') from error
+
+
+def read_json(path: Path) -> Any:
+    """Read a json file.
+
+    Raises:
+        DatasetError: It cannot be read or is damaged; the message names the file and the line.
+    """
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise DatasetError(
+            f'{path}: broken json ({error.msg} in line {error.lineno}): export it again'
+        ) from error
+    except (RecursionError, ValueError) as error:
+        raise DatasetError(f'{path}: broken json ({error}): export it again') from error
+
+
+def load_weights_only(
+    path: Path | str, map_location: str = 'cpu', safe_globals: Sequence[Any] = ()
+) -> dict[str, Any]:
+    """Load a file of ``torch.save`` without running anything that is in it.
+
+    Args:
+        path: The file.
+        map_location: Device to load to.
+        safe_globals: Further classes without behaviour that the file may hold.
+
+    Returns:
+        The file's dict: a checkpoint with ``state_dict``, or a bare state dict.
+
+    Raises:
+        CheckpointError: The file is missing, unreadable, damaged, needs unpickling of classes
+            (which may run any code), or does not hold a dict.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f'{path}: no such checkpoint file')
+    try:
+        with torch.serialization.safe_globals(list(safe_globals)):
+            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except UnpicklingError as error:
+        raise CheckpointError(_explain(path, str(error))) from None
+    except Exception as error:  # of a damaged file, torch and zipfile raise a dozen types
+        first = str(error).splitlines()[:1]
+        raise CheckpointError(
+            f'{path}: damaged, or not a checkpoint of PyTorch ({" ".join(first)[:120]})'
+        ) from None
+    if not isinstance(checkpoint, dict):
+        kind = type(checkpoint).__name__
+        raise CheckpointError(f'{path}: holds a {kind}, not the dict of a checkpoint')
+    return checkpoint
+
+
+def sha256(*paths: Path) -> str:
+    """Return the hash of the files, one after the other, in hexadecimal."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open('rb') as file:
+            while block := file.read(_BLOCK_BYTES):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _explain(path: Path, message: str) -> str:
+    """Return one line for what torch's weights-only unpickler refused."""
+    named = re.search(r'(?:GLOBAL|global:?) (?:GLOBAL )?([\w.]+\.[\w.]+)', message)
+    if named is None:
+        return f'{path}: damaged, or not a checkpoint of PyTorch'
+    return (
+        f'{path}: needs unpickling of {named[1]}, which may run any code, so it was not read; if '
+        "you trust it, save its weights again: torch.save({'state_dict': torch.load(FILE, "
+        "weights_only=False)['state_dict']}, NEW)"
+    )
+
+
+def _flush_to_disk(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    mask = os.umask(0)  # can only be read by setting it
+    os.umask(mask)
+    return mask
