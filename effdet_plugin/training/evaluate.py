@@ -11,15 +11,20 @@ from mmengine.config import Config
 from mmengine.hooks import PrepareTTAHook
 
 from effdet_plugin.config import load
-from effdet_plugin.datasets.readers import DatasetDescription, read_dataset, write_coco
 from effdet_plugin.engine.fit import classes_of
 from effdet_plugin.engine.runner import skip_pretrained
 from effdet_plugin.errors import CheckpointError, ConfigError
 from effdet_plugin.evaluation import NAMES
 from effdet_plugin.files import load_weights_only
 from effdet_plugin.inference.tta import TTA, apply_tta
-from effdet_plugin.own_data import set_data, set_num_classes
-from effdet_plugin.training.annotation_files import check_annotation_files
+from effdet_plugin.own_data import (
+    DatasetDescription,
+    check_annotation_files,
+    read_dataset,
+    set_data,
+    set_num_classes,
+    write_coco,
+)
 from effdet_plugin.training.running import (
     build_runner,
     is_first_process,

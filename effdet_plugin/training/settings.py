@@ -9,13 +9,18 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from effdet_plugin.config import load
-from effdet_plugin.datasets.readers import DatasetDescription, write_coco
 from effdet_plugin.engine.resume import check_resumable
 from effdet_plugin.engine.runner import AUTO
 from effdet_plugin.engine.work_dir import check_work_dir, remove_run
 from effdet_plugin.errors import ConfigError
-from effdet_plugin.own_data import DATA_FOLDER, apply_data, set_data
-from effdet_plugin.training.annotation_files import check_annotation_files
+from effdet_plugin.own_data import (
+    DATA_FOLDER,
+    DatasetDescription,
+    apply_data,
+    check_annotation_files,
+    set_data,
+    write_coco,
+)
 from effdet_plugin.training.running import complete, is_first_process
 
 # What --amp puts in the place of an optimizer wrapper, and whether that works without a GPU.

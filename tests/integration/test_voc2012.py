@@ -1,4 +1,4 @@
-"""The VOC 2012 config: from a COCO checkpoint, frozen, on a data set of VOC's own tree."""
+"""The VOC 2012 config: from a COCO checkpoint, frozen, on a dataset of VOC's own tree."""
 
 import logging
 from pathlib import Path
@@ -36,13 +36,13 @@ SMALL = {
 
 @pytest.fixture
 def voc(tmp_path: Path) -> Path:
-    """A ``VOCdevkit`` of two training and one validation picture, each with a person."""
+    """A ``VOCdevkit`` of two training and one validation image, each with a person."""
     year = tmp_path / 'VOCdevkit' / 'VOC2012'
     for folder in ('Annotations', 'JPEGImages', 'ImageSets/Main'):
         (year / folder).mkdir(parents=True)
     for name in ('a', 'b', 'c'):
-        picture = np.random.default_rng(ord(name)).integers(0, 256, (80, 100, 3), dtype=np.uint8)
-        cv2.imwrite(str(year / 'JPEGImages' / f'{name}.jpg'), picture)
+        image = np.random.default_rng(ord(name)).integers(0, 256, (80, 100, 3), dtype=np.uint8)
+        cv2.imwrite(str(year / 'JPEGImages' / f'{name}.jpg'), image)
         (year / 'Annotations' / f'{name}.xml').write_text(
             f'<annotation><filename>{name}.jpg</filename><size><width>100</width><height>80</height>'
             f'</size><object><name>person</name><difficult>0</difficult><bndbox>{BOX}</bndbox>'
@@ -55,7 +55,7 @@ def voc(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def options(voc: Path) -> dict[str, Any]:
-    """A small network on the small data set, from no checkpoint."""
+    """A small network on the small dataset, from no checkpoint."""
     roots = {
         f'{loader}.dataset.dataset.data_root': f'{voc}/'
         for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader')

@@ -1,0 +1,120 @@
+"""Text, yaml and xml files, and the numbers in them, as labelling tools write them."""
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import yaml  # type: ignore[import-untyped]
+
+from effdet_plugin.errors import DatasetError
+from effdet_plugin.files import read_bytes, read_text
+from effdet_plugin.own_data.findings import Findings
+
+# No image has so many pixels on a side: a number beyond it is as good as infinite.
+_BEYOND_ALL = 1e9
+
+
+def read_lines(path: Path) -> list[str]:
+    """Read the lines of a text file without blanks around them; empty lines stay as ''."""
+    return [line.strip() for line in read_text(path).splitlines()]
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a yaml file; every value stays text, so that a class called ``no`` stays one.
+
+    Raises:
+        DatasetError: It is damaged; the message names the file and the line.
+    """
+    try:
+        return yaml.load(read_text(path).replace('\t', '    '), Loader=yaml.BaseLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise DatasetError(f'{path}: broken yaml ({" ".join(str(error).split())})') from error
+
+
+def read_xml(path: Path) -> ElementTree.Element:
+    """Read the root of an xml file, also in encodings that Python's parser refuses (gbk).
+
+    Raises:
+        DatasetError: It is damaged; the message names the file.
+    """
+    content = read_bytes(path)
+    try:
+        return ElementTree.fromstring(content)
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        first = error
+    try:
+        return ElementTree.fromstring(_decode_declared(content) or '')
+    except (ElementTree.ParseError, ValueError):
+        raise DatasetError(f'{path}: broken xml ({first}): export it again') from first
+
+
+def _decode_declared(content: bytes) -> str | None:
+    """Return the text behind the xml declaration in the encoding that it names."""
+    declaration, end, body = content.partition(b'?>')
+    if not end or b'encoding' not in declaration:
+        return None
+    encoding = declaration.split(b'encoding', 1)[1].strip(b' =?').strip(b'"\'')
+    try:
+        return body.decode(encoding.split(b'"')[0].split(b"'")[0].decode('ascii'))
+    except (LookupError, UnicodeDecodeError):
+        return None
+
+
+def number(value: object) -> float | None:
+    """Return the number that a value stands for, None if none; may be NaN or infinite."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None
+    except OverflowError:
+        return math.inf
+
+
+def is_finite(numbers: Iterable[float]) -> bool:
+    """Return whether all numbers are finite and small enough to be about an image."""
+    return all(abs(one) < _BEYOND_ALL for one in numbers)
+
+
+def whole(value: object) -> int | None:
+    """Return the whole number that a value stands for (7, 7.0, '007'), None if none."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    found = number(value)
+    return int(found) if found is not None and is_finite([found]) and found == int(found) else None
+
+
+def flag(value: object) -> bool:
+    """Return whether a value says yes (1, 1.0, true, 'True'); 'Unspecified' says no."""
+    if isinstance(value, str) and value.strip().lower() in ('true', 'yes'):
+        return True
+    return value is True or bool(whole(value))
+
+
+def size(width: object, height: object) -> tuple[int, int] | None:
+    """Return a size in pixels, None where it is absent or makes no sense (0, -1, text)."""
+    sides = whole(width), whole(height)
+    return (sides[0], sides[1]) if sides[0] and sides[1] and min(sides[0], sides[1]) > 0 else None
+
+
+def four_numbers(written: object, file: str, row: str, findings: Findings) -> list[float] | None:
+    """Return the numbers of a box, None (and a finding) if they are not four finite ones.
+
+    Args:
+        written: A list of numbers or texts; anything else is no box.
+        file: For the finding.
+        row: For the finding.
+        findings: Noted here.
+    """
+    values = [number(value) for value in written] if isinstance(written, list) else []
+    numbers = [value for value in values if value is not None]
+    if len(values) != 4 or len(numbers) != 4:
+        findings.add('box_not_numbers', file, row, written)
+    elif not is_finite(numbers):
+        findings.add('box_not_finite', file, row, written)
+    else:
+        return numbers
+    return None

@@ -1,0 +1,230 @@
+"""Finds the image file that a name in an annotation file means."""
+
+import ntpath
+import os
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from effdet_plugin.own_data.dataset import RawImage
+from effdet_plugin.own_data.findings import Findings
+from effdet_plugin.own_data.image_files import Tree
+from effdet_plugin.own_data.splits import split_of_parts
+
+Key = TypeVar('Key')
+_DRIVE_OR_ROOT = re.compile(r'^(?:[A-Za-z]:)?/+')
+
+
+@dataclass(frozen=True)
+class Found:
+    """The image of a name.
+
+    Args:
+        path: Where it is.
+        exact: All parts of the name were found, not only the last ones.
+        same_suffix: False where only the name without its suffix was found.
+    """
+
+    path: Path
+    exact: bool = True
+    same_suffix: bool = True
+
+
+class AmbiguousNameError(Exception):
+    """More than one image fits a name equally well; the text names them."""
+
+
+class ImageIndex:
+    """The images of a tree by their names.
+
+    Args:
+        tree: The data folder.
+        elsewhere: Further folders in which a name is tried as written.
+    """
+
+    def __init__(self, tree: Tree, elsewhere: Iterable[Path] = ()) -> None:
+        self._tree = tree
+        self._elsewhere = list(elsewhere)
+        self._by_name: dict[str, list[Path]] = defaultdict(list)
+        self._by_stem: dict[str, list[Path]] = defaultdict(list)
+        for path in tree.images:
+            self._by_name[_key(path.name)].append(path)
+            self._by_stem[_key(path.stem)].append(path)
+
+    def find(self, name: str, near: Path, split: str | None = None) -> Found | None:
+        """Return the image that a file name of an annotation means.
+
+        Args:
+            name: As written: with folders, back-slashes, URL escapes, of another machine.
+            near: The annotation file; of equally good images the nearer one is meant.
+            split: Of images that are equally good, those of this split are meant.
+
+        Raises:
+            AmbiguousNameError: Several images fit equally well.
+        """
+        names = spellings(name)
+        for spelling in names:
+            if path := self._as_written(spelling, near):
+                return Found(path)
+        by_name = [self._by_last_parts(one, near, split, self._by_name) for one in names]
+        found = [one for one in by_name if one]
+        if found:
+            return next((one for one in found if one.exact), found[0])
+        by_stem = (self._by_last_parts(one, near, split, self._by_stem) for one in names)
+        other = next((one for one in by_stem if one), None)
+        return Found(other.path, other.exact, same_suffix=False) if other else None
+
+    def find_stem(self, stem: str, near: Path, split: str | None = None) -> Path | None:
+        """Return the image with this name without suffix that is nearest to a file.
+
+        Raises:
+            AmbiguousNameError: Several are equally near.
+        """
+        paths = self._by_stem.get(_key(stem)) or self._by_name.get(_key(stem), [])
+        return self._nearest(paths, near, split) if paths else None
+
+    def _as_written(self, name: str, near: Path) -> Path | None:
+        for folder in (near.parent, *self._elsewhere):
+            path = os.path.normpath(folder / name)
+            # A name that climbs (../../media/x.jpg) must not lead out of the folder by chance.
+            climbs_out = '..' in name.split('/') and not self._tree.holds(Path(path))
+            if not climbs_out and os.path.isfile(path):
+                return Path(path)
+        return None
+
+    def _by_last_parts(
+        self, name: str, near: Path, split: str | None, index: dict[str, list[Path]]
+    ) -> Found | None:
+        plain = ntpath.splitdrive(name)[1] if ':' in name[:2] else name
+        *folders, last = plain_parts(plain) or ['']
+        paths = index.get(_key(last if index is self._by_name else Path(last).stem), [])
+        if not paths:
+            return None
+        scores = {path: _shared_tail(folders, self._tree.parts(path)[:-1]) for path in paths}
+        best = max(scores.values())
+        path = self._nearest([path for path in paths if scores[path] == best], near, split)
+        return Found(path, exact=best == len(folders) and not _DRIVE_OR_ROOT.match(name))
+
+    def _nearest(self, paths: list[Path], near: Path, split: str | None) -> Path:
+        def distance(path: Path) -> tuple[bool, int]:
+            other_split = split is not None and split_of_parts(self._tree.parts(path)[:-1]) != split
+            return other_split, -len(os.path.commonpath([near.parent, path.parent]))
+
+        ranked = sorted(paths, key=distance)
+        if len(ranked) > 1 and distance(ranked[0]) == distance(ranked[1]):
+            raise AmbiguousNameError(' and '.join(self._tree.short(path) for path in ranked[:2]))
+        return ranked[0]
+
+
+class Locator:
+    """Finds images and notes how each was found.
+
+    Args:
+        tree: The data folder.
+        findings: Missing, ambiguous and oddly found images are noted here.
+        elsewhere: See `ImageIndex`.
+    """
+
+    def __init__(self, tree: Tree, findings: Findings, elsewhere: Iterable[Path] = ()) -> None:
+        self.index = ImageIndex(tree, elsewhere)
+        self._tree = tree
+        self._findings = findings
+        self._found: dict[tuple[str, str], tuple[str, Found]] = {}
+
+    def locate(self, name: str, near: Path, row: str, split: str | None = None) -> Path | None:
+        """Return the image that an annotation file names, None (and a finding) if there is none.
+
+        Args:
+            name: As written.
+            near: The annotation file.
+            row: Where in it.
+            split: Of equally good images, those of this split are meant.
+        """
+        file = self._tree.short(near)
+        try:
+            found = self.index.find(name, near, split)
+        except AmbiguousNameError as error:
+            self._findings.add('image_ambiguous', file, row, f'{name}: {error}')
+            return None
+        if found is None:
+            self._findings.add('image_missing', file, row, name)
+            return None
+        self._found[file, row] = name, found
+        return found.path
+
+    def without_contested(self, images: dict[Key, RawImage | None]) -> dict[Key, RawImage | None]:
+        """Drop images that were found by a part of their path but belong to another entry.
+
+        A missing ``a/1.jpg`` must not become ``b/1.jpg`` when that is named as well.
+        Notes how the others were found.
+        """
+        names: dict[Path, set[str]] = {}
+        for image in filter(None, images.values()):
+            names.setdefault(image.path, set()).add(self._found[image.source, image.row][0])
+        return {
+            key: self._kept(image, names[image.path]) if image else None
+            for key, image in images.items()
+        }
+
+    def _kept(self, image: RawImage, names: set[str]) -> RawImage | None:
+        name, found = self._found[image.source, image.row]
+        if len(names) > 1 and not (found.exact and found.same_suffix):
+            self._findings.add('image_missing', image.source, image.row, name)
+            return None
+        if not found.exact:
+            self._findings.add('image_found_elsewhere', image.source, image.row, name)
+        if not found.same_suffix:
+            detail = f'{name} is {self._tree.short(found.path)}'
+            self._findings.add('image_other_suffix', image.source, image.row, detail)
+        return image
+
+
+def note_unused(tree: Tree, splits: dict[str, list[RawImage]], findings: Findings) -> None:
+    """Note images beside the used ones that no annotation names: not labelled yet, or lost."""
+    used = {image.path for images in splits.values() for image in images}
+    folders = {path.parent for path in used}
+    for path in tree.images:
+        if path.parent in folders and path not in used:
+            findings.add('image_unused', tree.short(path))
+
+
+def spellings(name: str) -> list[str]:
+    """Return the ways in which a written name may be meant, the most literal first."""
+    plain = name.replace('\\', '/').strip()
+    found = [name, plain, unquote(plain)]
+    if '?' in plain or '://' in plain:
+        found += _paths_of_url(plain)
+    return list(dict.fromkeys(spelling.removeprefix('./') for spelling in found if spelling))
+
+
+def plain_parts(name: str) -> list[str]:
+    """Return the parts of a path without those that name nothing."""
+    return [part for part in name.split('/') if part not in ('', '.', '..')]
+
+
+def _paths_of_url(text: str) -> list[str]:
+    try:
+        url = urlsplit(text)
+    except ValueError:
+        return []
+    # Label Studio serves files of a disk as data/local-files/?d=folder/name.jpg.
+    return [*map(unquote, parse_qs(url.query).get('d', [])), unquote(url.path)]
+
+
+def _key(name: str) -> str:
+    # A Mac decomposes letters in file names, labelling tools compose them.
+    return unicodedata.normalize('NFC', name).casefold()
+
+
+def _shared_tail(first: Iterable[str], second: Iterable[str]) -> int:
+    shared = 0
+    for one, other in zip(reversed(list(first)), reversed(list(second)), strict=False):
+        if _key(one) != _key(other):
+            break
+        shared += 1
+    return shared

@@ -1,0 +1,179 @@
+"""Reads YOLO: one text file for each image, a class number and parts of the image on each row."""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from effdet_plugin.errors import DatasetError
+from effdet_plugin.own_data.dataset import Corners, RawBox, RawDataset, RawImage
+from effdet_plugin.own_data.documents import is_finite, number, read_lines
+from effdet_plugin.own_data.find_images import note_unused
+from effdet_plugin.own_data.findings import Findings
+from effdet_plugin.own_data.image_files import Tree
+
+# Numbers after the class: a box; with a confidence; from here on points of a polygon.
+_BOX, _BOX_AND_CONFIDENCE, _SMALLEST_POLYGON = 4, 5, 6
+
+
+@dataclass
+class YoloLayout:
+    """Class names and images of a YOLO folder.
+
+    Args:
+        names: Class names by number; by folder where each has a list of its own (labelImg).
+        splits: Images by split.
+        findings: Noted so far.
+        has_keypoints: Rows have keypoints after the box.
+    """
+
+    names: dict[Path, dict[int, str]]
+    splits: dict[str, list[Path]]
+    findings: Findings = field(default_factory=Findings)
+    has_keypoints: bool = False
+
+    def names_for(self, labels: Path) -> dict[int, str]:
+        """Return the names that the numbers of a text file mean: of the nearest folder above."""
+        above = [folder for folder in self.names if folder in labels.parents]
+        nearest = max(above, key=lambda folder: len(folder.parts), default=next(iter(self.names)))
+        return self.names[nearest]
+
+
+def read_yolo(tree: Tree, layout: YoloLayout) -> RawDataset:
+    """Read all images of a layout; one without a text file is an image without objects."""
+    findings = layout.findings
+    labels = LabelFiles(tree)
+    rows = _Rows(tree, layout, findings)
+    splits = {
+        split: [rows.image(path, labels.of(path)) for path in paths]
+        for split, paths in layout.splits.items()
+    }
+    for path in labels.orphans(rows.read):
+        findings.add('image_missing', tree.short(path), '', f'for {path.name}')
+    note_unused(tree, splits, findings)
+    # All names without doubles, in the order of their numbers.
+    classes = dict.fromkeys(name for table in layout.names.values() for name in table.values())
+    return RawDataset(tree.root, 'YOLO', list(classes), splits, findings)
+
+
+class LabelFiles:
+    """The text files of a tree by the image that they belong to.
+
+    Args:
+        tree: The data folder.
+    """
+
+    def __init__(self, tree: Tree) -> None:
+        self._files = set(tree.with_suffix('.txt'))
+        self._by_stem: dict[str, list[Path]] = defaultdict(list)
+        self._images = set(tree.images)
+        self._stems = Counter(path.stem for path in tree.images)
+        for path in self._files:
+            self._by_stem[path.stem].append(path)
+
+    def of(self, image: Path) -> Path | None:
+        """Return the text file of an image, None if it has none.
+
+        ``images`` becomes ``labels`` in the path; else it is beside the image; else it is the
+        only text file of that name.
+        """
+        for path in self._usual(image):
+            if path in self._files or (image not in self._images and path.is_file()):
+                return path
+        only = self._by_stem.get(image.stem, [])
+        return only[0] if len(only) == 1 and self._stems[image.stem] == 1 else None
+
+    def orphans(self, read: set[Path]) -> list[Path]:
+        """Return text files with objects, beside those that were read, whose image is missing."""
+        folders = {path.parent for path in read}
+        return [
+            path
+            for path in sorted(self._files - read)
+            if path.parent in folders and path.stem not in self._stems and is_label_file(path)
+        ]
+
+    def _usual(self, image: Path) -> list[Path]:
+        name = f'{image.stem}.txt'
+        parts = image.parts
+        swapped = [
+            Path(*parts[:place], 'labels', *parts[place + 1 : -1], name)
+            for place in range(len(parts) - 2, -1, -1)
+            if parts[place].lower() in ('images', 'jpegimages', 'img', 'imgs')
+        ]
+        folder = image.parent
+        return [
+            *swapped[:1],
+            folder / name,
+            folder / 'labels' / name,
+            folder.parent / 'labels' / name,
+            folder.parent / 'labels' / folder.name / name,
+        ]
+
+
+def is_label_file(path: Path) -> bool:
+    """Return whether every row of a text file is a class number and four or more numbers."""
+    try:
+        rows = [line.split() for line in read_lines(path) if line]
+    except DatasetError:
+        return False
+    return bool(rows) and all(
+        len(row) >= 5 and all(number(word) is not None for word in row) for row in rows
+    )
+
+
+@dataclass
+class _Rows:
+    """Reads the text files and remembers which."""
+
+    tree: Tree
+    layout: YoloLayout
+    findings: Findings
+    read: set[Path] = field(default_factory=set)
+
+    def image(self, path: Path, labels: Path | None) -> RawImage:
+        """Return one image with the objects of its text file."""
+        if labels is None:
+            return RawImage(path, self.tree.short(path), relative=True)
+        self.read.add(labels)
+        image = RawImage(path, self.tree.short(labels), relative=True)
+        names = self.layout.names_for(labels)
+        seen: set[str] = set()
+        for row, line in enumerate(read_lines(labels), start=1):
+            if not line:
+                continue
+            if line in seen:  # Ultralytics removes repeated rows, too
+                self.findings.add('box_repeated', image.source, f'line {row}')
+            elif box := self._box(line, names, image.source, f'line {row}'):
+                image.boxes.append(box)
+            seen.add(line)
+        return image
+
+    def _box(self, line: str, names: dict[int, str], file: str, row: str) -> RawBox | None:
+        numbers = [number(word) for word in line.split()]
+        label, values = numbers[0], [value for value in numbers[1:] if value is not None]
+        if label is None or len(values) != len(numbers) - 1:
+            self.findings.add('row_malformed', file, row, f'{line[:60]!r} is not made of numbers')
+            return None
+        if not is_finite([label, *values]):
+            self.findings.add('box_not_finite', file, row, line[:60])
+            return None
+        corners = self._corners(values, file, row)
+        if label not in names:
+            known = f'{len(names)} names, {min(names)} to {max(names)}'
+            self.findings.add('class_unknown', file, row, f'{label:g} is not one of the {known}')
+            return None
+        return RawBox(corners, names[int(label)], row) if corners else None
+
+    def _corners(self, values: list[float], file: str, row: str) -> Corners | None:
+        if self.layout.has_keypoints:
+            values = values[:_BOX]
+        if len(values) == _BOX_AND_CONFIDENCE:
+            self.findings.add('box_confidence', file, row)
+            values = values[:_BOX]
+        if len(values) == _BOX:
+            x, y, width, height = values
+            return x - width / 2, y - height / 2, x + width / 2, y + height / 2
+        if len(values) >= _SMALLEST_POLYGON and len(values) % 2 == 0:
+            return min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
+        fault = f'{len(values)} numbers after the class; a box has 4, a polygon x and y per point'
+        self.findings.add('row_malformed', file, row, fault)
+        return None
