@@ -18,9 +18,9 @@ from effdet_plugin.own_data.documents import (
     size,
     whole,
 )
-from effdet_plugin.own_data.find_images import Locator, note_unused
+from effdet_plugin.own_data.find_images import Locator, Tree, note_unused
 from effdet_plugin.own_data.findings import Findings, printable
-from effdet_plugin.own_data.image_files import Tree, UnreadableImageError, upright_size
+from effdet_plugin.own_data.normalise import UnreadableImageError, upright_size
 
 Id = int | str
 # What some tools write as a category of its own for "nothing".

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from effdet_plugin.errors import DatasetError
 from effdet_plugin.files import read_json, read_text
-from effdet_plugin.own_data.image_files import ANNOTATION_FOLDERS, Tree, list_tree
+from effdet_plugin.own_data.find_images import ANNOTATION_FOLDERS, Tree, list_tree
 from effdet_plugin.own_data.splits import split_of_parts, with_train
 from effdet_plugin.own_data.write import WRITTEN_INFO
 

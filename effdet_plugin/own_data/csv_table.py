@@ -14,9 +14,8 @@ from effdet_plugin.errors import DatasetError
 from effdet_plugin.files import read_text
 from effdet_plugin.own_data.dataset import RawBox, RawDataset, RawImage
 from effdet_plugin.own_data.documents import is_finite, number, size
-from effdet_plugin.own_data.find_images import Locator, note_unused
+from effdet_plugin.own_data.find_images import SUFFIXES, Locator, Tree, note_unused
 from effdet_plugin.own_data.findings import Findings
-from effdet_plugin.own_data.image_files import SUFFIXES, Tree
 from effdet_plugin.own_data.splits import split_of_parts, split_of_word, with_train
 
 _COLUMNS = {

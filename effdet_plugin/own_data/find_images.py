@@ -1,4 +1,4 @@
-"""Finds the image file that a name in an annotation file means."""
+"""Lists the files of a data folder, and finds the image that a name in an annotation file means."""
 
 import ntpath
 import os
@@ -7,17 +7,92 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from effdet_plugin.own_data.dataset import RawImage
 from effdet_plugin.own_data.findings import Findings
-from effdet_plugin.own_data.image_files import Tree
 from effdet_plugin.own_data.splits import split_of_parts
 
 Key = TypeVar('Key')
+# What may be an image by its name; only the content tells what it really is.
+_WORDS = 'jpg jpeg jpe jfif png bmp dib webp tif tiff gif ppm pgm pbm avif jp2'
+SUFFIXES = frozenset(f'.{word}' for word in _WORDS.split())
+# Folders of annotations whose images are in the folder above, or beside it.
+ANNOTATION_FOLDERS = frozenset({'annotations', 'annotation', 'ann', 'anns', 'labels', '.exports'})
+_LEFT_BY_SYSTEMS = frozenset({'__MACOSX', 'Thumbs.db', 'desktop.ini'})
+# Hidden folders are skipped, but coco-annotator exports into one.
+_HIDDEN_BUT_USED = frozenset({'.exports'})
+# Images in such folders are drawn from the data and are not the data.
+_DERIVED = re.compile(r'segmentation(class|object)\w*|masks?|visualizations?|thumbnails|overlays')
 _DRIVE_OR_ROOT = re.compile(r'^(?:[A-Za-z]:)?/+')
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The files below a folder, in the order of their names.
+
+    Args:
+        root: The folder.
+        files: All files that are not hidden.
+    """
+
+    root: Path
+    files: list[Path]
+
+    @cached_property
+    def images(self) -> list[Path]:
+        """Files that are images by their name and not drawn from others (masks, overlays)."""
+        images = [path for path in self.files if path.suffix.lower() in SUFFIXES]
+        return [path for path in images if not self._is_derived(path)] or images
+
+    def with_suffix(self, *suffixes: str) -> list[Path]:
+        """Return the files that end in one of the suffixes, in upper or lower case."""
+        return [path for path in self.files if path.suffix.lower() in suffixes]
+
+    def named(self, *names: str) -> list[Path]:
+        """Return the files of one of the names (lower case), the least deep first."""
+        found = [path for path in self.files if path.name.lower() in names]
+        return sorted(found, key=lambda path: (len(path.parts), path.as_posix()))
+
+    def parts(self, path: Path) -> tuple[str, ...]:
+        """Return the parts of a path below the root; of the full path if it lies elsewhere."""
+        inside = path.is_relative_to(self.root)
+        return path.relative_to(self.root).parts if inside else path.parts
+
+    def holds(self, path: Path) -> bool:
+        """Return whether the path lies below the root."""
+        return self.root in path.parents
+
+    def short(self, path: Path) -> str:
+        """Return the path for a message: from the root where it can be."""
+        return '/'.join(self.parts(path))
+
+    def _is_derived(self, path: Path) -> bool:
+        return any(_DERIVED.fullmatch(part.lower()) for part in self.parts(path)[:-1])
+
+
+def list_tree(root: Path) -> Tree:
+    """List all files below a folder; links to folders are followed, but not in circles."""
+    files: list[Path] = []
+    seen: set[str] = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(filter(_is_visible, folders))
+        files.extend(Path(folder, name) for name in sorted(filter(_is_visible, names)))
+    return Tree(root, files)
+
+
+def _is_visible(name: str) -> bool:
+    if name in _LEFT_BY_SYSTEMS:
+        return False
+    return not name.startswith('.') or name in _HIDDEN_BUT_USED
 
 
 @dataclass(frozen=True)

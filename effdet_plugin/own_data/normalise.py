@@ -1,11 +1,16 @@
-"""Makes a description of what a reader found: sizes, clipped boxes, labels, ids."""
+"""Makes a description of what a reader found: image sizes, clipped boxes, labels, ids."""
 
+import os
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image as Pillow
+from PIL import UnidentifiedImageError
 
 from effdet_plugin.own_data.dataset import (
     DatasetDescription,
@@ -16,7 +21,6 @@ from effdet_plugin.own_data.dataset import (
     Split,
 )
 from effdet_plugin.own_data.findings import Findings
-from effdet_plugin.own_data.image_files import UnreadableImageError, upright_size
 
 # Overlap that comes from rounding alone is cut off without a remark, pixels.
 _ROUNDING_PX = 0.01
@@ -26,6 +30,11 @@ _LARGEST_RELATIVE = 2.0
 _LARGEST_ID = 2**53
 # A size that is off by this little comes from rounding when an image was scaled, pixels.
 _SIZE_SLACK_PX = 2
+# Tag 274 of EXIF; from 5 on the image is turned by a quarter.
+_ORIENTATION, _FIRST_QUARTER_TURN = 274, 5
+# Last bytes of a complete file. Cameras may append more to a JPEG, so a long tail is searched.
+_USUAL_TAIL = 64
+_ENDS = {'JPEG': (b'\xff\xd9', 65536), 'PNG': (b'IEND', 64)}
 
 
 def describe(raw: RawDataset) -> DatasetDescription:
@@ -190,3 +199,59 @@ def _note_classes(description: DatasetDescription, findings: Findings) -> None:
         if not train[label]:
             kind = 'class_only_here' if total[label] else 'class_unused'
             findings.add(kind, description.root.name, '', name)
+
+
+class UnreadableImageError(Exception):
+    """The file is no image, or an incomplete one; the text says why."""
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Return width and height of an image as it is shown, its orientation tag obeyed.
+
+    Reads the header and the last bytes; only a file that ends too early is decoded.
+
+    Args:
+        path: An image; its content counts, not its suffix.
+
+    Raises:
+        UnreadableImageError: It is missing, no image, or cut short.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', Pillow.DecompressionBombWarning)
+            with path.open('rb') as file, Pillow.open(file) as image:
+                width, height = image.size
+                turned = _orientation(image) >= _FIRST_QUARTER_TURN
+                if not _is_complete(file, image.format):
+                    image.load()
+    except (OSError, ValueError, SyntaxError, EOFError, Pillow.DecompressionBombError) as error:
+        raise UnreadableImageError(_reason(path, error)) from error
+    return (height, width) if turned else (width, height)
+
+
+def _orientation(image: Pillow.Image) -> int:
+    # Pillow decodes a PNG to look for a tag behind the pixels; image readers ignore it there.
+    if image.format == 'PNG' and 'exif' not in image.info:
+        return 1
+    value = image.getexif().get(_ORIENTATION, 1)
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _is_complete(file: BinaryIO, form: str | None) -> bool:
+    if form not in _ENDS:
+        return True
+    mark, longest = _ENDS[form]
+    end = file.seek(0, os.SEEK_END)
+    for length in (_USUAL_TAIL, longest):
+        file.seek(max(0, end - length))
+        if mark in file.read():
+            return True
+    return False
+
+
+def _reason(path: Path, error: Exception) -> str:
+    if not path.exists():
+        return 'no such file'
+    if path.stat().st_size == 0:
+        return 'the file is empty'
+    return 'no known image format' if isinstance(error, UnidentifiedImageError) else str(error)

@@ -11,7 +11,7 @@ from effdet_plugin.own_data.coco_files import choose_coco, coco_from_file
 from effdet_plugin.own_data.csv_table import choose_tables, read_tables, table_of
 from effdet_plugin.own_data.dataset import DatasetDescription, RawDataset
 from effdet_plugin.own_data.documents import read_xml
-from effdet_plugin.own_data.image_files import ANNOTATION_FOLDERS, Tree, list_tree
+from effdet_plugin.own_data.find_images import ANNOTATION_FOLDERS, Tree, list_tree
 from effdet_plugin.own_data.normalise import describe
 from effdet_plugin.own_data.voc import is_voc, read_voc
 from effdet_plugin.own_data.yolo import read_yolo

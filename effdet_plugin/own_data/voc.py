@@ -9,9 +9,14 @@ from xml.etree.ElementTree import Element
 from effdet_plugin.errors import DatasetError
 from effdet_plugin.own_data.dataset import RawBox, RawDataset, RawImage
 from effdet_plugin.own_data.documents import flag, four_numbers, read_lines, read_xml, size
-from effdet_plugin.own_data.find_images import AmbiguousNameError, Locator, note_unused
+from effdet_plugin.own_data.find_images import (
+    SUFFIXES,
+    AmbiguousNameError,
+    Locator,
+    Tree,
+    note_unused,
+)
 from effdet_plugin.own_data.findings import Findings
-from effdet_plugin.own_data.image_files import SUFFIXES, Tree
 from effdet_plugin.own_data.splits import split_of_parts, with_train
 
 _CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')

@@ -7,9 +7,8 @@ from pathlib import Path
 from effdet_plugin.errors import DatasetError
 from effdet_plugin.own_data.dataset import Corners, RawBox, RawDataset, RawImage
 from effdet_plugin.own_data.documents import is_finite, number, read_lines
-from effdet_plugin.own_data.find_images import note_unused
+from effdet_plugin.own_data.find_images import Tree, note_unused
 from effdet_plugin.own_data.findings import Findings
-from effdet_plugin.own_data.image_files import Tree
 
 # Numbers after the class: a box; with a confidence; from here on points of a polygon.
 _BOX, _BOX_AND_CONFIDENCE, _SMALLEST_POLYGON = 4, 5, 6

@@ -7,9 +7,15 @@ from typing import Any
 from effdet_plugin.errors import DatasetError
 from effdet_plugin.files import read_text
 from effdet_plugin.own_data.documents import read_lines, read_yaml, whole
-from effdet_plugin.own_data.find_images import Locator, plain_parts, spellings
+from effdet_plugin.own_data.find_images import (
+    SUFFIXES,
+    Locator,
+    Tree,
+    list_tree,
+    plain_parts,
+    spellings,
+)
 from effdet_plugin.own_data.findings import Findings
-from effdet_plugin.own_data.image_files import SUFFIXES, Tree, list_tree
 from effdet_plugin.own_data.splits import split_of_parts, with_train
 from effdet_plugin.own_data.yolo import LabelFiles, YoloLayout, is_label_file
 

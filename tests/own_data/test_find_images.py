@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 from layout_builder import save_images
 
-from effdet_plugin.own_data.find_images import AmbiguousNameError, ImageIndex, spellings
-from effdet_plugin.own_data.image_files import list_tree
+from effdet_plugin.own_data.find_images import AmbiguousNameError, ImageIndex, list_tree, spellings
 
 FILES = [
     'images/train/a/0.jpg',

@@ -7,7 +7,7 @@ import cv2
 import pytest
 from layout_builder import save_image
 
-from effdet_plugin.own_data.image_files import UnreadableImageError, upright_size
+from effdet_plugin.own_data.normalise import UnreadableImageError, upright_size
 from effdet_plugin.testing import shared_dir
 
 
