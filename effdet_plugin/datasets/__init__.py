@@ -1,4 +1,4 @@
-"""Data: the wrapper of mmdet's data sets, transforms, readers of own folders, test scenes."""
+"""Registered datasets and transforms, and test scenes."""
 
 from effdet_plugin.datasets.dataset import EfficientDetDataset
 from effdet_plugin.datasets.transforms import LetterBox, ScaleJitterCrop, ToRGB

@@ -16,7 +16,7 @@ from effdet_plugin.own_data.documents import (
     is_finite,
     number,
     size,
-    whole,
+    whole_number,
 )
 from effdet_plugin.own_data.find_images import Locator, Tree, note_unused
 from effdet_plugin.own_data.findings import Findings, printable
@@ -109,9 +109,9 @@ class _File:
                 category = _Category(_text(entry.get('name')), _text(entry.get('supercategory')))
                 found.setdefault(key, category)
                 names.setdefault(key, set()).add(category.name)
-        for key, spoken in names.items():
-            if len(spoken) > 1:
-                self._note('category_id_double', '', f'{key} ({", ".join(sorted(spoken))})')
+        for key, known in names.items():
+            if len(known) > 1:
+                self._note('category_id_double', '', f'{key} ({", ".join(sorted(known))})')
         return dict(sorted(found.items(), key=lambda item: (isinstance(item[0], str), item[0])))
 
     def _images_by_id(self) -> dict[Id, RawImage | None]:
@@ -264,7 +264,7 @@ def _points(segmentation: object) -> list[float]:
 
 def _id_of(value: object) -> Id | None:
     """Return an id as a key: a whole number also where it is written as text or float."""
-    found = whole(value)
+    found = whole_number(value)
     if found is not None:
         return found
     return value if isinstance(value, str) and value else None

@@ -79,7 +79,7 @@ def is_finite(numbers: Iterable[float]) -> bool:
     return all(abs(one) < _BEYOND_ALL for one in numbers)
 
 
-def whole(value: object) -> int | None:
+def whole_number(value: object) -> int | None:
     """Return the whole number that a value stands for (7, 7.0, '007'), None if none."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
@@ -91,12 +91,12 @@ def flag(value: object) -> bool:
     """Return whether a value says yes (1, 1.0, true, 'True'); 'Unspecified' says no."""
     if isinstance(value, str) and value.strip().lower() in ('true', 'yes'):
         return True
-    return value is True or bool(whole(value))
+    return value is True or bool(whole_number(value))
 
 
 def size(width: object, height: object) -> tuple[int, int] | None:
     """Return a size in pixels, None where it is absent or makes no sense (0, -1, text)."""
-    sides = whole(width), whole(height)
+    sides = whole_number(width), whole_number(height)
     return (sides[0], sides[1]) if sides[0] and sides[1] and min(sides[0], sides[1]) > 0 else None
 
 

@@ -75,7 +75,7 @@ class Tree:
 
 
 def list_tree(root: Path) -> Tree:
-    """List all files below a folder; links to folders are followed, but not in circles."""
+    """List all files below a folder; links to folders are followed, each folder once."""
     files: list[Path] = []
     seen: set[str] = set()
     for folder, folders, names in os.walk(root, followlinks=True):
@@ -201,7 +201,7 @@ class Locator:
 
     Args:
         tree: The data folder.
-        findings: Missing, ambiguous and oddly found images are noted here.
+        findings: Missing and ambiguous images, and those found by a part of their name.
         elsewhere: See `ImageIndex`.
     """
 

@@ -24,7 +24,7 @@ ERRORS = {
     # Rows, ids and classes.
     'row_malformed': 'this row cannot be read: {detail}',
     'category_unknown': 'category {detail} is not in the list of categories',
-    'category_id_double': 'category id {detail} stands for two names: give each its own',
+    'category_id_double': 'category id {detail} is used for two names: give each its own',
     'class_missing': 'an object has no class name: give it one or remove the object',
     'class_unknown': 'class {detail}',
     'image_unknown': 'this annotation is of image id {detail}, which is not in the list of images',

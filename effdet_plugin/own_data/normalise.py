@@ -164,7 +164,7 @@ def _areas(boxes: NDArray[np.float64], kept: list[RawBox]) -> NDArray[np.float64
 
 
 def _ids(written: list[int | None]) -> Callable[[int | None], int]:
-    """Keep ids that are whole and unique, else count from 1."""
+    """Keep ids that are whole numbers and unique, else count from 1."""
     usable = all(number is not None and 0 <= number < _LARGEST_ID for number in written)
     if usable and len(set(written)) == len(written):
         return lambda number: number if number is not None else 0

@@ -6,7 +6,7 @@ from typing import Any
 
 from effdet_plugin.errors import DatasetError
 from effdet_plugin.files import read_text
-from effdet_plugin.own_data.documents import read_lines, read_yaml, whole
+from effdet_plugin.own_data.documents import read_lines, read_yaml, whole_number
 from effdet_plugin.own_data.find_images import (
     SUFFIXES,
     Locator,
@@ -159,7 +159,7 @@ def _names(tree: Tree, path: Path, document: dict[str, Any], findings: Findings)
     names = _written_names(tree, path, document.get('names'))
     if not names or '' in names.values():
         raise DatasetError(f'{path}: no class names: write them as names: [first, second]')
-    count = whole(document.get('nc'))
+    count = whole_number(document.get('nc'))
     if count is not None and count != len(names):
         remark = f'nc says {count}, names has {len(names)}: names is taken'
         findings.add('names_count', tree.short(path), '', remark)
@@ -170,7 +170,7 @@ def _names(tree: Tree, path: Path, document: dict[str, Any], findings: Findings)
 
 def _written_names(tree: Tree, path: Path, written: object) -> dict[int, str]:
     if isinstance(written, dict):
-        numbered = {whole(key): str(name).strip() for key, name in written.items()}
+        numbered = {whole_number(key): str(name).strip() for key, name in written.items()}
         return {key: numbered[key] for key in sorted(k for k in numbered if k is not None)}
     if isinstance(written, list):
         return {number: str(name).strip() for number, name in enumerate(written)}

@@ -11,7 +11,7 @@ from PIL import Image
 
 WIDTH, HEIGHT = 96, 64
 CLASSES = ('circle', 'square')
-#: Two boxes that every image gets unless a layout says otherwise: x, y, width, height.
+# Two boxes that every image gets unless a layout says otherwise: x, y, width, height.
 FIRST, SECOND = (10, 20, 30, 16), (60, 8, 20, 24)
 ORIENTATION = 274
 

@@ -1,4 +1,4 @@
-"""Every kind of folder that labelling tools write: read, refused, counted, said, left untouched."""
+"""Every kind of folder that labelling tools write: read or refused, counted, left untouched."""
 
 import json
 from pathlib import Path
@@ -74,7 +74,7 @@ def test_layout__is_read_or_refused_as_it_should(layout: Layout, tmp_path: Path)
             assert (train, val) == (layout.train, layout.val)
 
 
-#: Every image of these has the same two boxes.
+# Every image of these has the same two boxes.
 UNCHANGED = [
     'coco-original_tree',
     'coco-roboflow',
