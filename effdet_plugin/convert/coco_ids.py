@@ -31,7 +31,7 @@ SLOT_NAMES = tuple(
     NAMES[SLOTS.index(slot)] if slot in SLOTS else f'unused_{slot + 1}' for slot in range(NUM_SLOTS)
 )
 # Logit of a slot that nothing was trained for: a probability of 4e-44.
-NEVER = -100.0
+NEVER_FIRES_LOGIT = -100.0
 
 _PREDICTION = re.compile(r'^bbox_head\.cls_tower\.predict\.(?:pointwise\.)?(weight|bias)$')
 
@@ -87,7 +87,7 @@ def select_classes(
     result = dict(state)
     for name, value in state.items():
         if match := _PREDICTION.match(name):
-            unused = NEVER if match.group(1) == 'bias' else 0.0
+            unused = NEVER_FIRES_LOGIT if match.group(1) == 'bias' else 0.0
             by_anchor = value.unflatten(0, (num_anchors, -1))
             spare = torch.full_like(by_anchor[:, :1], unused)
             # The spare class stands last, where -1 finds it.
