@@ -49,12 +49,13 @@ def main() -> None:
     """Convert, write, and say what was done."""
     args = parse_args()
     from effdet_plugin.convert import convert
+    from effdet_plugin.convert.networks import embed_config
 
     converted = convert(
         args.src, args.model, args.classes, raw=args.raw, to=args.to, cache=args.cache
     )
     if args.to == 'mmengine':
-        converted.embed_config()
+        embed_config(converted.meta)
     converted.save(args.out)
     if args.report is not None:
         converted.save_report(args.report)

@@ -2,9 +2,10 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,70 @@ from effdet_plugin.convert.download import cache_dir, fetch, fetch_release, rele
 from effdet_plugin.convert.key_map import Applied, apply, invert
 from effdet_plugin.convert.key_map_pytorch import EFFDET, NATIVE
 from effdet_plugin.convert.key_map_tensorflow import VARIABLES
-from effdet_plugin.convert.networks import Structure, embed_config, equal_networks, state_shapes
+from effdet_plugin.convert.networks import Structure, equal_networks, state_shapes
 from effdet_plugin.convert.open_source import open_source, with_path
-from effdet_plugin.convert.report import Report
 from effdet_plugin.convert.sources import Selection, Source, select
 from effdet_plugin.errors import CheckpointError
 from effdet_plugin.files import replacing
 
 FORMATS = ('mmengine', 'effdet', 'npz')
 Classes = int | str | Path | Sequence[str]
+
+
+@dataclass
+class Report:
+    """The report of one conversion; a tensor that is in no list would have been an error.
+
+    Attributes:
+        source: file name.
+        format: what it is, in words.
+        sha256: of the file.
+        model: the network, e.g. ``'d0'``.
+        network: its numbers, in words.
+        mapped: our name -> names in the source.
+        filled: our name -> why it was filled with zeros.
+        left_out: name in the source -> reason.
+        parameters: number of trainable values of the source.
+        statistics: number of BN statistics.
+        written_parameters: number of trainable values of the result, after the choice of classes.
+        notes: everything else that a person should know.
+    """
+
+    source: str
+    format: str
+    sha256: str
+    model: str
+    network: str
+    mapped: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    filled: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    parameters: int = 0
+    statistics: int = 0
+    written_parameters: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """Return the report for a person, a line per topic."""
+        num_sources = sum(len(sources) for sources in self.mapped.values())
+        result = [
+            f'source      {self.source} ({self.format}, sha256 {self.sha256[:16]}...)',
+            f'model       {self.model}: {self.network}',
+            f'mapped      {num_sources} tensors to {len(self.mapped)}',
+            *(
+                f'{title:<11} {count} ({reason})'
+                for title, names in (('filled', self.filled), ('left out', self.left_out))
+                for reason, count in Counter(names.values()).items()
+            ),
+            'missing     0',  # a conversion with a missing tensor is an error
+            f'parameters  {self.parameters:,} trainable, {self.statistics:,} BN statistics',
+        ]
+        if self.written_parameters != self.parameters:
+            result[-1] += f'; {self.written_parameters:,} trainable with the classes kept'
+        return result + [f'note        {note}' for note in self.notes]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything, for a JSON file."""
+        return {**asdict(self), 'missing': []}
 
 
 @dataclass
@@ -45,10 +101,6 @@ class Converted:
     meta: dict[str, Any]
     report: Report
     format: str = 'mmengine'
-
-    def embed_config(self) -> None:
-        """Put the network's config into the checkpoint: mmdet's inferencer then needs no file."""
-        embed_config(self.meta)
 
     def save(self, path: str | Path) -> None:
         """Write the file atomically; the same input gives the same bytes.
@@ -173,10 +225,20 @@ def _convert(
     }
     report = _report(source, selection, structure, applied)
     report.written_parameters = _count(state)[0]
-    equal = equal_networks, state_shapes(structure.model) if model is None else []
-    report.notes += _notes(source, selection, structure, meta, equal)
-    report.notes += [f'classes: {choice.note}'] if choice.note else []
-    report.notes += _broken_values(applied.state)
+    report.notes = _notes(source, selection, structure, meta)
+    if model is None and len(equal := equal_networks(structure.model)) > 1:
+        report.notes.append(
+            f'{" and ".join(equal)} are the same network: taken as {structure.model}; '
+            f'say --model {" or ".join(equal)}'
+        )
+    if choice.note:
+        report.notes.append(f'classes: {choice.note}')
+    # A sum in double precision does not overflow by itself.
+    broken = [k for k, v in applied.state.items() if not math.isfinite(v.double().abs().sum())]
+    if broken:
+        report.notes.append(
+            f'{len(broken)} tensors hold infinite or undefined numbers, first {broken[:1]}'
+        )
     if to != 'mmengine':
         structure = replace(structure, num_classes=len(choice.names))
         state = invert(VARIABLES if to == 'npz' else EFFDET, structure, state)
@@ -211,19 +273,13 @@ def _count(state: Mapping[str, Tensor]) -> tuple[int, int]:
 
 
 def _notes(
-    source: Source,
-    selection: Selection,
-    structure: Structure,
-    meta: Mapping[str, Any],
-    equal: Sequence[str],
+    source: Source, selection: Selection, structure: Structure, meta: Mapping[str, Any]
 ) -> list[str]:
     name, usual, num_raw = structure.model, structure.network.fusion, selection.num_raw
     candidates = {
         source.note: source.note,
         'moving averages were taken; --raw takes the values as trained': selection.is_averaged,
         f'{num_raw} tensors without a moving average were taken raw': num_raw,
-        f'{" and ".join(equal)} are the same network: taken as {name}; '
-        f'say --model {" or ".join(equal)}': len(equal) > 1,
         f'fusion weights: {structure.fusion} (the usual {name} has {usual})': (
             structure.fusion != usual
         ),
@@ -236,13 +292,3 @@ def _notes(
         ),
     }
     return [text for text, is_so in candidates.items() if is_so]
-
-
-def _broken_values(state: Mapping[str, Tensor]) -> list[str]:
-    broken = [
-        name
-        for name, value in state.items()
-        if not math.isfinite(value.double().abs().sum().item())  # a sum in double cannot overflow
-    ]
-    text = f'{len(broken)} tensors hold infinite or undefined numbers, first {broken[:1]}'
-    return [text] if broken else []

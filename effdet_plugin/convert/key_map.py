@@ -208,7 +208,7 @@ def apply(
 
 def invert(key_map: KeyMap, structure: Structure, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Make a source's tensors from our state dict; what the source does not have is left out."""
-    result = {}
+    result: dict[str, Tensor] = {}
     for pair in expand(key_map, structure, {n: tuple(v.shape) for n, v in state.items()}):
         value = state[pair.ours]
         for layout in reversed(pair.layouts):

@@ -4,7 +4,6 @@ Names and shapes of a network's tensors are those of the model that its config b
 device: no memory, and nothing to keep equal by hand.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -172,11 +171,9 @@ def embed_config(meta: dict[str, Any]) -> None:
         meta: of a checkpoint, gets ``cfg``; unchanged where there is no config for it.
     """
     path = config_path(config_name(meta['model'], meta['source']))
-    if path.is_file():
-        meta['cfg'] = _adapted(Config.fromfile(path), meta).pretty_text
-
-
-def _adapted(config: Config, meta: Mapping[str, Any]) -> Config:
+    if not path.is_file():
+        return
+    config = Config.fromfile(path)
     config.num_classes = len(meta['dataset_meta']['classes'])
     config.model.bbox_head.num_classes = config.num_classes
     if meta['anchor_aspects'] != 'sqrt2':
@@ -184,4 +181,4 @@ def _adapted(config: Config, meta: Mapping[str, Any]) -> Config:
     if meta['padding'] == 'symmetric':
         backbone = config.model.backbone
         backbone.model_name = backbone.model_name.removeprefix('tf_')
-    return config
+    meta['cfg'] = config.pretty_text

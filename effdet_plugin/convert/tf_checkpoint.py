@@ -204,7 +204,7 @@ def open_tf(prefix: Path) -> Source:
     by_path = is_object_based and not has_variable_names
     if by_path:
         keys = {_path_name(key): key for key in keys.values()}
-    unchecked = 'checksums were not checked: pip install google-crc32c (effdet_plugin[tensorflow])'
+    unchecked = 'checksums were not checked: pip install google-crc32c (effdet_plugin[tf])'
     return Source(
         path=prefix,
         format='TF2 object checkpoint' if is_object_based else 'TF1 checkpoint',

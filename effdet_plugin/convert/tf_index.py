@@ -10,6 +10,7 @@ message is a dict of field number -> list of raw values, in order.
 """
 
 import struct
+from importlib.util import find_spec
 from itertools import pairwise
 
 Fields = dict[int, list[int | bytes]]
@@ -24,11 +25,7 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # protobuf's wire types
 
 def can_check() -> bool:
     """Whether google-crc32c is installed, without which no checksum is checked."""
-    try:
-        import google_crc32c  # noqa: F401
-    except ImportError:
-        return False
-    return True
+    return find_spec('google_crc32c') is not None
 
 
 def is_intact(data: bytes, masked_crc: int) -> bool:

@@ -1,5 +1,6 @@
 """Whole conversions: every source to ours, and back."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,20 @@ def test_convert__tf1_takes_the_averages(
     assert reasons.count('step counter') == 1
     weight = convert(tmp_path, raw=True).state_dict['backbone.model.conv_stem.weight']
     assert weight.eq(0.5).all()
+
+
+def test_convert__without_google_crc32c_the_report_says_so(
+    values: dict[str, Tensor],
+    ours: dict[str, Tensor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_bundle(tmp_path / 'model', values)
+    assert not any('google-crc32c' in note for note in convert(tmp_path).report.notes)
+    monkeypatch.setitem(sys.modules, 'google_crc32c', None)
+    result = convert(tmp_path, classes=90)
+    assert _equal(result.state_dict, ours)
+    assert any('pip install google-crc32c' in note for note in result.report.notes)
 
 
 def _attribute_keys() -> dict[str, str]:

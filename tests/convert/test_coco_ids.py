@@ -2,7 +2,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmdet.datasets import CocoDataset
 
 from effdet_plugin.convert.coco_ids import (
     NAMES,
@@ -14,10 +13,6 @@ from effdet_plugin.convert.coco_ids import (
     select_classes,
 )
 from effdet_plugin.errors import CheckpointError
-
-
-def test_names__are_mmdets_in_the_order_of_ids() -> None:
-    assert CocoDataset.METAINFO['classes'] == NAMES
 
 
 def test_slots__known_ids() -> None:

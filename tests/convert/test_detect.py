@@ -62,7 +62,7 @@ def test_detect__an_incomplete_file_names_the_tensor(lost: str) -> None:
 
 
 def test_detect__an_incomplete_file_is_no_known_network() -> None:
-    with pytest.raises(CheckpointError, match='no known EfficientDet.* 2 cells'):
+    with pytest.raises(CheckpointError, match=r'no known EfficientDet.* 2 cells'):
         detect(VARIABLES, _without('fpn_cells/cell_2'))
 
 
