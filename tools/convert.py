@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Weights of other projects to ours and back; every tensor is accounted for.
+"""Convert weights of other projects to ours and back; the report lists every tensor.
 
 tools/convert.py d0 d0.pth                        (Google's release, downloaded)
 tools/convert.py efficientdet-d1.tar.gz d1.pth --model d1

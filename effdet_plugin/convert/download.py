@@ -77,8 +77,8 @@ def fetch(url: str, folder: Path, name: str) -> Path:
     ) as error:
         reason = getattr(error, 'reason', None) or error
         raise CheckpointError(
-            f'{name}: cannot be downloaded ({reason}): check the network and try again, the received '
-            f'part is kept; or download {url} elsewhere and give its path'
+            f'{name}: cannot be downloaded ({reason}): check the network and try again, the '
+            f'received part is kept; or download {url} elsewhere and give its path'
         ) from error
     except OSError as error:
         raise CheckpointError(f'{folder}: cannot keep downloads here: {error.strerror}') from error

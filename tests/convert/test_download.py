@@ -102,9 +102,7 @@ def test_fetch__resumes_what_an_earlier_process_left(server: Server, tmp_path: P
 
 
 @pytest.mark.parametrize('left', [CONTENT, CONTENT + b'of another file'])
-def test_fetch__part_that_is_complete_or_too_long(
-    server: Server, tmp_path: Path, left: bytes
-) -> None:
+def test_fetch__complete_or_too_long_part(server: Server, tmp_path: Path, left: bytes) -> None:
     server.files['a/x.bin'] = CONTENT
     (tmp_path / 'a-x.bin.part').write_bytes(left)
     assert fetch(f'{server.url}a/x.bin', tmp_path, 'x').read_bytes() == CONTENT
@@ -120,9 +118,7 @@ def test_fetch__server_without_ranges(server: Server, tmp_path: Path) -> None:
 def test_fetch__gives_up_and_keeps_the_part(server: Server, tmp_path: Path) -> None:
     server.files['a/x.bin'] = CONTENT
     server.break_after = [1000] + [0] * download.ATTEMPTS
-    with pytest.raises(
-        CheckpointError, match=rf'x: cannot be downloaded .*{server.url}a/x.bin'
-    ) as caught:
+    with pytest.raises(CheckpointError, match=rf'x: .*{server.url}a/x.bin') as caught:
         fetch(f'{server.url}a/x.bin', tmp_path, 'x')
     assert '\n' not in str(caught.value)
     assert (tmp_path / 'a-x.bin.part').read_bytes() == CONTENT[:1000]

@@ -191,13 +191,13 @@ def test_truncated__is_refused_in_one_line(
     if kind == 'h5':
         pytest.importorskip('h5py')
     source = samples[kind]
-    whole = source if source.is_file() else source.with_name(source.name + '.index')
-    whole = _sample('tf1_small/model.index') if kind == 'tf1' else whole
+    intact = source if source.is_file() else source.with_name(source.name + '.index')
+    intact = _sample('tf1_small/model.index') if kind == 'tf1' else intact
     folder = tmp_path / 'cut'
     folder.mkdir()
-    for path in whole.parent.glob(f'{whole.stem}.*'):
+    for path in intact.parent.glob(f'{intact.stem}.*'):
         shutil.copyfile(path, folder / path.name)
-    target, data = folder / whole.name, whole.read_bytes()
+    target, data = folder / intact.name, intact.read_bytes()
     # Behind its last member a plain .tar holds only zeros.
     end = len(data.rstrip(b'\0')) if kind == 'tar' else len(data)
     for cut in [0, 1, *(random.randrange(end) for _ in range(CUTS))]:
