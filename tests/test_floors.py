@@ -26,8 +26,8 @@ OUTSIDE = ('testing', 'env')
 # These meet in mmdet's registries only; those above may call each other's functions.
 STRANGERS = FLOORS[FLOOR['models']]
 OPTIONAL = {
-    'ai_edge_litert', 'effdet', 'h5py', 'litert_torch', 'nncf', 'onnx', 'onnxruntime', 'onnxscript',
-    'openvino', 'pytest', 'tensorflow', 'triton',
+    'ai_edge_litert', 'effdet', 'google_crc32c', 'h5py', 'litert_torch', 'nncf', 'onnx',
+    'onnxruntime', 'onnxscript', 'openvino', 'pytest', 'tensorflow', 'triton',
 }  # fmt: skip
 GROUND = {'torch', 'numpy', 'effdet_plugin', *sys.stdlib_module_names}
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Weights of other projects to ours and back; every tensor is accounted for.
+"""Convert weights of other projects to ours and back; the report lists every tensor.
 
 tools/convert.py d0 d0.pth                        (Google's release, downloaded)
 tools/convert.py efficientdet-d1.tar.gz d1.pth --model d1
@@ -12,10 +12,9 @@ d2-640 ... d6-640, d0-advprop ... d5-advprop, lite0 ... lite4, lite3x.
 """
 
 import argparse
-import json
 from pathlib import Path
 
-from _bootstrap import ROOT, run
+from _bootstrap import run
 
 
 def parse_args() -> argparse.Namespace:
@@ -50,17 +49,16 @@ def main() -> None:
     """Convert, write, and say what was done."""
     args = parse_args()
     from effdet_plugin.convert import convert
-    from effdet_plugin.convert.config_text import embed_config
-    from effdet_plugin.convert.saving import write_text
+    from effdet_plugin.convert.networks import embed_config
 
     converted = convert(
         args.src, args.model, args.classes, raw=args.raw, to=args.to, cache=args.cache
     )
     if args.to == 'mmengine':
-        embed_config(converted, ROOT / 'configs' / 'efficientdet')
+        embed_config(converted.meta)
     converted.save(args.out)
     if args.report is not None:
-        write_text(args.report, json.dumps(converted.report.to_dict(), indent=1))
+        converted.save_report(args.report)
     print('\n'.join(converted.report.lines()))
     print(f'written     {args.out}')
 

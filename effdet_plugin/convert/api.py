@@ -1,29 +1,89 @@
 """Conversion from any known source to any known format."""
 
+import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 import effdet_plugin
-from effdet_plugin.convert import automl, effdet
-from effdet_plugin.convert.architecture import Structure
-from effdet_plugin.convert.coco_ids import ClassChoice, choose_classes, select_classes
-from effdet_plugin.convert.detect import TWINS, describe, detect
+from effdet_plugin.convert.coco_ids import choose_classes, select_classes
+from effdet_plugin.convert.detect import detect
 from effdet_plugin.convert.download import cache_dir, fetch, fetch_release, release_name
-from effdet_plugin.convert.opening import open_source
-from effdet_plugin.convert.report import Report
-from effdet_plugin.convert.rules import Account, apply, invert
-from effdet_plugin.convert.saving import FORMATS, write
-from effdet_plugin.convert.selection import Selection, select
-from effdet_plugin.convert.sources import Source
+from effdet_plugin.convert.key_map import Applied, apply, invert
+from effdet_plugin.convert.key_map_pytorch import EFFDET, NATIVE
+from effdet_plugin.convert.key_map_tensorflow import VARIABLES
+from effdet_plugin.convert.networks import Structure, equal_networks, state_shapes
+from effdet_plugin.convert.open_source import open_source, with_path
+from effdet_plugin.convert.sources import Selection, Source, select
 from effdet_plugin.errors import CheckpointError
+from effdet_plugin.files import replacing
 
+FORMATS = ('mmengine', 'effdet', 'npz')
 Classes = int | str | Path | Sequence[str]
+
+
+@dataclass
+class Report:
+    """The report of one conversion; a tensor that is in no list would have been an error.
+
+    Attributes:
+        source: file name.
+        format: what it is, in words.
+        sha256: of the file.
+        model: the network, e.g. ``'d0'``.
+        network: its numbers, in words.
+        mapped: our name -> names in the source.
+        filled: our name -> why it was filled with zeros.
+        left_out: name in the source -> reason.
+        parameters: number of trainable values of the source.
+        statistics: number of BN statistics.
+        written_parameters: number of trainable values of the result, after the choice of classes.
+        notes: everything else that a person should know.
+    """
+
+    source: str
+    format: str
+    sha256: str
+    model: str
+    network: str
+    mapped: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    filled: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    parameters: int = 0
+    statistics: int = 0
+    written_parameters: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """Return the report for a person, a line per topic."""
+        num_sources = sum(len(sources) for sources in self.mapped.values())
+        result = [
+            f'source      {self.source} ({self.format}, sha256 {self.sha256[:16]}...)',
+            f'model       {self.model}: {self.network}',
+            f'mapped      {num_sources} tensors to {len(self.mapped)}',
+            *(
+                f'{title:<11} {count} ({reason})'
+                for title, names in (('filled', self.filled), ('left out', self.left_out))
+                for reason, count in Counter(names.values()).items()
+            ),
+            'missing     0',  # a conversion with a missing tensor is an error
+            f'parameters  {self.parameters:,} trainable, {self.statistics:,} BN statistics',
+        ]
+        if self.written_parameters != self.parameters:
+            result[-1] += f'; {self.written_parameters:,} trainable with the classes kept'
+        return result + [f'note        {note}' for note in self.notes]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything, for a JSON file."""
+        return {**asdict(self), 'missing': []}
 
 
 @dataclass
@@ -34,7 +94,7 @@ class Converted:
         state_dict: tensors by the names of the format.
         meta: of the mmengine checkpoint: classes, source, anchors, version.
         report: what became of every tensor.
-        format: ``'mmengine'``, ``'effdet'`` or ``'npz'``.
+        format: ``'mmengine'`` (saved with meta), ``'effdet'`` (a plain state dict) or ``'npz'``.
     """
 
     state_dict: dict[str, Tensor]
@@ -43,12 +103,29 @@ class Converted:
     format: str = 'mmengine'
 
     def save(self, path: str | Path) -> None:
-        """Write the file, whole or not at all.
+        """Write the file atomically; the same input gives the same bytes.
 
         Raises:
-            CheckpointError: The folder cannot be written.
+            CheckpointError: It cannot be written.
         """
-        write(path, self.format, self.state_dict, self.meta)
+        # A file, not a path: torch.save would write the temporary name into it.
+        with _replacing(path) as part, part.open('wb') as file:
+            if self.format == 'npz':
+                arrays: dict[str, Any] = {n: v.numpy() for n, v in self.state_dict.items()}
+                np.savez(file, **arrays)
+            elif self.format == 'effdet':
+                torch.save(dict(self.state_dict), file)
+            else:
+                torch.save({'meta': dict(self.meta), 'state_dict': dict(self.state_dict)}, file)
+
+    def save_report(self, path: str | Path) -> None:
+        """Write the report as JSON.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
+        with _replacing(path) as part:
+            part.write_text(json.dumps(self.report.to_dict(), indent=1), encoding='utf-8')
 
 
 def convert(
@@ -84,19 +161,19 @@ def convert(
     if release is not None:
         path = fetch_release(release, cache)
         model = model or release
+    elif str(src).startswith(('http://', 'https://')):
+        path = fetch(str(src), cache_dir(cache), str(src).rpartition('/')[2])
     else:
-        path = _local(src, cache)
+        path = Path(src)
     with open_source(path, raw) as source:
         try:
             return _convert(source, model, classes, raw, to, release)
         except CheckpointError as error:
-            message = str(error)
-            prefixed = message if message.startswith(str(path)) else f'{path}: {message}'
-            raise CheckpointError(prefixed) from error
+            raise CheckpointError(with_path(path, str(error))) from error
 
 
 def read_tensors(src: str | Path) -> dict[str, Tensor]:
-    """All tensors of a checkpoint by their own names, nothing chosen, renamed or rearranged.
+    """Return all tensors of a checkpoint by their own names, nothing chosen or rearranged.
 
     Args:
         src: as in :func:`convert`, but a file.
@@ -108,10 +185,13 @@ def read_tensors(src: str | Path) -> dict[str, Tensor]:
         return {name: source.read(name) for name in source.shapes}
 
 
-def _local(src: str | Path, cache: str | Path | None) -> Path:
-    if not str(src).startswith(('http://', 'https://')):
-        return Path(src)
-    return fetch(str(src), cache_dir(cache), str(src).rpartition('/')[2])
+@contextmanager
+def _replacing(path: str | Path) -> Iterator[Path]:
+    try:
+        with replacing(path) as part:
+            yield part
+    except OSError as error:
+        raise CheckpointError(f'{path}: cannot be written: {error.strerror or error}') from error
 
 
 def _convert(
@@ -119,53 +199,66 @@ def _convert(
 ) -> Converted:
     selection = select(source, raw)
     shapes = {name: source.shapes[own] for name, own in selection.names.items()}
-    name, structure = detect(source.dialect, shapes, model)
-    choice = choose_classes(classes, structure.num_classes, _known_classes(source.meta))
-    state, account = apply(
-        source.dialect, structure, shapes, lambda key: source.read(selection.names[key])
+    structure = detect(source.key_map, shapes, model)
+    known_classes = (source.meta.get('dataset_meta') or {}).get('classes') or ()
+    choice = choose_classes(classes, structure.num_classes, known_classes)
+    applied = apply(
+        source.key_map,
+        structure,
+        state_shapes(structure),
+        shapes,
+        lambda key: source.read(selection.names[key]),
     )
-    state = {key: value.to(_dtype(key)) for key, value in state.items()}
-    report = _report(source, selection, account, name, structure, state)
-    report.notes += _notes(report, source, selection, model, structure, choice, state)
-    state = select_classes(state, choice.slots, structure.num_anchors)
+    state = select_classes(applied.state, choice.slots, structure.num_anchors)
+    # Native effdet models have no bias before BN, and pad symmetrically.
+    padding = 'symmetric' if NATIVE in applied.filled.values() else 'same'
+    meta = {
+        'dataset_meta': {'classes': choice.names},
+        'effdet_plugin_version': effdet_plugin.__version__,
+        'model': structure.model,
+        'source': release or source.path.name,
+        'source_format': source.format,
+        'sha256': source.sha256,
+        'is_averaged': selection.is_averaged,
+        'anchor_aspects': str(source.meta.get('anchor_aspects', source.key_map.aspect_ratios)),
+        'padding': str(source.meta.get('padding', padding)),
+    }
+    report = _report(source, selection, structure, applied)
     report.written_parameters = _count(state)[0]
-    meta = _meta(report, source, selection, choice, release)
-    structure = replace(structure, num_classes=len(choice.names))
+    report.notes = _notes(source, selection, structure, meta)
+    if model is None and len(equal := equal_networks(structure.model)) > 1:
+        report.notes.append(
+            f'{" and ".join(equal)} are the same network: taken as {structure.model}; '
+            f'say --model {" or ".join(equal)}'
+        )
+    if choice.note:
+        report.notes.append(f'classes: {choice.note}')
+    # A sum in double precision does not overflow by itself.
+    broken = [k for k, v in applied.state.items() if not math.isfinite(v.double().abs().sum())]
+    if broken:
+        report.notes.append(
+            f'{len(broken)} tensors hold infinite or undefined numbers, first {broken[:1]}'
+        )
     if to != 'mmengine':
-        state = invert(automl.DIALECT if to == 'npz' else effdet.DIALECT, structure, state)
+        structure = replace(structure, num_classes=len(choice.names))
+        state = invert(VARIABLES if to == 'npz' else EFFDET, structure, state)
     return Converted(state, meta, report, to)
 
 
-def _dtype(name: str) -> torch.dtype:
-    return torch.int64 if name.endswith('num_batches_tracked') else torch.float32
-
-
-def _known_classes(meta: Mapping[str, Any]) -> Sequence[str]:
-    dataset_meta = meta.get('dataset_meta') or {}
-    return dataset_meta.get('classes') or ()
-
-
-def _report(
-    source: Source,
-    selection: Selection,
-    account: Account,
-    name: str,
-    structure: Structure,
-    state: Mapping[str, Tensor],
-) -> Report:
-    parameters, statistics = _count(state)
+def _report(source: Source, selection: Selection, structure: Structure, applied: Applied) -> Report:
+    parameters, statistics = _count(applied.state)
     return Report(
         source=source.path.name,
         format=source.format,
         sha256=source.sha256,
-        model=name,
-        network=f'{describe(structure.network)}, {structure.num_anchors} anchors, '
+        model=structure.model,
+        network=f'{structure.network}, {structure.num_anchors} anchors, '
         f'{structure.num_classes} class outputs',
         mapped={
-            target: tuple(selection.names[key] for key in keys)
-            for target, keys in account.mapped.items()
+            ours: tuple(selection.names[key] for key in keys)
+            for ours, keys in applied.mapped.items()
         },
-        filled=account.filled,
+        filled=applied.filled,
         left_out=selection.left_out,
         parameters=parameters,
         statistics=statistics,
@@ -173,70 +266,29 @@ def _report(
 
 
 def _count(state: Mapping[str, Tensor]) -> tuple[int, int]:
-    """Number of trainable values and of BN statistics."""
+    """Return the number of trainable values and of BN statistics."""
     statistics = sum(v.numel() for k, v in state.items() if k.endswith(('_mean', '_var')))
     counters = sum(v.numel() for k, v in state.items() if k.endswith('num_batches_tracked'))
     return sum(v.numel() for v in state.values()) - statistics - counters, statistics
 
 
 def _notes(
-    report: Report,
-    source: Source,
-    selection: Selection,
-    model: str | None,
-    structure: Structure,
-    choice: ClassChoice,
-    state: Mapping[str, Tensor],
+    source: Source, selection: Selection, structure: Structure, meta: Mapping[str, Any]
 ) -> list[str]:
-    name, usual = report.model, 'scalar' if structure.network.has_fusion else 'sum'
-    broken = [key for key, value in state.items() if not _is_finite(value)]
+    name, usual, num_raw = structure.model, structure.network.fusion, selection.num_raw
     candidates = {
+        source.note: source.note,
         'moving averages were taken; --raw takes the values as trained': selection.is_averaged,
-        f'{selection.num_raw} tensors without a moving average were taken raw': selection.num_raw,
-        f'd6 and d7 are the same network: taken as {name}; say --model d6 or d7': (
-            name in TWINS and model is None
-        ),
+        f'{num_raw} tensors without a moving average were taken raw': num_raw,
         f'fusion weights: {structure.fusion} (the usual {name} has {usual})': (
             structure.fusion != usual
         ),
         f'pyramid: {structure.topology}': structure.topology != 'bifpn',
         'anchors: trained with aspect pairs (1.4, 0.7), not the square root of 2': (
-            _aspects(source) != 'sqrt2'
+            meta['anchor_aspects'] != 'sqrt2'
         ),
         "padding: a native effdet model pads symmetrically, TensorFlow's and ours does not": (
-            _padding(source, report) != 'same'
+            meta['padding'] != 'same'
         ),
-        f'classes: {choice.note}': choice.note,
-        f'{len(broken)} tensors hold infinite or undefined numbers, first {broken[:1]}': broken,
     }
     return [text for text, is_so in candidates.items() if is_so]
-
-
-def _is_finite(value: Tensor) -> bool:
-    return value.is_meta or math.isfinite(value.double().abs().sum().item())
-
-
-def _aspects(source: Source) -> str:
-    return str(source.meta.get('anchor_aspects', source.dialect.aspects))
-
-
-def _padding(source: Source, report: Report) -> str:
-    """How the network pads: native effdet models have no bias before BN, and symmetric padding."""
-    is_native = effdet.NATIVE in report.filled.values()
-    return str(source.meta.get('padding', 'symmetric' if is_native else 'same'))
-
-
-def _meta(
-    report: Report, source: Source, selection: Selection, choice: ClassChoice, release: str | None
-) -> dict[str, Any]:
-    return {
-        'dataset_meta': {'classes': choice.names},
-        'effdet_plugin_version': effdet_plugin.__version__,
-        'model': report.model,
-        'source': release or source.path.name,
-        'source_format': source.format,
-        'sha256': source.sha256,
-        'is_averaged': selection.is_averaged,
-        'anchor_aspects': _aspects(source),
-        'padding': _padding(source, report),
-    }

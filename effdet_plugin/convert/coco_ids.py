@@ -1,4 +1,4 @@
-"""COCO's classes: 90 ids, 80 in use. The reference has a slot per id, we a class per name."""
+"""COCO's classes: 90 ids, 80 in use. google/automl has an output per id, ours one per class."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -6,32 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from mmdet.datasets import CocoDataset
 from torch import Tensor
 
 from effdet_plugin.errors import CheckpointError
 
 NUM_SLOTS = 90
 UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
-# Of the 80 classes, in the order of their ids.
-NAMES = (
-    'person', 'bicycle', 'car', 'motorcycle', 'airplane', 'bus', 'train', 'truck', 'boat',
-    'traffic light', 'fire hydrant', 'stop sign', 'parking meter', 'bench', 'bird', 'cat', 'dog',
-    'horse', 'sheep', 'cow', 'elephant', 'bear', 'zebra', 'giraffe', 'backpack', 'umbrella',
-    'handbag', 'tie', 'suitcase', 'frisbee', 'skis', 'snowboard', 'sports ball', 'kite',
-    'baseball bat', 'baseball glove', 'skateboard', 'surfboard', 'tennis racket', 'bottle',
-    'wine glass', 'cup', 'fork', 'knife', 'spoon', 'bowl', 'banana', 'apple', 'sandwich', 'orange',
-    'broccoli', 'carrot', 'hot dog', 'pizza', 'donut', 'cake', 'chair', 'couch', 'potted plant',
-    'bed', 'dining table', 'toilet', 'tv', 'laptop', 'mouse', 'remote', 'keyboard', 'cell phone',
-    'microwave', 'oven', 'toaster', 'sink', 'refrigerator', 'book', 'clock', 'vase', 'scissors',
-    'teddy bear', 'hair drier', 'toothbrush',
-)  # fmt: skip
+# The 80 classes, in the order of their ids.
+NAMES: tuple[str, ...] = CocoDataset.METAINFO['classes']
 # Slots (id - 1) of the 80 classes.
 SLOTS = tuple(i - 1 for i in range(1, NUM_SLOTS + 1) if i not in UNUSED_IDS)
 SLOT_NAMES = tuple(
     NAMES[SLOTS.index(slot)] if slot in SLOTS else f'unused_{slot + 1}' for slot in range(NUM_SLOTS)
 )
 # Logit of a slot that nothing was trained for: a probability of 4e-44.
-NEVER = -100.0
+NEVER_FIRES_LOGIT = -100.0
 
 _PREDICTION = re.compile(r'^bbox_head\.cls_tower\.predict\.(?:pointwise\.)?(weight|bias)$')
 
@@ -48,12 +38,12 @@ class ClassChoice:
 def choose_classes(
     classes: int | str | Path | Sequence[str], num_slots: int, known: Sequence[str] = ()
 ) -> ClassChoice:
-    """Which slots to keep under which names.
+    """Choose which slots to keep, and their names.
 
     Args:
         classes: 80 (COCO's used ids), 90 (all its slots), a file with a name per line, or names.
         num_slots: outputs per anchor of the checkpoint.
-        known: names that the checkpoint carries, '' without.
+        known: class names in the checkpoint's meta, if there are any.
 
     Raises:
         CheckpointError: The numbers do not agree, or the file is not usable.
@@ -87,7 +77,7 @@ def select_classes(
     result = dict(state)
     for name, value in state.items():
         if match := _PREDICTION.match(name):
-            unused = NEVER if match.group(1) == 'bias' else 0.0
+            unused = NEVER_FIRES_LOGIT if match.group(1) == 'bias' else 0.0
             by_anchor = value.unflatten(0, (num_anchors, -1))
             spare = torch.full_like(by_anchor[:, :1], unused)
             # The spare class stands last, where -1 finds it.

@@ -1,173 +1,163 @@
-"""What network a checkpoint holds, read from the names and shapes of its tensors alone."""
+"""Which network a checkpoint holds, told from the names and shapes of its tensors alone."""
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from effdet_plugin.convert.architecture import (
-    NETWORKS,
-    SCALING,
-    Network,
+import torch
+
+from effdet_plugin.convert.key_map import LAYOUTS, KeyMap, Layer, Param
+from effdet_plugin.convert.networks import (
+    MODELS,
     Shape,
     Shapes,
     Structure,
-    blocks,
+    network,
     network_name,
     node_inputs,
-    pyramid_channels,
-    stem_channels,
 )
-from effdet_plugin.convert.rules import Dialect
 from effdet_plugin.errors import CheckpointError
 
-# Models whose networks are equal, so that tensors cannot tell them apart; the first one is taken.
-TWINS = ('d6', 'd7')
+_NODE_CONV = 'neck.cells.{cell}.nodes.{node}.conv'
+_PATTERNS = {'root': r'[^/]+', 'suffix': r'(?:_\d+)?'}  # placeholders that are not numbers
 
 
 @dataclass(frozen=True)
-class Probe:
-    """Names and shapes of one source, looked up by the patterns of its dialect."""
+class _Located:
+    """A tensor of the source, at its line of the key map."""
 
-    dialect: Dialect
-    shapes: Shapes
+    layer: Layer
+    param: Param
+    values: Mapping[str, str]  # of the placeholders
+    shape: Shape
 
-    def count(self, key: str) -> int:
-        """How many different values the first group of a pattern takes."""
-        found = (re.search(self.dialect.probes[key], name) for name in self.shapes)
-        return len({match.group(1) for match in found if match})
 
-    def find(self, key: str) -> Shape | None:
-        """Shape of the first tensor that fits a pattern."""
-        pattern = self.dialect.probes[key]
-        return next((s for name, s in self.shapes.items() if re.search(pattern, name)), None)
+class _Tensors:
+    """The tensors of a source, looked up by the templates of our layers."""
 
-    def has(self, key: str) -> bool:
-        """Whether any name fits a pattern."""
-        return self.find(key) is not None
+    def __init__(self, key_map: KeyMap, shapes: Shapes) -> None:
+        self.key_map = key_map
+        patterns = [(_pattern(key_map, layer), layer) for layer in key_map.layers]
+        self.located: list[_Located] = []
+        for name, shape in shapes.items():
+            for pattern, layer in patterns:
+                if match := pattern.fullmatch(name):
+                    params = key_map.params[layer.kind]
+                    param = next(p for p in params if p.source == match['param'])
+                    self.located.append(_Located(layer, param, match.groupdict(), shape))
+                    break
 
-    def kernel(self, key: str) -> tuple[int, int]:
-        """Input and output channels of a convolution.
+    def count(self, *placeholders: str) -> int:
+        """Return how many different values a placeholder takes."""
+        values = {one.values.get(name) for one in self.located for name in placeholders}
+        return len(values - {None})
 
-        Raises:
-            CheckpointError: It is not there or no kernel.
-        """
-        shape = self.find(key)
-        if shape is None or len(shape) != 4:
-            raise self.not_whole(key)
-        return shape[self.dialect.kernel_axes[0]], shape[self.dialect.kernel_axes[1]]
+    def find(self, ours: str, param: str) -> _Located | None:
+        """Return the first tensor of a layer; ``param`` is the end of its name in ours."""
+        return next(
+            (t for t in self.located if t.layer.ours == ours and t.param.ours.endswith(param)), None
+        )
 
-    def size(self, key: str) -> int:
-        """Number of elements of a tensor.
+    def get(self, ours: str, param: str) -> _Located:
+        """Return the first tensor of a layer that every EfficientDet has.
 
         Raises:
             CheckpointError: It is not there.
         """
-        shape = self.find(key)
-        if shape is None:
-            raise self.not_whole(key)
-        return math.prod(shape)
-
-    def not_whole(self, key: str) -> CheckpointError:
-        """The error for a tensor that every EfficientDet has."""
-        return CheckpointError(
-            f'no tensor like {self.dialect.probes[key]}: not a whole EfficientDet of '
-            f'{self.dialect.name}'
+        if found := self.find(ours, param):
+            return found
+        source = next(layer.source for layer in self.key_map.layers if layer.ours == ours)
+        raise CheckpointError(
+            f'no tensor {source} ({param[1:]}): an incomplete EfficientDet of {self.key_map.name}'
         )
 
 
-def detect(dialect: Dialect, shapes: Shapes, model: str | None = None) -> tuple[str, Structure]:
-    """Name and structure of the network of canonically named tensors.
+def detect(key_map: KeyMap, shapes: Shapes, model: str | None = None) -> Structure:
+    """Return the structure of the network of canonically named tensors.
 
     Args:
-        dialect: how they are named.
+        key_map: how they are named.
         shapes: canonical names and shapes.
         model: name that the caller expects, checked; it also decides between equal networks.
 
     Raises:
         CheckpointError: The tensors are of no known network, or of another one than ``model``.
     """
-    probe = Probe(dialect, shapes)
-    network, backbones = _network(probe)
-    names = [name for name, row in NETWORKS.items() if _identity(row) == _identity(network)]
-    names = [name for name in names if NETWORKS[name].backbone in backbones]
+    tensors = _Tensors(key_map, shapes)
+    channels, cells, repeats, levels, has_se = found = (
+        _out_channels(tensors.get('neck.extra_levels.{extra}.conv', '.weight')),
+        tensors.count('cell'),
+        tensors.count('repeat'),
+        tensors.count('level', 'pyramid_level'),
+        any('.se.' in tensor.layer.ours for tensor in tensors.located),
+    )
+    names = [name for name in MODELS if network(name).identity == found]
     if not names:
-        raise CheckpointError(f'no known EfficientDet (or not a whole one): {describe(network)}')
-    if model is not None and (expected := _known(model)) not in names:
         raise CheckpointError(
-            f'these are weights of {names[0]} ({describe(network)}), not of {expected} '
-            f'({describe(NETWORKS[expected])}): name --model {names[0]}'
+            f'no known EfficientDet, or an incomplete one: {channels} channels, {cells} cells, '
+            f'{repeats} head repeats, {levels} levels, {"" if has_se else "no "}'
+            'squeeze-and-excitation'
         )
-    name = _known(model) if model is not None else names[0]
-    return name, _structure(probe, NETWORKS[name])
-
-
-def _known(model: str) -> str:
-    try:
-        return network_name(model)
-    except KeyError as error:
+    expected = names[0] if model is None else network_name(model)
+    if expected not in names:
         raise CheckpointError(
-            f'--model {model}: not a known network; choose one of {", ".join(NETWORKS)}'
-        ) from error
+            f'these are weights of {names[0]} ({network(names[0])}), not of {expected} '
+            f'({network(expected)}): name --model {names[0]}'
+        )
+    return _structure(tensors, expected)
 
 
-def _identity(network: Network) -> tuple[int, ...]:
-    return network.channels, network.num_cells, network.num_repeats, network.num_levels
+def _pattern(key_map: KeyMap, layer: Layer) -> re.Pattern[str]:
+    """Return the pattern of all source names of a layer."""
+    parts = re.split(r'\{(\w+)\}', layer.source)  # text and placeholders in turns
+    parts[0::2] = map(re.escape, parts[0::2])
+    parts[1::2] = [f'(?P<{name}>{_PATTERNS.get(name, "[0-9]+")})' for name in parts[1::2]]
+    ends = '|'.join(re.escape(param.source) for param in key_map.params[layer.kind])
+    return re.compile(f'{"".join(parts)}(?P<param>{ends})')
 
 
-def _backbone_identity(name: str) -> tuple[int, int, int, bool]:
-    has_se = not name.startswith('lite')
-    return stem_channels(name), len(blocks(name)), pyramid_channels(name)[-1], has_se
+def _out_channels(conv: _Located) -> int:
+    value = torch.empty(conv.shape, device='meta')
+    if value.dim() != 4:
+        raise CheckpointError(f'{conv.layer.source} has the shape {conv.shape}, not of a kernel')
+    for layout in conv.param.layouts:
+        value = LAYOUTS[layout].forward(value)
+    return value.shape[0]
 
 
-def describe(network: Network) -> str:
-    """A network's numbers in words."""
-    return (
-        f'{network.backbone or "unknown"} backbone, {network.channels} channels, '
-        f'{network.num_cells} cells, {network.num_repeats} head repeats, '
-        f'{network.num_levels} levels'
+def _structure(tensors: _Tensors, model: str) -> Structure:
+    class_outputs, box_outputs = (
+        math.prod(tensors.get(f'bbox_head.{tower}_tower.predict', 'bias').shape)
+        for tower in ('cls', 'box')
     )
-
-
-def _network(probe: Probe) -> tuple[Network, list[str]]:
-    """The numbers of a network and the backbones that fit (none or one)."""
-    top, channels = probe.kernel('match')
-    stem, num_blocks, has_se = probe.kernel('stem')[1], probe.count('block'), probe.has('se')
-    found = (stem, num_blocks, top, has_se)
-    backbones = [name for name in SCALING if _backbone_identity(name) == found]
-    network = Network(
-        backbone=backbones[0] if backbones else '',
-        channels=channels,
-        num_cells=probe.count('cell'),
-        num_repeats=probe.count('repeat'),
-        num_levels=probe.count('level'),
-    )
-    return network, backbones
-
-
-def _structure(probe: Probe, network: Network) -> Structure:
-    num_anchors, rest = divmod(probe.size('box_bias'), 4)
-    num_classes, remainder = divmod(probe.size('class_bias'), max(num_anchors, 1))
+    num_anchors, rest = divmod(box_outputs, 4)
+    num_classes, remainder = divmod(class_outputs, max(num_anchors, 1))
     if rest or remainder or not num_anchors or not num_classes:
         raise CheckpointError(
-            f'{probe.size("class_bias")} class and {probe.size("box_bias")} box outputs do not '
-            'belong to the same anchors'
+            f'{class_outputs} class and {box_outputs} box outputs do not belong to the same anchors'
         )
+    # Where a bias may be left out, its absence tells nothing of the network.
+    may_lack_bias = any(
+        re.search(pattern, 'neck.cells.0.nodes.0.conv.bias')
+        for pattern, _ in tensors.key_map.defaults
+    )
     structure = Structure(
-        network=network,
+        model=model,
         num_classes=num_classes,
         num_anchors=num_anchors,
-        fusion=_fusion(probe),
-        separable=probe.has('depthwise'),
-        node_bias=probe.has('node_bias'),
-        resample_norm=probe.has('match_norm'),
+        fusion=_fusion(tensors),
+        separable=tensors.find('bbox_head.box_tower.predict', '.depthwise.weight') is not None,
+        node_bias=may_lack_bias or tensors.find(_NODE_CONV, 'bias') is not None,
+        resample_norm=tensors.find('neck.extra_levels.{extra}.bn', '.weight') is not None,
     )
-    num_nodes = probe.count('node')
     quad = replace(structure, topology='qufpn')
-    return quad if num_nodes == len(node_inputs(quad)) else structure
+    return quad if tensors.count('node') == len(node_inputs(quad)) else structure
 
 
-def _fusion(probe: Probe) -> str:
-    shape = probe.find('fusion')
-    if shape is None:
+def _fusion(tensors: _Tensors) -> str:
+    weights = tensors.find('neck.cells.{cell}.nodes.{node}.fusion.weights', '')
+    if weights is None:
         return 'sum'
-    return 'channel' if len(shape) > probe.dialect.fusion_rank else 'scalar'
+    rank = len(weights.shape) + weights.layer.is_stacked  # (inputs,) or (inputs, channels)
+    return 'channel' if rank > 1 else 'scalar'

@@ -1,4 +1,4 @@
-"""The reference's released checkpoints by name: downloaded once, resumed when broken."""
+"""google/automl's released checkpoints by name: downloaded once, resumed after a break."""
 
 import http.client
 import os
@@ -25,36 +25,35 @@ _BLOCK_BYTES = 1 << 18
 
 
 def release_name(src: str | Path) -> str | None:
-    """The release that ``src`` names, e.g. ``d0`` or ``efficientdet-d3-640``; None for a path."""
+    """Return the release that ``src`` names: ``d0``, ``efficientdet-d3-640``; None for a path."""
     name = str(src).lower().removeprefix('efficientdet-')
     return name if name in RELEASES and not Path(src).exists() else None
 
 
 def cache_dir(cache: str | Path | None = None) -> Path:
-    """Where downloads are kept: ``cache``, or a folder in torch.hub's."""
+    """Return the folder for downloads: ``cache``, or one in torch.hub's."""
     return Path(cache) if cache is not None else Path(torch.hub.get_dir()) / 'effdet_plugin'
 
 
-def fetch_release(name: str, cache: str | Path | None = None, base_url: str | None = None) -> Path:
-    """Path of a release's archive, downloaded unless it is there.
+def fetch_release(name: str, cache: str | Path | None = None) -> Path:
+    """Return the path of a release's archive, downloaded unless it is there.
 
     Args:
         name: a key of :data:`RELEASES`.
         cache: folder for downloads.
-        base_url: another place than the reference's that has the same files.
 
     Raises:
-        CheckpointError: It cannot be had; the line says what to do.
+        CheckpointError: It cannot be downloaded; the line says what to do.
     """
-    return fetch((base_url or BASE_URL) + RELEASES[name], cache_dir(cache), name)
+    return fetch(BASE_URL + RELEASES[name], cache_dir(cache), name)
 
 
 def fetch(url: str, folder: Path, name: str) -> Path:
-    """Path of a downloaded file in ``folder``.
+    """Return the path of a file in ``folder``, downloaded unless it is there.
 
     Args:
         url: its address.
-        folder: kept files, each under the last two parts of its address.
+        folder: of downloads; a file is named after the last two parts of its address.
         name: what to call it in messages.
 
     Raises:
@@ -78,8 +77,8 @@ def fetch(url: str, folder: Path, name: str) -> Path:
     ) as error:
         reason = getattr(error, 'reason', None) or error
         raise CheckpointError(
-            f'{name}: cannot be downloaded ({reason}): check the network and try again, what has '
-            f'come is kept; or get {url} elsewhere and name the file'
+            f'{name}: cannot be downloaded ({reason}): check the network and try again, the '
+            f'received part is kept; or download {url} elsewhere and give its path'
         ) from error
     except OSError as error:
         raise CheckpointError(f'{folder}: cannot keep downloads here: {error.strerror}') from error
@@ -107,7 +106,7 @@ def _download(url: str, partial: Path, name: str) -> None:
 
 
 def _continue(url: str, partial: Path, name: str) -> bool:
-    """Fetch what is missing of a file; whether it is whole now."""
+    """Download the rest of a file; return whether it is complete now."""
     start = _size(partial)
     request = urllib.request.Request(url, headers={'Range': f'bytes={start}-'} if start else {})
     try:
@@ -115,7 +114,7 @@ def _continue(url: str, partial: Path, name: str) -> bool:
     except urllib.error.HTTPError as error:
         if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise
-        # Either all of it is here, or what is here is of another file.
+        # Either the file is complete, or the part is of another file.
         if error.headers.get('Content-Range') == f'bytes */{start}':
             return True
         partial.unlink()

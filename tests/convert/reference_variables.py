@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from effdet_plugin import testing
-from effdet_plugin.convert.architecture import NETWORKS, Structure
+from effdet_plugin.convert.networks import MODELS, Structure, network
 
-MODELS = tuple(NETWORKS)
+__all__ = ['MODELS', 'numbered_values', 'parameters', 'recipe_values', 'structure_of', 'variables']
 
 
 @cache
@@ -52,6 +52,4 @@ def parameters(model: str) -> Mapping[str, Any]:
 
 
 def structure_of(model: str, num_classes: int = 90) -> Structure:
-    network = NETWORKS[model]
-    fusion = 'scalar' if network.has_fusion else 'sum'
-    return Structure(network, num_classes=num_classes, fusion=fusion)
+    return Structure(model, num_classes=num_classes, fusion=network(model).fusion)

@@ -14,7 +14,7 @@ from mmengine import Config
 from reference_variables import variables
 
 from effdet_plugin import testing
-from effdet_plugin.convert.config_text import config_name
+from effdet_plugin.convert.networks import config_name, config_path
 
 Tool = Callable[..., int]
 
@@ -98,12 +98,12 @@ def test_tool__help_needs_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ('source', 'expected'),
     [
-        ('d3', 'd3_coco.py'),
-        ('d3-640', 'd3_640_coco.py'),
-        ('d3-advprop', 'd3_advprop_coco.py'),
-        ('d3-mine.npz', 'd3_coco.py'),
+        ('d3', 'd3_coco'),
+        ('d3-640', 'd3_640_coco'),
+        ('d3-advprop', 'd3_advprop_coco'),
+        ('d3-mine.npz', 'd3_coco'),
     ],
 )
 def test_config_name(source: str, expected: str) -> None:
     assert config_name('d3', source) == expected
-    assert (testing.REPOSITORY / 'configs' / 'efficientdet' / expected).is_file()
+    assert config_path(expected).is_file()

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from effdet_plugin.convert.crc32c import crc32c, masked
-from effdet_plugin.convert.wire import write_varint
+from effdet_plugin.convert.tf_index import crc32c, mask, write_varint
 
 _DTYPES = {
     torch.float32: 1,
@@ -43,7 +42,7 @@ def entry(
         + (varint_field(4, offset) if offset else b'')
         + (varint_field(5, len(data)) if data else b'')
         + write_varint(6 << 3 | 5)
-        + struct.pack('<I', masked(crc))
+        + struct.pack('<I', mask(crc))
     )
 
 
@@ -56,7 +55,7 @@ def write_table(
     def add(block: bytes) -> bytes:
         handle = write_varint(len(out)) + write_varint(len(block))
         sealed = block + bytes([compression])
-        out.extend(sealed + struct.pack('<I', masked(crc32c(sealed))))
+        out.extend(sealed + struct.pack('<I', mask(crc32c(sealed))))
         return handle
 
     handles: dict[bytes, bytes] = {}
@@ -113,7 +112,7 @@ def write_bundle(
     if full_names is not None:
         graph = object_graph(full_names)
         size = np.uint32(len(graph)).tobytes()
-        checksum = struct.pack('<I', masked(crc32c(size)))
+        checksum = struct.pack('<I', mask(crc32c(size)))
         data = write_varint(len(graph)) + checksum + graph
         entries[GRAPH.encode()] = entry(
             7, (), 0, len(shards[0]), data, crc32c(size + checksum + graph)

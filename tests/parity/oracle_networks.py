@@ -1,5 +1,6 @@
 """Our networks with the weights of the oracle's recipe, by the name of an oracle file."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,9 +10,9 @@ from mmengine.registry import init_default_scope
 from torch import Tensor
 
 from effdet_plugin import testing
-from effdet_plugin.convert import rules
-from effdet_plugin.convert.architecture import NETWORKS, Structure, state_shapes
-from effdet_plugin.convert.automl import DIALECT
+from effdet_plugin.convert.key_map import apply, invert
+from effdet_plugin.convert.key_map_tensorflow import VARIABLES
+from effdet_plugin.convert.networks import Structure, state_shapes
 
 CONFIGS = testing.REPOSITORY / 'configs' / 'efficientdet'
 
@@ -66,7 +67,7 @@ def structure_of(model: str, config: ConfigDict) -> Structure:
     neck, head = config.neck, config.bbox_head
     kinds = {'sum': 'sum', 'channel_attn': 'channel', 'channel_fast_attn': 'channel'}
     return Structure(
-        NETWORKS[model],
+        model,
         num_classes=head.num_classes,
         num_anchors=3 * head.anchor_generator.scales_per_octave,
         fusion=kinds.get(neck.fusion, 'scalar'),
@@ -77,25 +78,22 @@ def structure_of(model: str, config: ConfigDict) -> Structure:
     )
 
 
-def recipe_state(model: str, structure: Structure, part: str = '') -> dict[str, Tensor]:
+def recipe_state(
+    model: str, structure: Structure, shapes: Mapping[str, tuple[int, ...]] | None = None
+) -> dict[str, Tensor]:
     """The recipe's values of the reference's variables under our names.
 
     Args:
         model: Whose recipe.
         structure: Of the network.
-        part: Leave out names that do not begin so.
+        shapes: Names and shapes of a part of our network; None for all of it.
     """
     make = testing.recipe().value
-    empty = {name: torch.zeros(shape) for name, shape in state_shapes(structure).items()}
-    variables = rules.invert(DIALECT, structure, empty)
-    shapes = {name: tuple(value.shape) for name, value in variables.items()}
-    pairs = rules.expand(DIALECT, structure)
-    wanted = {name for pair in pairs if pair.target.startswith(part) for name in pair.sources}
+    ours = dict(shapes or state_shapes(structure))
+    variables = invert(VARIABLES, structure, {n: torch.zeros(s) for n, s in ours.items()})
+    names = {name: tuple(value.shape) for name, value in variables.items()}
 
     def read(name: str) -> Tensor:
-        if name not in wanted:
-            return variables[name]
-        return torch.from_numpy(make(f'efficientdet-{model}', name, shapes[name]))
+        return torch.from_numpy(make(f'efficientdet-{model}', name, names[name]))
 
-    state, _ = rules.apply(DIALECT, structure, shapes, read)
-    return {name: value for name, value in state.items() if name.startswith(part)}
+    return apply(VARIABLES, structure, ours, names, read).state

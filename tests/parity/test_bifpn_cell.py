@@ -1,6 +1,5 @@
 """Pyramid cells alone: every node of the first cell, and the levels after the last."""
 
-import dataclasses
 import json
 from typing import Any
 
@@ -11,7 +10,7 @@ from oracle_networks import recipe_state
 from torch import Tensor
 
 from effdet_plugin import testing
-from effdet_plugin.convert.architecture import NETWORKS, Structure
+from effdet_plugin.convert.networks import Structure
 from effdet_plugin.models import BiFPN
 from effdet_plugin.models.necks.topology import build_topology, output_ids
 
@@ -42,11 +41,11 @@ STRUCTURES: dict[str, dict[str, Any]] = {
 def build(tag: str) -> BiFPN:
     settings = {'num_cells': 1, 'num_outs': 5, **NECKS.get(tag, {})}
     neck = BiFPN([40, 112, 320], out_channels=64, **settings)
-    network = dataclasses.replace(
-        NETWORKS['d0'], num_cells=settings['num_cells'], num_levels=settings['num_outs']
-    )
-    structure = Structure(network, **STRUCTURES.get(tag, {}))
-    state = recipe_state('lite0' if tag == 'lite' else 'd0', structure, 'neck.')
+    # Of the structure only the wiring counts here: D7x has six levels.
+    model = 'd7x' if settings['num_outs'] == 6 else 'd0'
+    structure = Structure(model, **STRUCTURES.get(tag, {}))
+    shapes = {f'neck.{name}': tuple(value.shape) for name, value in neck.state_dict().items()}
+    state = recipe_state('lite0' if tag == 'lite' else 'd0', structure, shapes)
     neck.load_state_dict({name.removeprefix('neck.'): value for name, value in state.items()})
     return neck.eval()
 

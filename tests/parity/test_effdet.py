@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from effdet_plugin import testing
 from effdet_plugin.convert import convert
-from effdet_plugin.convert.architecture import NETWORKS
+from effdet_plugin.convert.networks import MODELS as NETWORKS
 
 effdet = pytest.importorskip('effdet', reason='compares with effdet from PyPI: pip install effdet')
 

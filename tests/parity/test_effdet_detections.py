@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from effdet_plugin import testing
 from effdet_plugin.config import set_image_size
 from effdet_plugin.convert import convert
-from effdet_plugin.convert.architecture import NETWORKS, Structure, state_shapes
-from effdet_plugin.convert.automl import DIALECT
-from effdet_plugin.convert.rules import invert
+from effdet_plugin.convert.key_map import invert
+from effdet_plugin.convert.key_map_tensorflow import VARIABLES
+from effdet_plugin.convert.networks import Structure, state_shapes
 from effdet_plugin.inference import Detector
 
 effdet = pytest.importorskip('effdet', reason='compares with effdet from PyPI: pip install effdet')
@@ -143,9 +143,9 @@ def our_config(size: tuple[int, int]) -> Config:
 
 def write_recipe(path: Path) -> None:
     """The recipe's variables of D0 by TensorFlow's names."""
-    structure = Structure(NETWORKS['d0'])
+    structure = Structure('d0')
     empty = {name: torch.zeros(shape) for name, shape in state_shapes(structure).items()}
-    shapes = {name: value.shape for name, value in invert(DIALECT, structure, empty).items()}
+    shapes = {name: value.shape for name, value in invert(VARIABLES, structure, empty).items()}
     make = testing.recipe().value
     np.savez(path, **{name: make('efficientdet-d0', name, s) for name, s in shapes.items()})
 

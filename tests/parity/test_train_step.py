@@ -22,8 +22,8 @@ from oracle_networks import CONFIGS, build, structure_of
 from torch import Tensor
 
 from effdet_plugin import testing
-from effdet_plugin.convert import rules
-from effdet_plugin.convert.automl import DIALECT
+from effdet_plugin.convert.key_map import invert
+from effdet_plugin.convert.key_map_tensorflow import VARIABLES
 
 SIZE = (256, 256)
 RATES = (0.008, 0.00872, 0.00944)
@@ -112,7 +112,7 @@ class Trainer:
     def _by_name(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         whole = {name: torch.zeros_like(x) for name, x in self.model.state_dict().items()}
         whole.update({name: x.detach().clone() for name, x in tensors.items()})
-        return rules.invert(DIALECT, self.structure, whole)
+        return invert(VARIABLES, self.structure, whole)
 
 
 @pytest.fixture(scope='module')

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tf_writer import bytes_field, varint_field, write_bundle, write_table
 
 from effdet_plugin import testing
-from effdet_plugin.convert.index_table import read_table
-from effdet_plugin.convert.tensor_bundle import TensorBundle
+from effdet_plugin.convert.tf_checkpoint import TensorBundle
+from effdet_plugin.convert.tf_index import read_table
 from effdet_plugin.errors import CheckpointError
 
 MUTATIONS = settings(max_examples=500, derandomize=True)
@@ -66,7 +66,7 @@ def test_write_read__all_types_and_shards(tmp_path: Path, num_shards: int) -> No
 def test_open__missing_data_file(tmp_path: Path) -> None:
     write_bundle(tmp_path / 'model', {'a': torch.ones(2), 'b': torch.ones(2)}, num_shards=2)
     (tmp_path / 'model.data-00001-of-00002').unlink()
-    with pytest.raises(CheckpointError, match='00001-of-00002: the data file is missing'):
+    with pytest.raises(CheckpointError, match='00001-of-00002 is missing'):
         TensorBundle(tmp_path / 'model')
 
 

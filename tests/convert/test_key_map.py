@@ -4,12 +4,14 @@ import pytest
 import torch
 from reference_variables import MODELS, numbered_values, structure_of, variables
 
-from effdet_plugin.convert import automl, effdet, keras, native
-from effdet_plugin.convert.architecture import state_shapes
-from effdet_plugin.convert.rules import Dialect, apply, expand, invert
+from effdet_plugin.convert.detect import detect
+from effdet_plugin.convert.key_map import KeyMap, apply, expand, invert
+from effdet_plugin.convert.key_map_pytorch import EFFDET, OWN
+from effdet_plugin.convert.key_map_tensorflow import OBJECTS, VARIABLES
+from effdet_plugin.convert.networks import state_shapes
 from effdet_plugin.errors import CheckpointError
 
-DIALECTS = {'automl': automl, 'keras': keras, 'effdet': effdet, 'native': native}
+KEY_MAPS = {'variables': VARIABLES, 'objects': OBJECTS, 'effdet': EFFDET, 'own': OWN}
 D0 = structure_of('d0')
 
 
@@ -19,7 +21,8 @@ def _bits(value: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize('model', MODELS)
 def test_expand__names_exactly_the_reference_variables(model: str) -> None:
-    pairs = expand(automl.DIALECT, structure_of(model))
+    structure = structure_of(model)
+    pairs = expand(VARIABLES, structure, state_shapes(structure))
     sources = [source for pair in pairs for source in pair.sources]
     assert len(sources) == len(set(sources))
     assert set(sources) == set(variables(model))
@@ -29,38 +32,43 @@ def test_expand__names_exactly_the_reference_variables(model: str) -> None:
 def test_apply__shapes_of_all_networks(model: str) -> None:
     shapes = variables(model)
     structure = structure_of(model)
-    state, account = apply(
-        automl.DIALECT, structure, shapes, lambda name: torch.empty(shapes[name], device='meta')
+    state, mapped, filled = apply(
+        VARIABLES,
+        structure,
+        state_shapes(structure),
+        shapes,
+        lambda name: torch.empty(shapes[name], device='meta'),
     )
     assert {name: tuple(value.shape) for name, value in state.items()} == state_shapes(structure)
-    assert all(name.endswith('num_batches_tracked') for name in account.filled)
-    assert len(account.mapped) + len(account.filled) == len(state)
+    assert all(name.endswith('num_batches_tracked') for name in filled)
+    assert len(mapped) + len(filled) == len(state)
 
 
-@pytest.mark.parametrize('dialect', DIALECTS.values(), ids=DIALECTS)
+@pytest.mark.parametrize('key_map', KEY_MAPS.values(), ids=KEY_MAPS)
 @pytest.mark.parametrize('model', ['d0', 'd1', 'd7x', 'lite0'])
-def test_expand__every_tensor_once(dialect: object, model: str) -> None:
+def test_expand__every_tensor_once(key_map: KeyMap, model: str) -> None:
     structure = structure_of(model)
-    pairs = expand(dialect.DIALECT, structure)  # type: ignore[attr-defined]
+    pairs = expand(key_map, structure, state_shapes(structure))
     sources = [source for pair in pairs for source in pair.sources]
     assert len(sources) == len(set(sources))
     without = {name for name in state_shapes(structure) if name.endswith('num_batches_tracked')}
-    assert {pair.target for pair in pairs} >= state_shapes(structure).keys() - without
+    assert {pair.ours for pair in pairs} >= state_shapes(structure).keys() - without
 
 
 @pytest.mark.parametrize('model', ['d0', 'lite0'])
-@pytest.mark.parametrize('dialect', DIALECTS.values(), ids=DIALECTS)
-def test_apply_invert__is_the_identity_in_every_dialect(model: str, dialect: object) -> None:
+@pytest.mark.parametrize('key_map', KEY_MAPS.values(), ids=KEY_MAPS)
+def test_apply_invert__is_the_identity_in_every_key_map(model: str, key_map: KeyMap) -> None:
     values = numbered_values(model)
     structure = structure_of(model)
-    ours, _ = apply(automl.DIALECT, structure, variables(model), values.__getitem__)
-    table: Dialect = dialect.DIALECT  # type: ignore[attr-defined]
-    theirs = invert(table, structure, ours)
+    ours, _, _ = apply(
+        VARIABLES, structure, state_shapes(structure), variables(model), values.__getitem__
+    )
+    theirs = invert(key_map, structure, ours)
     shapes = {name: tuple(value.shape) for name, value in theirs.items()}
-    again, _ = apply(table, structure, shapes, theirs.__getitem__)
+    again, _, _ = apply(key_map, structure, state_shapes(structure), shapes, theirs.__getitem__)
     assert list(again) == list(ours)
     assert all(torch.equal(_bits(again[name]), _bits(ours[name])) for name in ours)
-    back = invert(automl.DIALECT, structure, again)
+    back = invert(VARIABLES, structure, again)
     assert back.keys() == values.keys()
     assert all(torch.equal(_bits(back[name]), _bits(values[name])) for name in values)
     assert all(back[name].shape == value.shape for name, value in values.items())
@@ -68,7 +76,7 @@ def test_apply_invert__is_the_identity_in_every_dialect(model: str, dialect: obj
 
 def test_apply__layouts_by_hand() -> None:
     values = numbered_values('d0')
-    ours, _ = apply(automl.DIALECT, D0, variables('d0'), values.__getitem__)
+    ours, _, _ = apply(VARIABLES, D0, state_shapes(D0), variables('d0'), values.__getitem__)
     kernel = values['efficientnet-b0/blocks_1/conv2d/kernel']
     assert torch.equal(
         _bits(ours['backbone.model.blocks.1.0.conv_pw.weight'][5, 3, 0, 0]),
@@ -87,7 +95,7 @@ def test_apply__layouts_by_hand() -> None:
 
 def test_apply__box_order() -> None:
     values = numbered_values('d0')
-    ours, _ = apply(automl.DIALECT, D0, variables('d0'), values.__getitem__)
+    ours, _, _ = apply(VARIABLES, D0, state_shapes(D0), variables('d0'), values.__getitem__)
     bias = _bits(values['box_net/box-predict/bias']).reshape(9, 4)  # ty, tx, th, tw
     kernel = _bits(values['box_net/box-predict/pointwise_kernel'])[0, 0].reshape(64, 9, 4)
     ours_bias = _bits(ours['bbox_head.box_tower.predict.pointwise.bias']).reshape(9, 4)
@@ -116,15 +124,22 @@ def test_apply_invert__options_of_the_network(options: dict[str, object]) -> Non
         name: torch.rand(shape) if shape else torch.tensor(3)
         for name, shape in state_shapes(structure).items()
     }
-    theirs = invert(automl.DIALECT, structure, state)
+    theirs = invert(VARIABLES, structure, state)
     shapes = {name: tuple(value.shape) for name, value in theirs.items()}
-    again, _ = apply(automl.DIALECT, structure, shapes, theirs.__getitem__)
+    assert detect(VARIABLES, shapes) == structure
+    again, _, _ = apply(VARIABLES, structure, state_shapes(structure), shapes, theirs.__getitem__)
     floats = [name for name in state if not name.endswith('num_batches_tracked')]
     assert all(torch.equal(state[name], again[name]) for name in floats)
 
 
 def _apply_meta(shapes: dict[str, tuple[int, ...]]) -> None:
-    apply(automl.DIALECT, D0, shapes, lambda name: torch.empty(shapes[name], device='meta'))
+    apply(
+        VARIABLES,
+        D0,
+        state_shapes(D0),
+        shapes,
+        lambda name: torch.empty(shapes[name], device='meta'),
+    )
 
 
 def test_apply__missing_and_unknown_are_both_listed() -> None:
@@ -149,16 +164,16 @@ def test_apply__wrong_shape() -> None:
 
 def test_apply__redundant_biases_are_filled_all_or_none() -> None:
     state = {name: torch.ones(shape) for name, shape in state_shapes(D0).items()}
-    theirs = invert(effdet.DIALECT, D0, state)
+    theirs = invert(EFFDET, D0, state)
     biases = [
         name
         for name in theirs
         if name.endswith(('conv_pw.bias', 'conv.conv.bias')) and '.predict.' not in name
     ]
     native_names = {k: tuple(v.shape) for k, v in theirs.items() if k not in biases}
-    filled, account = apply(effdet.DIALECT, D0, native_names, theirs.__getitem__)
-    assert len(account.filled) == len(biases) == 24 + 6 + 6
-    assert filled['neck.cells.0.nodes.0.conv.pointwise.bias'].eq(0).all()
+    state, _, filled = apply(EFFDET, D0, state_shapes(D0), native_names, theirs.__getitem__)
+    assert len(filled) == len(biases) == 24 + 6 + 6
+    assert state['neck.cells.0.nodes.0.conv.pointwise.bias'].eq(0).all()
     some = {k: tuple(v.shape) for k, v in theirs.items() if k != biases[3]}
     with pytest.raises(CheckpointError, match='1 missing'):
-        apply(effdet.DIALECT, D0, some, theirs.__getitem__)
+        apply(EFFDET, D0, state_shapes(D0), some, theirs.__getitem__)
