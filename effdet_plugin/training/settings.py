@@ -10,9 +10,8 @@ from mmengine.device import get_device
 
 from effdet_plugin.config import load
 from effdet_plugin.datasets.readers import DatasetDescription, write_coco
-from effdet_plugin.engine.resume import check_resumable
+from effdet_plugin.engine.resume import check_resumable, check_work_dir, remove_run
 from effdet_plugin.engine.runner import AUTO
-from effdet_plugin.engine.work_dir import check_work_dir, remove_run
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.own_data import DATA_FOLDER, apply_data, set_data
 from effdet_plugin.training.annotation_files import check_annotation_files

@@ -39,14 +39,14 @@ randomness = dict(seed=3)
 # Imported by the config: dies while the checkpoint of the second epoch is being written.
 KILLER = """
 import os, signal
-from effdet_plugin.engine import atomic
-whole = atomic._flush_to_disk
+from effdet_plugin import files
+flush = files._flush_to_disk
 def die(path):
     if 'epoch_2' in path.name:
         os.truncate(path, path.stat().st_size // 2)
         os.kill(os.getpid(), signal.SIGKILL)
-    whole(path)
-atomic._flush_to_disk = die
+    flush(path)
+files._flush_to_disk = die
 """
 Losses = dict[int, float]
 
