@@ -1,6 +1,6 @@
 """What drives a training: optimiser, schedule, moving average, checkpoints, processes."""
 
-from effdet_plugin.engine.checkpoint import AtomicBackend, AtomicCheckpointHook
+from effdet_plugin.engine.checkpoint import AtomicCheckpointHook
 from effdet_plugin.engine.ema import RampUpEMA, RampUpEMAHook
 from effdet_plugin.engine.fusion_weights import FusionWeightsHook
 from effdet_plugin.engine.hooks import DeferredRuntimeInfoHook, FiniteLossHook, ProgressBarHook
@@ -15,7 +15,6 @@ from effdet_plugin.engine.runner import EfficientDetRunner, EpochSampler
 from effdet_plugin.engine.schedule import ReferenceLR
 
 __all__ = [
-    'AtomicBackend',
     'AtomicCheckpointHook',
     'ClippedAmpOptimWrapper',
     'ClippedOptimWrapper',

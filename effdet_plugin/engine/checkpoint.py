@@ -25,6 +25,7 @@ LAST = 'last_checkpoint'  # mmengine's name of the file that names the newest ch
 # Their values are tensors already, and torch needs the metadata of its own dict class.
 _STATE_DICTS = ('state_dict', 'ema_state_dict')
 _HISTORY = 'history_buffer'  # marks a dict that was a HistoryBuffer
+# bool before int, of which it is a subclass.
 _SCALARS: tuple[Any, ...] = (bool, int, float, complex, str, bytes)
 
 
@@ -92,6 +93,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Write the checkpoint of the epoch."""
+        # All processes gather, though only the first writes: each has a state of its own.
         self.random_states = all_gather_object(random_state())
         super().after_train_epoch(runner)
 
@@ -119,6 +121,7 @@ class AtomicCheckpointHook(CheckpointHook):
         """Write a checkpoint, then its name, then remove outdated ones; mmengine removes first."""
         outdated: list[int] = []
         if self.max_keep_ckpts > 0:
+            # The best checkpoint makes mmengine write an epoch's file a second time.
             steps = [*(old for old in self.keep_ckpt_ids if old != step), step]
             outdated, kept = steps[: -self.max_keep_ckpts], steps[-self.max_keep_ckpts :]
             self.keep_ckpt_ids = deque(kept)
@@ -136,6 +139,7 @@ class AtomicCheckpointHook(CheckpointHook):
             backend_args=self.backend_args,
             **self.args,
         )
+        # A killed process leaves the old name here or the new one, both of which exist.
         if is_main_process():
             with replacing(Path(runner.work_dir) / LAST) as part:
                 part.write_text(str(self.last_ckpt))
@@ -147,6 +151,7 @@ class AtomicCheckpointHook(CheckpointHook):
         if not hasattr(self, 'file_backend'):  # `Runner.val()` evaluates outside of a training
             return
         outdated: list[str] = []
+        # A process that is killed between mmengine's two steps would leave no best file.
         self.file_backend.remove = outdated.append
         try:
             super()._save_best_checkpoint(runner, metrics)
@@ -190,8 +195,10 @@ def random_state() -> dict[str, Any]:
 
 def restore_random_state(state: dict[str, Any]) -> None:
     """Set this process's random generators to a state of `random_state`."""
+    # The generators take tensors of the CPU, wherever the checkpoint was loaded to.
     torch.set_rng_state(state['torch'].cpu())
     twister = dict(state['numpy']['state'])
+    # numpy's words are uint32, for which torch has no type to compute in: they were saved as int64.
     twister['key'] = twister['key'].cpu().numpy().astype(np.uint32)
     np.random.set_state({**state['numpy'], 'state': twister})
     version, words, gauss = state['python']
@@ -219,6 +226,7 @@ def to_weights_only(value: Any) -> Any:
         # torch computes with no unsigned type but uint8.
         is_wide = value.dtype.kind == 'u' and value.dtype.itemsize > 1
         return torch.as_tensor(value.astype(np.int64) if is_wide else value)
+    # Scalars of numpy, and arrays of strings or objects.
     if isinstance(value, np.ndarray | np.generic):
         return to_weights_only(value.tolist())
     if isinstance(value, Mapping):

@@ -44,13 +44,16 @@ class RampUpEMA(ExponentialMovingAverage):
         # It is read at every step, which would wait for a device.
         self.steps = self.steps.cpu()
         self.avg_parameters = self.module.state_dict()
-        parameters = {name for name, _ in self.module.named_parameters(remove_duplicate=False)}
+        # A tensor that several names share is listed once here, so that it is not averaged twice.
+        parameters = dict(self.module.named_parameters())
+        tensors = parameters | dict(self.module.named_buffers())
+        names = [name for name in tensors if name in self.avg_parameters]  # not what is not saved
         self._averaged = [
             name
-            for name, tensor in self.avg_parameters.items()
-            if tensor.is_floating_point() and (update_buffers or name in parameters)
+            for name in names
+            if tensors[name].is_floating_point() and (update_buffers or name in parameters)
         ]
-        self._copied = sorted(self.avg_parameters.keys() - self._averaged)
+        self._copied = [name for name in names if name not in self._averaged]
 
     def weight_of_update(self, update: int) -> float:
         """Return the share of the new weights in update ``update`` (from 1 on)."""
@@ -71,6 +74,7 @@ class RampUpEMA(ExponentialMovingAverage):
         sources = model.state_dict()
         if not skipped:
             pairs = self._pairs(self._averaged, sources)
+            # One call for all tensors: a loop over hundreds of them costs more than the arithmetic.
             torch._foreach_lerp_(*pairs, self.weight_of_update(update))
         self._copy(self._copied, sources)
 
@@ -111,6 +115,7 @@ class RampUpEMAHook(EMAHook):
     def before_train(self, runner: Runner) -> None:
         """Copy the initial weights, unless the average was resumed."""
         super().before_train(runner)
+        # mmengine has built the average before the weights were initialised or loaded.
         if int(self.ema_model.steps) == 0:
             self.ema_model.copy_from(self.src_model)
 

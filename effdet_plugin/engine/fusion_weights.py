@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from effdet_plugin.files import replacing
+from effdet_plugin.files import replacing, write_atomically
 
 RECORD_NAME = 'fusion_weights.jsonl'
 PLOT_NAME = 'fusion_weights.png'
@@ -45,12 +45,12 @@ class FusionWeightsHook(Hook):
     @master_only
     def before_train(self, runner: Runner) -> None:
         """Keep the records before the step that the run starts at, and record that step."""
-        records = [r for r in read_records(self._path(runner)) if r['step'] < runner.iter]
-        if records:
-            with replacing(self._path(runner)) as part:
-                part.write_text(''.join(map(_line, records)), encoding='utf-8')
+        path = self._path(runner)
+        lines = [_line(r) for r in read_records(path) if r['step'] < runner.iter]
+        if lines:
+            write_atomically(path, ''.join(lines))
         else:
-            self._path(runner).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
         self._record(runner, runner.iter)
         if not fusion_weights(runner.model):
             print_log('No fusion has weights: there is nothing to record', logger='current')

@@ -45,12 +45,14 @@ class FiniteLossHook(Hook):
             UserError: A loss is NaN or infinite.
         """
         if outputs and 'loss' in outputs:  # the sum of all
+            # A copy: a compiled step may write its next loss into the same memory.
             self._losses.append(torch.as_tensor(outputs['loss']).detach().clone())
             self._images.append(image_names(data_batch))
         if not self._losses or not _is_time_to_read(self, runner, batch_idx):
             return
         losses, images = self._losses, self._images
         self._losses, self._images = [], []
+        # The only point that waits for the device.
         finite = torch.stack(losses).isfinite().tolist()
         if all(finite):
             return
@@ -66,6 +68,7 @@ class FiniteLossHook(Hook):
 def _is_time_to_read(hook: Any, runner: Runner, batch_idx: int) -> bool:
     """Whether a line is logged at this step, or the epoch ends with it."""
     intervals = (other.interval for other in runner.hooks if isinstance(other, LoggerHook))
+    # The hooks of a config are registered after this one is built, so the logger is looked up here.
     interval = hook.interval or min(intervals, default=50)
     is_logged: bool = hook.every_n_inner_iters(batch_idx, interval)
     return is_logged or hook.end_of_epoch(runner.train_dataloader, batch_idx)
@@ -106,6 +109,7 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
         if not _is_time_to_read(self, runner, batch_idx):
             return
         kept, self._outputs = self._outputs, []
+        # Read in one transfer, then put back among the numbers that are on the host already.
         on_device = [v for step in kept for v in step.values() if isinstance(v, Tensor)]
         read = iter(torch.stack(on_device).tolist() if on_device else [])
         for step in kept:

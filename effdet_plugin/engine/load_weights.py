@@ -52,12 +52,14 @@ class LoadMatchingHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         own, old = model.state_dict(), classes_of(checkpoint)
         weights = weights_of(checkpoint)
-        if not isinstance(runner._train_loop, BaseLoop):  # built in a training only
+        # mmengine builds the train loop when a training starts; before that it is a dict, or None.
+        if not isinstance(runner._train_loop, BaseLoop):
             check_classes(old, num_classes_of(model))
             check_compatible(weights, own, complete=True)
             return
         new = runner.train_dataloader.dataset.metainfo.get('classes')
         matched = match_classes(weights, own, old, new)
+        # Tensors may be missing: a training can start from a backbone alone.
         check_compatible(matched.weights, own, complete=False)
         _log(matched, own)
         checkpoint.setdefault('state_dict', {}).update(matched.weights)
@@ -125,7 +127,9 @@ def _depends_on_classes(name: str, own: Tensor, other: Tensor, names_differ: boo
     """Whether a tensor depends on the classes, and the checkpoint has other ones."""
     differs = own.shape != other.shape
     if match := _PREDICTS.search(name):
+        # Equal shapes do not mean equal classes; boxes depend on the number of anchors only.
         return differs or (names_differ and match[1] == 'cls')
+    # Other inputs are another network's, not only other classes'.
     return differs and own.shape[1:] == other.shape[1:] and bool(_OTHER_HEAD.search(name))
 
 
@@ -134,6 +138,7 @@ def _copy_rows(source: Tensor, target: Tensor, old: list[str], new: list[str]) -
     anchors, rest = divmod(target.shape[0], len(new))
     if rest or source.shape[0] != anchors * len(old) or source.shape[1:] != target.shape[1:]:
         return False
+    # Views: writing to them writes to the tensor.
     rows_of_new = target.unflatten(0, (anchors, len(new)))
     rows_of_old = source.unflatten(0, (anchors, len(old)))
     for position, name in enumerate(new):

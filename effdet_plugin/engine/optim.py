@@ -71,6 +71,7 @@ class ReferenceUpdate:
             used = [p for p in group['params'] if p.grad is not None]
             own = [p.grad for p in used]
             if own and group.get(_LOSS_DECAY):
+                # The gradient of decay / 2 * |p|^2 in the loss.
                 torch._foreach_add_(own, used, alpha=group[_LOSS_DECAY])
             is_split = group.get(_CLIP_ROWS, False)
             grads += [row for grad in own for row in grad.unbind()] if is_split else own
@@ -134,6 +135,7 @@ class ClippedAmpOptimWrapper(ReferenceUpdate, AmpOptimWrapper):
     ) -> None:
         OptimWrapper.__init__(self, optimizer, accumulative_counts)
         self._prepare(clip_norm, weight_decay_mode)
+        # `--amp` has to work on CPUs, too, so the device is that of the parameters.
         self.device_type = optimizer.param_groups[0]['params'][0].device.type
         self.cast_dtype = _choose_dtype(dtype, self.device_type)
         fixed = loss_scale if isinstance(loss_scale, int | float) else None

@@ -42,6 +42,7 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             prefix: Name of the module in the model; empty for the model itself.
             is_dcn_module: Whether it is part of a deformable convolution.
         """
+        # mmengine calls this for each child, too; the model's own call is the last to return.
         if prefix:
             super().add_params(params, module, prefix, is_dcn_module)
             return
@@ -60,6 +61,7 @@ def _merge(groups: list[Group]) -> list[Group]:
     merged: dict[str, Group] = {}
     for group in groups:
         settings = {k: v for k, v in sorted(group.items()) if k != 'params'}
+        # By text, since settings may be lists (betas of Adam), which cannot be keys.
         own = merged.setdefault(repr(settings), {'params': [], **settings})
         own['params'].extend(group['params'])
     return list(merged.values())
@@ -125,7 +127,7 @@ class LayerDecayOptimWrapperConstructor(GroupedOptimWrapperConstructor):
         for group in params:
             by_depth: dict[int, Group] = {}
             for parameter in group['params']:
-                depth = depths.get(names[id(parameter)], 0)
+                depth = depths.get(names[id(parameter)], 0)  # 0: neck and head
                 lr = group.get('lr', self.base_lr) * self.layer_decay**depth
                 own = by_depth.setdefault(depth, {**group, 'params': [], 'lr': lr})
                 own['params'].append(parameter)

@@ -121,10 +121,12 @@ def check_work_dir(work_dir: Path | str, cfg: Config) -> None:
         UserError: The folder holds a run.
     """
     work_dir = Path(work_dir)
+    # An empty log is of a run that stopped before its first line.
     logs = (path for path in work_dir.glob('*/vis_data/*.json') if path.stat().st_size)
     if not any(work_dir.glob('*.pth')) and not any(logs):
         return
     difference = _difference(work_dir / CONFIG, cfg)
+    # A run without a checkpoint, of the same config, has left nothing that a new one could damage.
     if difference or _checkpoints(work_dir):
         found = f'a run of another config ({difference})' if difference else 'a run'
         raise UserError(
@@ -155,7 +157,9 @@ def _difference(path: Path, cfg: Config) -> str:
         there = dict(_flatten(read_json(path)))
     except UserError:
         return f'{path.name} cannot be read'
+    # Through json, so that tuples become lists as they did in the file.
     here = dict(_flatten(json.loads(json.dumps(cfg.to_dict(), default=str))))
+    # Sorted, so that all processes name the same key.
     for name in sorted(there.keys() | here.keys()):
         if there.get(name, ...) != here.get(name, ...) and name.split('.')[0] not in _VOLATILE:
             old, new = (reprlib.repr(c[name]) if name in c else 'absent' for c in (there, here))

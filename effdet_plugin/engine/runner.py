@@ -55,6 +55,7 @@ class EfficientDetRunner(Runner):
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
         """Start the process group over gloo where there is no GPU; else see mmengine."""
         on_cpu = self._launcher == 'pytorch' and not torch.cuda.is_available()
+        # mmengine joins a group that exists already, and else sets a CUDA device for it.
         if on_cpu and not torch.distributed.is_initialized():
             torch.distributed.init_process_group('gloo')
         super().setup_env(env_cfg)
@@ -147,6 +148,7 @@ class EfficientDetRunner(Runner):
         searching = self._resume == AUTO or (self._resume and self._load_from is None)
         if not searching or self._has_loaded:
             return
+        # Each process searches, but the first decides: files may change between two looks.
         found = [find_resume(self.work_dir)]
         broadcast_object_list(found)
         self._resume = found[0] is not None

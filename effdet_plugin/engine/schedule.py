@@ -50,10 +50,10 @@ def lr_factor(
             starts at 1 and ends at 0. The reference counts from 0 over ``total - warmup`` steps: it
             reaches 0 one warm-up before the end and rises again a little.
     """
-    if step < warmup_steps:
+    if step < warmup_steps:  # strictly: the step of the warm-up's end has the decay's factor
         return warmup_factor + (1 - warmup_factor) * step / warmup_steps
     if decay == 'cosine':
-        span = max(1, total_steps - warmup_steps)
+        span = max(1, total_steps - warmup_steps)  # the reference's, in both cases
         start = warmup_steps if from_warmup_end else 0
         return 0.5 * (1 + math.cos(math.pi * (step - start) / span))
     if decay == 'stepwise':
@@ -187,8 +187,10 @@ class ReferenceLR(_ParamScheduler):
                 logger='current',
                 level=logging.WARNING,
             )
+        # By epochs, not steps: with another batch size an epoch has another number of steps.
         epochs = state_dict['_global_step'] / there['steps_per_epoch']
         self._global_step = round(epochs * self.steps_per_epoch)
+        # Where so many calls of `step` lead to: it counts from `begin` and stops before `end`.
         self.last_step = max(min(self._global_step, self.end - 1) - self.begin, -1)
         groups = self.optimizer.param_groups
         if self.last_step >= 0:

@@ -84,6 +84,18 @@ def test_update__is_a_few_calls() -> None:
     assert names.count('aten::_foreach_copy_') == 1
 
 
+def test_update__a_shared_tensor_is_averaged_once() -> None:
+    layer = nn.Linear(2, 2)
+    model = nn.Sequential(layer, nn.BatchNorm1d(2), layer)
+    ema = RampUpEMA(model)
+    before = layer.weight.detach().clone()
+    with torch.no_grad():
+        layer.weight += 1
+    ema.update_parameters(model)
+    for name in ('0.weight', '2.weight'):
+        torch.testing.assert_close(ema.module.state_dict()[name], before + 9 / 11)
+
+
 def test_state__count_travels() -> None:
     model = Vector(torch.zeros(3))
     ema = RampUpEMA(model)
