@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # One tool in several processes: bash tools/dist_run.sh TOOL GPUS [arguments of the tool]
-# What tools/dist_train.sh and tools/dist_test.sh share. On GPUs the processes talk over NCCL, on a
-# machine without one over gloo: GPUS is the number of processes on this machine.
+# Called by tools/dist_train.sh and tools/dist_test.sh. The processes communicate over NCCL on GPUs,
+# over gloo on a machine without a GPU: GPUS is the number of processes on this machine.
 #
-# Several machines, as with mmdet, on each of them: NNODES=2 NODE_RANK=0 MASTER_ADDR=10.0.0.1 PORT=29500
-# PYTHON chooses the Python; otherwise torchrun is the one on PATH, or that of this clone's .venv.
+# Several machines, as in mmdet, run on each of them with: NNODES=2 NODE_RANK=0 MASTER_ADDR=10.0.0.1 PORT=29500
+# PYTHON sets the Python interpreter; the default is torchrun on PATH, else that of .venv here.
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -29,7 +29,7 @@ else
 fi
 
 nodes="${NNODES:-1}"
-# Two runs on one machine must not meet; several machines must agree.
+# Two runs on one machine need two ports; several machines need the same one.
 [[ "$nodes" == 1 ]] && free_port=$((29500 + RANDOM % 2000)) || free_port=29500
 
 exec "${torchrun[@]}" \

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Evaluate in several processes, each image once:
+# Evaluate in several processes; each image is counted once:
 #   bash tools/dist_test.sh configs/efficientdet/d0_coco.py work_dirs/d0_coco/epoch_300.pth 8
-# Everything behind GPUS goes to tools/test.py; see tools/dist_run.sh for several machines.
+# All arguments after GPUS are passed to tools/test.py; see tools/dist_run.sh for several machines.
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"

@@ -2,8 +2,8 @@
 # Train in several processes:
 #   bash tools/dist_train.sh 8                                              (D0 on COCO)
 #   bash tools/dist_train.sh configs/efficientdet/d2_coco.py 8 --amp
-# CONFIG may be left out. Everything behind GPUS goes to tools/train.py; see tools/dist_run.sh for
-# several machines.
+# The default CONFIG is D0 on COCO. All arguments after GPUS are passed to tools/train.py; see
+# tools/dist_run.sh for several machines.
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"

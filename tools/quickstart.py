@@ -107,8 +107,8 @@ def settings(args: argparse.Namespace, scenes: Path, run_dir: Path) -> 'TrainSet
 
 def train(settings: 'TrainSettings') -> dict[str, float]:
     """Train with one line of progress; return the numbers of the evaluation at the end."""
-    from effdet_plugin.engine.host_memory import keep_freed_memory
-    from effdet_plugin.engine.progress import ProgressBarHook
+    from effdet_plugin.engine.hooks import ProgressBarHook
+    from effdet_plugin.engine.runner import keep_freed_memory
     from effdet_plugin.training import prepare
     from effdet_plugin.training.running import build_runner, one_line_errors
 

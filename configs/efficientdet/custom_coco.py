@@ -39,7 +39,7 @@ param_scheduler = [
     dict(
         type='ReferenceLR',
         decay='cosine',
-        shifted=True,
+        from_warmup_end=True,
         warmup_epochs=2,
         warmup_factor=0.02,
         convert_to_iter_based=True,

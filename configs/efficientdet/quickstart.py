@@ -46,7 +46,7 @@ param_scheduler = [
     dict(
         type='ReferenceLR',
         decay='cosine',
-        shifted=True,
+        from_warmup_end=True,
         warmup_epochs=1,
         warmup_factor=0.02,
         max_epochs=max_epochs,

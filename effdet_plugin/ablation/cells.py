@@ -11,7 +11,7 @@ from typing import Any
 
 from effdet_plugin.ablation.table import count_rows
 from effdet_plugin.config import load
-from effdet_plugin.engine.fit import classes_of
+from effdet_plugin.engine.load_weights import classes_of
 from effdet_plugin.engine.resume import find_resume
 from effdet_plugin.errors import CheckpointError, ConfigError
 from effdet_plugin.files import load_weights_only, replacing

@@ -1,26 +1,32 @@
-"""Checkpoints that are whole or absent, plain to load, and enough to go on exactly."""
+"""Checkpoints: written atomically, loaded with ``weights_only=True``, complete for a resume."""
 
-from hashlib import sha256
+import hashlib
+import random
+from collections import deque
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmdet.registry import HOOKS
-from mmengine.dist import is_main_process, master_only
+from mmengine.dist import all_gather_object, get_rank, is_main_process, master_only
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
+from mmengine.logging import HistoryBuffer
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from effdet_plugin import __version__
-from effdet_plugin.engine.plain import from_plain, to_plain
-from effdet_plugin.engine.random_state import TrainingRandomness
 from effdet_plugin.errors import ConfigError
-from effdet_plugin.files import load_weights_only, remove_parts, replacing
+from effdet_plugin.files import load_weights_only, remove_parts, replacing, write_atomically
 
-LAST = 'last_checkpoint'  # mmengine's name of the file that names the newest one
-# Their values are tensors, and the order and version marks of torch's own dict stay.
+LAST = 'last_checkpoint'  # mmengine's name of the file that names the newest checkpoint
+# Their values are tensors already, and torch needs the metadata of its own dict class.
 _STATE_DICTS = ('state_dict', 'ema_state_dict')
+_HISTORY = 'history_buffer'  # marks a dict that was a HistoryBuffer
+# bool before int, of which it is a subclass.
+_SCALARS: tuple[Any, ...] = (bool, int, float, complex, str, bytes)
 
 
 @register_backend('atomic')
@@ -32,19 +38,15 @@ class AtomicBackend(LocalBackend):
         with replacing(filepath) as part:
             part.write_bytes(obj)
 
-    def put_text(self, obj: str, filepath: Path | str, encoding: str = 'utf-8') -> None:
-        """Write text to a file."""
-        self.put(obj.encode(encoding), filepath)
-
 
 @HOOKS.register_module()
 class AtomicCheckpointHook(CheckpointHook):
-    """mmengine's ``CheckpointHook``, safe against a stop at any moment.
+    """mmengine's ``CheckpointHook``, safe against an interruption at any moment.
 
-    - Files appear whole or not at all, and an old one goes only after its successor is there.
-    - What it writes loads with ``torch.load(weights_only=True)``, which runs no code.
-    - With the generators' states in it, a resumed run goes on as if it had not stopped: the same
-      pictures (by `EpochSampler`), learning rate, moving average and drop-connect.
+    - Files are written atomically, and an old file is removed only after its successor is written.
+    - Files load with ``torch.load(weights_only=True)``, which runs no code.
+    - Files hold the random state, so that a resumed run equals an uninterrupted one: the same
+      images (by `EpochSampler`), learning rate, moving average and drop-connect.
 
     Args:
         interval: Epochs between checkpoints.
@@ -52,13 +54,15 @@ class AtomicCheckpointHook(CheckpointHook):
             loops: an epoch cannot be resumed in its middle.
     """
 
+    keep_ckpt_ids: deque[int]
+
     def __init__(self, interval: int = 1, **kwargs: Any) -> None:
         kwargs.setdefault('backend_args', {'backend': 'atomic'})
         super().__init__(interval, **kwargs)
-        self.randomness = TrainingRandomness()
+        self.random_states: list[dict[str, Any]] = []  # of each process, at the last epoch's end
 
     def before_train(self, runner: Runner) -> None:
-        """Find the folder, and remove what a killed process has left there."""
+        """Find the folder, and remove temporary files that a killed process has left there."""
         if not self.by_epoch and isinstance(runner.train_loop, EpochBasedTrainLoop):
             raise ConfigError(
                 'by_epoch=False of the checkpoint hook writes files in the middle of an epoch, '
@@ -72,31 +76,41 @@ class AtomicCheckpointHook(CheckpointHook):
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any | None = None
     ) -> None:
-        """Take up the stream of random numbers, now that the loader has drawn its own."""
-        if batch_idx == 0 and self.randomness.states and not self.randomness.take_up():
+        """Restore the random state of the last epoch's end.
+
+        An evaluation draws random numbers, and so does each start of a data loader: without this, a
+        resumed run would continue with other numbers than an uninterrupted one. It is done with
+        the first batch, when the loader has drawn its own.
+        """
+        if batch_idx > 0 or not self.random_states:
+            return
+        if get_rank() < len(self.random_states):
+            restore_random_state(self.random_states[get_rank()])
+        else:
             runner.logger.warning(
-                'The checkpoint is of a run with fewer processes: random numbers start anew here'
+                'The checkpoint was written by fewer processes: random numbers restart here'
             )
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Write the checkpoint of the epoch."""
-        self.randomness.hold()
+        # All processes gather, though only the first writes: each has a state of its own.
+        self.random_states = all_gather_object(random_state())
         super().after_train_epoch(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Complete a checkpoint and make it plain."""
-        checkpoint['random_states'] = self.randomness.states
+        """Add what mmengine leaves out, and convert what needs unpickling."""
+        checkpoint['random_states'] = self.random_states
         checkpoint['meta']['effdet_plugin_version'] = __version__
         for key in checkpoint.keys() - _STATE_DICTS:
-            checkpoint[key] = to_plain(checkpoint[key])
+            checkpoint[key] = to_weights_only(checkpoint[key])
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Take the training's state from a checkpoint, if the run goes on from it."""
+        """Take the state of the training from a checkpoint, if the run is resumed from it."""
         if 'message_hub' in checkpoint:
-            checkpoint['message_hub'] = from_plain(checkpoint['message_hub'])
+            checkpoint['message_hub'] = from_weights_only(checkpoint['message_hub'])
         if not runner._resume:
             return
-        self.randomness.states = checkpoint.get('random_states', [])
+        self.random_states = checkpoint.get('random_states', [])
         # The loader was built before the checkpoint was read, with the seed of this start.
         reseed = getattr(runner.train_dataloader.sampler, 'reseed', None)
         seed = checkpoint['meta'].get('seed')
@@ -104,7 +118,14 @@ class AtomicCheckpointHook(CheckpointHook):
             reseed(seed)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
-        outdated = self._keep_step(runner, step)
+        """Write a checkpoint, then its name, then remove outdated ones; mmengine removes first."""
+        outdated: list[int] = []
+        if self.max_keep_ckpts > 0:
+            # The best checkpoint makes mmengine write an epoch's file a second time.
+            steps = [*(old for old in self.keep_ckpt_ids if old != step), step]
+            outdated, kept = steps[: -self.max_keep_ckpts], steps[-self.max_keep_ckpts :]
+            self.keep_ckpt_ids = deque(kept)
+            runner.message_hub.update_info('keep_ckpt_ids', kept)
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
@@ -118,9 +139,29 @@ class AtomicCheckpointHook(CheckpointHook):
             backend_args=self.backend_args,
             **self.args,
         )
-        self._point_to_last(runner.work_dir)
+        # A killed process leaves the old name here or the new one, both of which exist.
+        if is_main_process():
+            with replacing(Path(runner.work_dir) / LAST) as part:
+                part.write_text(str(self.last_ckpt))
         for old in outdated:
             self._remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old)))
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
+        """Write the best checkpoint, then remove the previous best; mmengine removes first."""
+        if not hasattr(self, 'file_backend'):  # `Runner.val()` evaluates outside of a training
+            return
+        outdated: list[str] = []
+        # A process that is killed between mmengine's two steps would leave no best file.
+        self.file_backend.remove = outdated.append
+        try:
+            super()._save_best_checkpoint(runner, metrics)
+        finally:
+            del self.file_backend.remove
+        best = {getattr(self, 'best_ckpt_path', None)}
+        best |= {*getattr(self, 'best_ckpt_path_dict', {}).values()}
+        for path in outdated:
+            if path not in best:  # a resumed run may write a file of the same name again
+                self._remove(path)
 
     @master_only
     def _publish_model(self, runner: Runner, ckpt_path: str) -> None:
@@ -130,49 +171,78 @@ class AtomicCheckpointHook(CheckpointHook):
         torch.save({key: checkpoint[key] for key in self.published_keys if key in checkpoint}, file)
         content = file.getvalue()
         path = Path(ckpt_path)
-        published = path.with_name(f'{path.stem}-{sha256(content).hexdigest()[:8]}.pth')
-        with replacing(published) as part:
-            part.write_bytes(content)
-        runner.logger.info(f'{ckpt_path} is published as {published}')
-
-    def _keep_step(self, runner: Runner, step: int) -> list[int]:
-        """Note a step whose file is about to be written; return those whose files may go."""
-        if self.max_keep_ckpts <= 0:
-            return []
-        kept = [old for old in self.keep_ckpt_ids if old != step]
-        outdated = kept[: max(0, len(kept) + 1 - self.max_keep_ckpts)]
-        self.keep_ckpt_ids.clear()
-        self.keep_ckpt_ids.extend([*kept[len(outdated) :], step])
-        runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
-        return outdated
-
-    @master_only
-    def _point_to_last(self, work_dir: str) -> None:
-        with replacing(Path(work_dir) / LAST) as part:
-            part.write_text(str(self.last_ckpt))
-
-    def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
-        """Write the best checkpoint before the previous best is removed: mmengine removes first."""
-        in_training = hasattr(self, 'file_backend')  # `Runner.val()` evaluates outside of one
-        if not self.save_best or not in_training:
-            return
-        single = len(self.key_indicators) == 1
-        before = {'': self.best_ckpt_path} if single else dict(self.best_ckpt_path_dict)
-        self._set_best(dict.fromkeys(before))
-        super()._save_best_checkpoint(runner, metrics)
-        now = {'': self.best_ckpt_path} if single else dict(self.best_ckpt_path_dict)
-        self._set_best({key: now[key] or old for key, old in before.items()})
-        for key, old in before.items():
-            if old and now[key] and old != now[key]:
-                self._remove(old)
-
-    def _set_best(self, paths: dict[str, str | None]) -> None:
-        if '' in paths:
-            self.best_ckpt_path = paths['']
-        else:
-            self.best_ckpt_path_dict.update(paths)
+        digest = hashlib.sha256(content).hexdigest()[:8]
+        write_atomically(path.with_name(f'{path.stem}-{digest}.pth'), content)
+        runner.logger.info(f'{ckpt_path} is published as {path.stem}-{digest}.pth')
 
     @master_only
     def _remove(self, path: str) -> None:
         if self.file_backend.isfile(path):
             self.file_backend.remove(path)
+
+
+def random_state() -> dict[str, Any]:
+    """Return the state of this process's random generators, as tensors and plain types."""
+    state: dict[str, Any] = {
+        'torch': torch.get_rng_state(),
+        'numpy': to_weights_only(np.random.get_state(legacy=False)),
+        'python': random.getstate(),
+    }
+    if torch.cuda.is_available():
+        state['cuda'] = torch.cuda.get_rng_state()
+    return state
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Set this process's random generators to a state of `random_state`."""
+    # The generators take tensors of the CPU, wherever the checkpoint was loaded to.
+    torch.set_rng_state(state['torch'].cpu())
+    twister = dict(state['numpy']['state'])
+    # numpy's words are uint32, for which torch has no type to compute in: they were saved as int64.
+    twister['key'] = twister['key'].cpu().numpy().astype(np.uint32)
+    np.random.set_state({**state['numpy'], 'state': twister})
+    version, words, gauss = state['python']
+    random.setstate((version, tuple(words), gauss))
+    if 'cuda' in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state['cuda'].cpu())
+
+
+def to_weights_only(value: Any) -> Any:
+    """Return ``value`` as tensors and plain types, which ``torch.load(weights_only=True)`` reads.
+
+    Arrays become tensors, scalars of numpy those of Python, ``HistoryBuffer`` (mmengine's record
+    of a logged number) a dict of two tensors that `from_weights_only` converts back. Anything else
+    (paths, config objects) becomes its text.
+    """
+    if value is None or isinstance(value, torch.Tensor):
+        return None if value is None else value.detach()
+    for scalar in _SCALARS:  # numpy's floats and enums are subclasses
+        if isinstance(value, scalar):
+            return value if type(value) is scalar else scalar(value)
+    if isinstance(value, HistoryBuffer):
+        history, counts = (torch.as_tensor(np.asarray(data)) for data in value.data)
+        return {_HISTORY: value.max_length, 'values': history, 'counts': counts}
+    if isinstance(value, np.ndarray) and value.dtype.kind in 'biufc':
+        # torch computes with no unsigned type but uint8.
+        is_wide = value.dtype.kind == 'u' and value.dtype.itemsize > 1
+        return torch.as_tensor(value.astype(np.int64) if is_wide else value)
+    # Scalars of numpy, and arrays of strings or objects.
+    if isinstance(value, np.ndarray | np.generic):
+        return to_weights_only(value.tolist())
+    if isinstance(value, Mapping):
+        return {to_weights_only(key): to_weights_only(item) for key, item in value.items()}
+    if isinstance(value, tuple | list | set | frozenset):
+        return (list if isinstance(value, list) else tuple)(to_weights_only(v) for v in value)
+    return str(value)
+
+
+def from_weights_only(value: Any) -> Any:
+    """Convert each ``HistoryBuffer`` of `to_weights_only` back, at any depth."""
+    if isinstance(value, Mapping):
+        if _HISTORY in value:
+            values, counts = value['values'].cpu().numpy(), value['counts'].cpu().numpy()
+            return HistoryBuffer(values, counts, value[_HISTORY])
+        return {key: from_weights_only(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [from_weights_only(item) for item in value]
+    return value

@@ -1,4 +1,4 @@
-"""Moving average of weights and BN statistics with the reference's ramp-up."""
+"""Moving average of weights and BN statistics, with a decay that ramps up."""
 
 import torch
 from mmdet.registry import HOOKS, MODELS
@@ -13,20 +13,20 @@ from torch import Tensor, nn
 class RampUpEMA(ExponentialMovingAverage):
     """Average whose decay in update n = 1, 2, ... is ``min(1 - momentum, (1 + n) / (10 + n))``.
 
-    The average starts from the weights it is built with and every update averages: mmengine's base
-    class copies at its first. An update is a handful of kernels, not one or more per tensor.
+    The average starts from the weights that it is built with, and every update averages: mmengine's
+    base class copies at the first. An update is a few kernels, not one or more per tensor.
 
-    Source: google/automl ``efficientdet/det_model_fn.py`` (the graph trainer, which the published
-    models come from): averages trainable variables and BN moving statistics alike. The Keras
-    trainer is one update behind (n from 0) and leaves BN statistics out.
+    Source: google/automl ``efficientdet/det_model_fn.py`` (the graph trainer, which trained the
+    published models): averages trainable variables and BN statistics alike. The Keras trainer is
+    one update behind (n from 0) and leaves BN statistics out.
 
     Args:
         model: Network to average; copied.
         momentum: ``1 - decay`` in the long run.
         interval: Training steps per update; n counts the updates.
-        device: Where to keep the average; None means where ``model`` is.
+        device: Device of the average; None means that of ``model``.
         update_buffers: Average floating-point buffers (BN statistics), too; otherwise they are
-            copied. Integer buffers are copied always.
+            copied. Integer buffers are always copied.
     """
 
     momentum: float
@@ -41,16 +41,19 @@ class RampUpEMA(ExponentialMovingAverage):
         update_buffers: bool = True,
     ) -> None:
         super().__init__(model, momentum, interval, device, update_buffers)
-        # Read at every step: on a device that would wait for it.
+        # It is read at every step, which would wait for a device.
         self.steps = self.steps.cpu()
         self.avg_parameters = self.module.state_dict()
-        parameters = {name for name, _ in self.module.named_parameters(remove_duplicate=False)}
+        # A tensor that several names share is listed once here, so that it is not averaged twice.
+        parameters = dict(self.module.named_parameters())
+        tensors = parameters | dict(self.module.named_buffers())
+        names = [name for name in tensors if name in self.avg_parameters]  # not what is not saved
         self._averaged = [
             name
-            for name, tensor in self.avg_parameters.items()
-            if tensor.is_floating_point() and (update_buffers or name in parameters)
+            for name in names
+            if tensors[name].is_floating_point() and (update_buffers or name in parameters)
         ]
-        self._copied = sorted(self.avg_parameters.keys() - self._averaged)
+        self._copied = [name for name in names if name not in self._averaged]
 
     def weight_of_update(self, update: int) -> float:
         """Return the share of the new weights in update ``update`` (from 1 on)."""
@@ -65,12 +68,13 @@ class RampUpEMA(ExponentialMovingAverage):
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Average in the present weights of ``model``."""
+        """Update the average with the current weights of ``model``."""
         self.steps += 1
         update, skipped = divmod(int(self.steps), self.interval)
         sources = model.state_dict()
         if not skipped:
             pairs = self._pairs(self._averaged, sources)
+            # One call for all tensors: a loop over hundreds of them costs more than the arithmetic.
             torch._foreach_lerp_(*pairs, self.weight_of_update(update))
         self._copy(self._copied, sources)
 
@@ -89,10 +93,10 @@ class RampUpEMA(ExponentialMovingAverage):
 
 @HOOKS.register_module()
 class RampUpEMAHook(EMAHook):
-    """mmengine's ``EMAHook`` for `RampUpEMA`, started from the weights that training starts from.
+    """mmengine's ``EMAHook`` for `RampUpEMA`: the average starts from the training's first weights.
 
-    mmengine copies the model before it is initialised and trusts the average to copy at its first
-    update, which this one does not. Where BN is not synchronised, processes see different
+    mmengine copies the model before it is initialised and expects the average to copy again at its
+    first update, which this one does not. Where BN is not synchronised, each process has other
     statistics: their averages are made equal at the end of each epoch.
 
     Args:
@@ -109,8 +113,9 @@ class RampUpEMAHook(EMAHook):
         )
 
     def before_train(self, runner: Runner) -> None:
-        """Take over the initial weights, unless the average was resumed."""
+        """Copy the initial weights, unless the average was resumed."""
         super().before_train(runner)
+        # mmengine has built the average before the weights were initialised or loaded.
         if int(self.ema_model.steps) == 0:
             self.ema_model.copy_from(self.src_model)
 

@@ -1,4 +1,4 @@
-"""Record the learned weights of every fusion while a network trains, and draw them (figure 5)."""
+"""Record the learned weights of every fusion during a training, and plot them (figure 5)."""
 
 import json
 from pathlib import Path
@@ -8,18 +8,17 @@ from mmdet.registry import HOOKS
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from effdet_plugin.files import replacing
+from effdet_plugin.files import replacing, write_atomically
 
 RECORD_NAME = 'fusion_weights.jsonl'
 PLOT_NAME = 'fusion_weights.png'
 
 
 class Record(TypedDict):
-    """Weights at one step: by the fusion's name, as its inputs are multiplied with them."""
+    """Weights at one step: by name of the fusion, the factor of each of its inputs."""
 
     step: int
     weights: dict[str, list[float]]
@@ -27,10 +26,10 @@ class Record(TypedDict):
 
 @HOOKS.register_module()
 class FusionWeightsHook(Hook):
-    """Writes ``fusion_weights.jsonl`` into the work dir and draws it as ``fusion_weights.png``.
+    """Writes ``fusion_weights.jsonl`` into the work dir and plots it as ``fusion_weights.png``.
 
-    It is drawn at the end of every epoch in which something was recorded, and of the training. A
-    fusion without weights (``'sum'``) has nothing to record.
+    The plot is written at the end of the training and of each epoch in which something was
+    recorded. A fusion without weights (``'sum'``) has nothing to record.
 
     Args:
         interval: Steps between two records.
@@ -40,20 +39,20 @@ class FusionWeightsHook(Hook):
 
     def __init__(self, interval: int = 100) -> None:
         self.interval = interval
-        self._drawn = True  # nothing to draw yet
+        self._plotted = True  # nothing to plot yet
         self._last_step = -1
 
     @master_only
     def before_train(self, runner: Runner) -> None:
-        """Keep the records up to the step that a resumed run goes on from, and add its state."""
-        records = [r for r in read_records(self._path(runner)) if r['step'] < runner.iter]
-        if records:
-            with replacing(self._path(runner)) as part:
-                part.write_text(''.join(map(_line, records)), encoding='utf-8')
+        """Keep the records before the step that the run starts at, and record that step."""
+        path = self._path(runner)
+        lines = [_line(r) for r in read_records(path) if r['step'] < runner.iter]
+        if lines:
+            write_atomically(path, ''.join(lines))
         else:
-            self._path(runner).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
         self._record(runner, runner.iter)
-        if not fusion_weights(_bare(runner.model)):
+        if not fusion_weights(runner.model):
             print_log('No fusion has weights: there is nothing to record', logger='current')
 
     @master_only
@@ -64,21 +63,20 @@ class FusionWeightsHook(Hook):
         data_batch: Any = None,
         outputs: dict[str, Any] | None = None,
     ) -> None:
-        """Record every so many steps."""
-        del batch_idx, data_batch, outputs
+        """Record every ``interval`` steps."""
         if self.every_n_train_iters(runner, self.interval):
             self._record(runner, runner.iter + 1)
 
     @master_only
     def after_train_epoch(self, runner: Runner) -> None:
-        """Draw what was recorded, if that has grown."""
-        if not self._drawn:
+        """Plot the records, if there are new ones."""
+        if not self._plotted:
             plot_records(read_records(self._path(runner)), Path(runner.work_dir) / PLOT_NAME)
-            self._drawn = True
+            self._plotted = True
 
     @master_only
     def after_train(self, runner: Runner) -> None:
-        """Record and draw the last step, which may lie between two records."""
+        """Record and plot the last step, which may lie between two records."""
         if self._last_step != runner.iter:
             self._record(runner, runner.iter)
             self.after_train_epoch(runner)
@@ -87,21 +85,17 @@ class FusionWeightsHook(Hook):
         return Path(runner.work_dir) / RECORD_NAME
 
     def _record(self, runner: Runner, step: int) -> None:
-        weights = fusion_weights(_bare(runner.model))
+        weights = fusion_weights(runner.model)
         if weights:
             values = {name: [round(x, 6) for x in w.tolist()] for name, w in weights.items()}
             with self._path(runner).open('a', encoding='utf-8') as file:
                 file.write(_line({'step': step, 'weights': values}))
-            self._drawn = False
+            self._plotted = False
         self._last_step = step
 
 
 def _line(record: Record) -> str:
     return json.dumps(record) + '\n'
-
-
-def _bare(model: Any) -> Any:
-    return model.module if is_model_wrapper(model) else model
 
 
 def fusion_weights(model: nn.Module) -> dict[str, Tensor]:
@@ -111,15 +105,16 @@ def fusion_weights(model: nn.Module) -> dict[str, Tensor]:
     """
     found = {}
     for name, module in model.named_modules():
-        # By what it can do: models and engine know each other from registries only.
+        # Found by a method, not by a class: models and engine do not import each other.
         if hasattr(module, 'normalized_weights') and module.normalized_weights() is not None:
             weights = module.normalized_weights().detach()
-            found[name.removesuffix('.fusion')] = weights if weights.dim() == 1 else weights.mean(1)
+            name = name.removeprefix('module.').removesuffix('.fusion')  # of a wrapped model
+            found[name] = weights if weights.dim() == 1 else weights.mean(1)
     return found
 
 
 def read_records(path: Path) -> list[Record]:
-    """Read a record file; none if it is not there. A line that was cut off is left out."""
+    """Read a record file; none if it is missing. A truncated last line is left out."""
     if not path.is_file():
         return []
     records = []
@@ -132,11 +127,11 @@ def read_records(path: Path) -> list[Record]:
 
 
 def plot_records(records: list[Record], path: Path) -> None:
-    """Draw one small panel for each fusion, a row for each cell: weight of each input by step.
+    """Plot the weight of each input over the steps: one panel per fusion, one row per BiFPN cell.
 
     Args:
         records: In the order of their steps.
-        path: Picture to write.
+        path: Image to write.
     """
     from matplotlib.figure import Figure
 

@@ -1,47 +1,34 @@
-"""Watching the loss, and logging it, without making the device wait at every step."""
+"""Hooks that read the loss: to stop at NaN, to log it, to show progress."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from mmdet.registry import HOOKS
-from mmengine.dist import get_rank
+from mmengine.dist import get_rank, is_main_process
 from mmengine.hooks import Hook, LoggerHook, RuntimeInfoHook
 from mmengine.runner import Runner
 from torch import Tensor
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from effdet_plugin.errors import UserError
 
 
-class _Steps:
-    """When a hook that collects must look: whenever a line is logged, and at an epoch's end."""
-
-    def __init__(self, interval: int | None) -> None:
-        self.interval = interval
-
-    def are_due(self, hook: Hook, runner: Runner, batch_idx: int) -> bool:
-        if self.interval is None:
-            loggers = [h for h in runner.hooks if isinstance(h, LoggerHook)]
-            self.interval = min([h.interval for h in loggers], default=50)
-        due: bool = hook.every_n_inner_iters(batch_idx, self.interval)
-        return due or hook.end_of_epoch(runner.train_dataloader, batch_idx)
-
-
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
-    """Stops a training whose loss is no longer a number, and names step, process and images.
+    """Stops a training whose loss is NaN or infinite, and names step, process and images.
 
-    The losses stay on the device and are looked at together, as often as a line is logged and
-    before a checkpoint is written: nothing waits at the steps between.
+    The losses stay on the device and are read together, as often as a line is logged and before a
+    checkpoint is written: the steps between do not wait for the device.
 
     Args:
-        interval: Steps between looks; None means the logger's.
+        interval: Steps between two readings; None means the logger's.
     """
 
     priority = 'ABOVE_NORMAL'  # before the logger and the checkpoint
 
     def __init__(self, interval: int | None = None) -> None:
-        self._steps = _Steps(interval)
+        self.interval = interval
         self._losses: list[Tensor] = []
         self._images: list[list[str]] = []
 
@@ -52,22 +39,20 @@ class FiniteLossHook(Hook):
         data_batch: Any = None,
         outputs: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Note the losses and images of a step, and look at them if it is time.
+        """Keep the loss and the image names of a step, and read all that are kept if it is time.
 
         Raises:
             UserError: A loss is NaN or infinite.
         """
         if outputs and 'loss' in outputs:  # the sum of all
+            # A copy: a compiled step may write its next loss into the same memory.
             self._losses.append(torch.as_tensor(outputs['loss']).detach().clone())
             self._images.append(image_names(data_batch))
-        if self._steps.are_due(self, runner, batch_idx):
-            self._look(runner)
-
-    def _look(self, runner: Runner) -> None:
+        if not self._losses or not _is_time_to_read(self, runner, batch_idx):
+            return
         losses, images = self._losses, self._images
         self._losses, self._images = [], []
-        if not losses:
-            return
+        # The only point that waits for the device.
         finite = torch.stack(losses).isfinite().tolist()
         if all(finite):
             return
@@ -76,35 +61,40 @@ class FiniteLossHook(Hook):
         raise UserError(
             f'the loss is {float(losses[first])} at step {step} (epoch {runner.epoch + 1}, process '
             f'{get_rank()}; images {", ".join(images[first]) or "unknown"}); try a lower learning '
-            'rate or a longer warm-up, and look at the boxes of these images'
+            'rate or a longer warm-up, and check the boxes of these images'
         )
+
+
+def _is_time_to_read(hook: Any, runner: Runner, batch_idx: int) -> bool:
+    """Whether a line is logged at this step, or the epoch ends with it."""
+    intervals = (other.interval for other in runner.hooks if isinstance(other, LoggerHook))
+    # The hooks of a config are registered after this one is built, so the logger is looked up here.
+    interval = hook.interval or min(intervals, default=50)
+    is_logged: bool = hook.every_n_inner_iters(batch_idx, interval)
+    return is_logged or hook.end_of_epoch(runner.train_dataloader, batch_idx)
 
 
 def image_names(data_batch: Any) -> list[str]:
     """Return the paths (or ids) of the images of a batch; empty if it does not say."""
     samples = data_batch.get('data_samples') if isinstance(data_batch, Mapping) else None
-    names = []
-    for sample in samples if isinstance(samples, Sequence) else []:
-        meta = getattr(sample, 'metainfo', {})
-        name = meta.get('img_path', meta.get('img_id'))
-        if name is not None:
-            names.append(str(name))
-    return names
+    metas = [getattr(s, 'metainfo', {}) for s in samples] if isinstance(samples, Sequence) else []
+    names = (meta.get('img_path', meta.get('img_id')) for meta in metas)
+    return [str(name) for name in names if name is not None]
 
 
 @HOOKS.register_module()
 class DeferredRuntimeInfoHook(RuntimeInfoHook):
-    """mmengine's ``RuntimeInfoHook``, which reads losses from the device only when they are logged.
+    """mmengine's ``RuntimeInfoHook``, but it reads losses from the device only to log them.
 
-    mmengine's reads each of them at every step, which makes the CPU wait for the device before it
-    can send the next step. The record of the losses is the same.
+    mmengine reads each of them at every step, so that the CPU waits for the device before it can
+    send the next step. The recorded losses are the same.
 
     Args:
-        interval: Steps between readings; None means the logger's.
+        interval: Steps between two readings; None means the logger's.
     """
 
     def __init__(self, interval: int | None = None) -> None:
-        self._steps = _Steps(interval)
+        self.interval = interval
         self._outputs: list[dict[str, Any]] = []
 
     def after_train_iter(
@@ -114,19 +104,61 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
         data_batch: Any = None,
         outputs: Mapping[str, Any] | None = None,
     ) -> None:
-        """Note the losses of a step, and record all that are noted if it is time."""
-        self._outputs.append({key: _detach(value) for key, value in (outputs or {}).items()})
-        if not self._steps.are_due(self, runner, batch_idx):
+        """Keep the losses of a step, and record all that are kept if it is time."""
+        self._outputs.append({key: _copy(value) for key, value in (outputs or {}).items()})
+        if not _is_time_to_read(self, runner, batch_idx):
             return
-        noted, self._outputs = self._outputs, []
-        on_device = [v for step in noted for v in step.values() if isinstance(v, Tensor)]
+        kept, self._outputs = self._outputs, []
+        # Read in one transfer, then put back among the numbers that are on the host already.
+        on_device = [v for step in kept for v in step.values() if isinstance(v, Tensor)]
         read = iter(torch.stack(on_device).tolist() if on_device else [])
-        for step in noted:
+        for step in kept:
             for key, value in step.items():
                 number = next(read) if isinstance(value, Tensor) else value
                 runner.message_hub.update_scalar(f'train/{key}', number)
 
 
-def _detach(value: Any) -> Any:
-    """A copy of a number on the device, which the next step must not change."""
+def _copy(value: Any) -> Any:
+    """Return a copy of a number on the device, which the next step must not change."""
     return value.detach().float().reshape(()).clone() if isinstance(value, Tensor) else value
+
+
+@HOOKS.register_module()
+class ProgressBarHook(Hook):
+    """Shows steps, time left and the loss in one line, for a training that logs to a file only.
+
+    Args:
+        interval: Steps between two readings of the loss, each of which waits for the device.
+    """
+
+    priority = 'VERY_LOW'
+
+    def __init__(self, interval: int = 10) -> None:
+        self.interval = interval
+        self.bar: tqdm[Any] | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Open the bar at the step that the run starts from."""
+        if is_main_process():
+            self.bar = tqdm(
+                total=runner.max_iters, initial=runner.iter, desc='training', unit='step'
+            )
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Count a step; show the loss every ``interval`` steps."""
+        if self.bar is None:
+            return
+        if outputs and 'loss' in outputs and self.every_n_train_iters(runner, self.interval):
+            self.bar.set_postfix(loss=f'{float(torch.as_tensor(outputs["loss"])):.3f}')
+        self.bar.update()
+
+    def after_train(self, runner: Runner) -> None:
+        """Close the bar, which stays visible."""
+        if self.bar is not None:
+            self.bar.close()

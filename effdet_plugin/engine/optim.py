@@ -1,4 +1,7 @@
-"""Optimiser wrappers that update as the reference does: decay in the loss, then two clips."""
+"""Optimiser wrappers that update as the reference does: weight decay in the loss, then two clips.
+
+The reference is google/automl, ``efficientdet/det_model_fn.py`` and ``tf2/train_lib.py`` beside it.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,23 +13,22 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from effdet_plugin.engine.clipping import clip_each_then_all
 from effdet_plugin.errors import ConfigError
 
 DecayMode = Literal['loss', 'decoupled']
-# Keys of a parameter group, so that they travel with checkpoints.
+# Keys of a parameter group, so that checkpoints hold them.
 _LOSS_DECAY = 'loss_decay'
-# Each row of a parameter is clipped as a tensor of its own: the reference has every fusion weight
-# as a variable, ours are one tensor per node (0.6 % of the first update of a D0).
+# Each row of a parameter is clipped as if it were a tensor: the reference has one variable for each
+# fusion weight, this package one tensor for each node (0.6 % of the first update of a D0).
 _CLIP_ROWS = 'clip_rows'
 
 
 class ReferenceUpdate:
     """What both wrappers do to the gradients between the backward pass and the optimiser's step.
 
-    Mixed in before one of mmengine's wrappers, whose ``step`` calls `_clip_grad` after unscaling.
-    The reference has the weight decay in its loss, so that it takes part in the clip. A parameter
-    group with ``clip_rows=True`` has each row of its parameters clipped by itself.
+    A mixin before one of mmengine's wrappers, whose ``step`` calls `_clip_grad` after unscaling.
+    The reference adds the weight decay to its loss, so that the clip sees it. In a parameter group
+    with ``clip_rows=True`` each row of a parameter is clipped separately.
     """
 
     optimizer: Optimizer
@@ -47,7 +49,7 @@ class ReferenceUpdate:
         self._move_decay()
 
     def _move_decay(self) -> None:
-        """Keep each group's decay where the mode wants it; the optimiser must not add it again."""
+        """Keep each group's decay where the mode needs it; the optimiser must not add it again."""
         for group in self.optimizer.param_groups:
             decay = group.get('weight_decay', 0) + group.pop(_LOSS_DECAY, 0)
             if 'weight_decay' not in group:
@@ -58,7 +60,7 @@ class ReferenceUpdate:
                 group[_LOSS_DECAY] = decay
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Load the optimiser's state, whichever of the two modes has written it."""
+        """Load the optimiser's state, written in either of the two modes."""
         super().load_state_dict(dict(state_dict))  # type: ignore[misc]
         self._move_decay()
 
@@ -69,6 +71,7 @@ class ReferenceUpdate:
             used = [p for p in group['params'] if p.grad is not None]
             own = [p.grad for p in used]
             if own and group.get(_LOSS_DECAY):
+                # The gradient of decay / 2 * |p|^2 in the loss.
                 torch._foreach_add_(own, used, alpha=group[_LOSS_DECAY])
             is_split = group.get(_CLIP_ROWS, False)
             grads += [row for grad in own for row in grad.unbind()] if is_split else own
@@ -82,13 +85,13 @@ class ClippedOptimWrapper(ReferenceUpdate, OptimWrapper):
 
     Args:
         optimizer: Optimiser of the parameters.
-        clip_norm: Largest norm of one gradient and of all; None for no clip.
+        clip_norm: Largest norm of each gradient and of all together; None for no clip.
         weight_decay_mode: ``'loss'``: the groups' ``weight_decay`` is added to the gradients before
-            the clip. ``'decoupled'``: it is left to the optimiser, after the clip, as in mmdet.
+            the clip. ``'decoupled'``: the optimiser applies it, after the clip, as in mmdet.
         accumulative_counts: Backward passes per update.
 
     Raises:
-        ConfigError: A value that cannot be used.
+        ConfigError: ``clip_norm`` or ``weight_decay_mode`` is not one of the values above.
     """
 
     def __init__(
@@ -107,10 +110,10 @@ class ClippedAmpOptimWrapper(ReferenceUpdate, AmpOptimWrapper):
     """`ClippedOptimWrapper` in mixed precision, on GPUs and (bfloat16) on CPUs.
 
     mmengine's constructor refuses CPUs, so it is replaced; everything else is inherited. Gradients
-    of float16 are scaled, those of bfloat16 need it not.
+    of float16 are scaled, those of bfloat16 need no scaling.
 
     Args:
-        optimizer: Optimiser of the parameters, which are on their device already.
+        optimizer: Optimiser of the parameters, which must be on their device already.
         clip_norm: As in `ClippedOptimWrapper`.
         weight_decay_mode: As in `ClippedOptimWrapper`.
         accumulative_counts: Backward passes per update.
@@ -132,8 +135,9 @@ class ClippedAmpOptimWrapper(ReferenceUpdate, AmpOptimWrapper):
     ) -> None:
         OptimWrapper.__init__(self, optimizer, accumulative_counts)
         self._prepare(clip_norm, weight_decay_mode)
+        # `--amp` has to work on CPUs, too, so the device is that of the parameters.
         self.device_type = optimizer.param_groups[0]['params'][0].device.type
-        self.cast_dtype = choose_dtype(dtype, self.device_type)
+        self.cast_dtype = _choose_dtype(dtype, self.device_type)
         fixed = loss_scale if isinstance(loss_scale, int | float) else None
         arguments = dict(loss_scale) if isinstance(loss_scale, dict) else {}
         if fixed is not None:
@@ -144,7 +148,7 @@ class ClippedAmpOptimWrapper(ReferenceUpdate, AmpOptimWrapper):
         )
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Load the state of optimiser and scaler; runs of another precision have no scaler's."""
+        """Load the state of optimiser and scaler; a run of another precision has no scaler."""
         state = dict(state_dict)
         if not (self.loss_scaler.is_enabled() and state.get('loss_scaler')):
             state.pop('loss_scaler', None)
@@ -160,19 +164,39 @@ class ClippedAmpOptimWrapper(ReferenceUpdate, AmpOptimWrapper):
             yield
 
 
-def choose_dtype(name: str | None, device_type: str) -> torch.dtype:
-    """Return the type to compute in.
-
-    Args:
-        name: ``'float16'``, ``'bfloat16'`` or None for the device's usual one.
-        device_type: As in ``torch.device.type``.
-
-    Raises:
-        ConfigError: An unknown type, or one that the device cannot train in.
-    """
+def _choose_dtype(name: str | None, device_type: str) -> torch.dtype:
+    """Return the type to compute in; None means the device's usual one."""
     name = name or ('bfloat16' if device_type == 'cpu' else 'float16')
     if name not in ('float16', 'bfloat16'):
         raise ConfigError(f"dtype={name!r} of the optim_wrapper must be 'float16' or 'bfloat16'")
     if name == 'float16' and device_type == 'cpu':
         raise ConfigError("dtype='float16' needs a GPU; on a CPU use dtype='bfloat16' or no --amp")
     return torch.float16 if name == 'float16' else torch.bfloat16
+
+
+@torch.no_grad()
+def clip_each_then_all(grads: list[Tensor], max_norm: float) -> Tensor:
+    """Scale gradients in place so that neither one of them nor all together exceed ``max_norm``.
+
+    Nothing waits for the device. An infinity becomes NaN in its own tensor; a NaN makes all of them
+    NaN.
+
+    The reference calls ``clip_by_norm`` for each variable, then ``clip_by_global_norm`` for the
+    results.
+
+    Args:
+        grads: Gradients on one device; the list may be empty.
+        max_norm: Largest Euclidean norm, of one and of all.
+
+    Returns:
+        Norm of all before the clip, on the device; 0 for no gradients.
+    """
+    if not grads:
+        return torch.zeros(())
+    norms = torch.stack(torch._foreach_norm(grads))
+    # What the norm of all would be after the first clip, so that both clips are one scaling.
+    total = torch.linalg.vector_norm(norms.clamp(max=max_norm))
+    factors = max_norm / norms.clamp(min=max_norm) * (max_norm / total.clamp(min=max_norm))
+    # A list of scalars that stay on the device.
+    torch._foreach_mul_(grads, list(factors.unbind()))
+    return torch.linalg.vector_norm(norms)

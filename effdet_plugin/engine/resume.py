@@ -1,25 +1,31 @@
-"""Which checkpoint a run goes on from: the newest whole one."""
+"""The run of a work dir: what to resume it from, and whether another run may start there."""
 
+import json
 import logging
 import re
+import reprlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from zipfile import ZipFile, is_zipfile
 
+from mmengine.config import Config
 from mmengine.logging import print_log
 
 from effdet_plugin.engine.checkpoint import LAST
-from effdet_plugin.errors import CheckpointError
-from effdet_plugin.files import load_weights_only
+from effdet_plugin.errors import CheckpointError, UserError
+from effdet_plugin.files import load_weights_only, read_json, write_atomically
 
+CONFIG = 'config.json'  # a run's config as plain data, beside mmengine's dump, which is code
 _TRAINING_STATE = {'meta', 'state_dict', 'optimizer', 'message_hub'}
 _NUMBERED = re.compile(r'(?:epoch|iter)_(\d+)\.pth')
+_VOLATILE = ('work_dir', 'resume', 'load_from', 'launcher')  # may differ between configs of one run
 
 
 def find_resume(work_dir: Path | str) -> Path | None:
-    """Return the newest whole checkpoint of a run, to go on from; None if there is none.
+    """Return the newest undamaged checkpoint of a run to resume from; None if there is none.
 
-    A file that cannot be used is passed over with a line in the log.
+    A file that cannot be used is skipped with a line in the log.
 
     Args:
         work_dir: Folder of the run.
@@ -28,28 +34,28 @@ def find_resume(work_dir: Path | str) -> Path | None:
         try:
             check_resumable(path)
         except CheckpointError as error:
-            print_log(f'Passing over {error}', logger='current', level=logging.WARNING)
+            print_log(f'Skipping {error}', logger='current', level=logging.WARNING)
         else:
             return path
     return None
 
 
 def check_resumable(path: Path | str) -> None:
-    """Check that a run can go on from a checkpoint.
+    """Check that a run can be resumed from a checkpoint.
 
     Args:
         path: File of ``torch.save``.
 
     Raises:
-        CheckpointError: The file cannot be read, is damaged, or holds no training's state.
+        CheckpointError: The file cannot be read, is damaged, or holds no training state.
     """
     missing = _TRAINING_STATE - load_weights_only(path).keys()
     if missing:
         raise CheckpointError(
-            f'{path}: holds weights only ({", ".join(sorted(missing))} missing): begin a new run '
+            f'{path}: holds weights only ({", ".join(sorted(missing))} missing): start a new run '
             f'from it by --cfg-options load_from={path}'
         )
-    # PyTorch writes checksums and does not look at them. Its oldest format has none.
+    # PyTorch writes checksums and never checks them. Its oldest format has none.
     if is_zipfile(path):
         with ZipFile(path) as archive:
             damaged = archive.testzip()
@@ -58,31 +64,116 @@ def check_resumable(path: Path | str) -> None:
 
 
 def _candidates(work_dir: Path) -> list[Path]:
-    """Checkpoints of a run, in the order in which to try them.
+    """Return the checkpoints of a run in the order in which to try them.
 
-    First what was written after the note of the last one (the process was stopped in between), then
-    what the note names, then older ones. A folder may hold files of an earlier, longer run: a
-    number above the note's is newer only if the file is, too.
+    First those written after ``last_checkpoint`` (the process was stopped in between), then the one
+    that it names, then older ones. A folder may hold files of an earlier, longer run: a file with a
+    higher number is newer only if its time is, too.
     """
-    note = work_dir / LAST
-    last = Path(note.read_text().strip()) if note.is_file() else None
-    found = sorted(numbered_checkpoints(work_dir), key=_number, reverse=True)
+    pointer = work_dir / LAST
+    last = Path(pointer.read_text().strip()) if pointer.is_file() else None
+    found = _numbered_checkpoints(work_dir)
     if last is None:
         return found
-    if not found:  # written elsewhere by the hook's `out_dir`
-        found = sorted(numbered_checkpoints(last.parent), key=_number, reverse=True)
+    if not found:  # written to another folder by the hook's `out_dir`
+        found = _numbered_checkpoints(last.parent)
     target = next((path for path in found if path.name == last.name), work_dir / last.name)
-    later = [path for path in found if _number(path) > _number(target)]
-    unnoted = [path for path in later if path.stat().st_mtime > note.stat().st_mtime]
-    older = [path for path in found if path != target and path not in later]
-    return [*unnoted, target, *older]
+    higher = [path for path in found if _number(path) > _number(target)]
+    newer = [path for path in higher if path.stat().st_mtime > pointer.stat().st_mtime]
+    older = [path for path in found if path != target and path not in higher]
+    return [*newer, target, *older]
 
 
-def numbered_checkpoints(folder: Path) -> Iterator[Path]:
-    """Yield the checkpoints of single epochs (or iterations) in a folder."""
-    return (path for path in folder.glob('*.pth') if _NUMBERED.fullmatch(path.name))
+def _numbered_checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints of single epochs (or iterations) in a folder, highest number first."""
+    found = (path for path in folder.glob('*.pth') if _NUMBERED.fullmatch(path.name))
+    return sorted(found, key=_number, reverse=True)
 
 
 def _number(path: Path) -> int:
     match = _NUMBERED.fullmatch(path.name)
     return int(match[1]) if match else -1
+
+
+def write_config(work_dir: Path | str, cfg: Config) -> None:
+    """Write the config of a run as plain data, for `check_work_dir` of a later run.
+
+    Args:
+        work_dir: Folder of the run.
+        cfg: Its complete config.
+    """
+    text = json.dumps(cfg.to_dict(), indent=1, default=str)
+    write_atomically(Path(work_dir) / CONFIG, f'{text}\n')
+
+
+def check_work_dir(work_dir: Path | str, cfg: Config) -> None:
+    """Refuse to start a run in the folder of another one: two are never mixed.
+
+    A run of the same config is refused, too, once it has written a checkpoint: its files would be
+    overwritten one by one, its best one would stay beside the new run's, and ``--resume`` of the
+    new run could take the old one's last checkpoint.
+
+    Args:
+        work_dir: Folder of the run to come; nothing is changed there.
+        cfg: Its complete config.
+
+    Raises:
+        UserError: The folder holds a run.
+    """
+    work_dir = Path(work_dir)
+    # An empty log is of a run that stopped before its first line.
+    logs = (path for path in work_dir.glob('*/vis_data/*.json') if path.stat().st_size)
+    if not any(work_dir.glob('*.pth')) and not any(logs):
+        return
+    difference = _difference(work_dir / CONFIG, cfg)
+    # A run without a checkpoint, of the same config, has left nothing that a new one could damage.
+    if difference or _checkpoints(work_dir):
+        found = f'a run of another config ({difference})' if difference else 'a run'
+        raise UserError(
+            f'{work_dir} holds {found}; continue it by --resume, replace it by --overwrite, or '
+            'choose another --work-dir'
+        )
+
+
+def remove_run(work_dir: Path | str) -> None:
+    """Remove a run's checkpoints, so that the run to come cannot take them for its own.
+
+    Args:
+        work_dir: Folder of the run. Its logs, and files that a run does not write, stay.
+    """
+    for path in [*_checkpoints(Path(work_dir)), Path(work_dir) / LAST]:
+        path.unlink(missing_ok=True)
+
+
+def _checkpoints(work_dir: Path) -> list[Path]:
+    return [*_numbered_checkpoints(work_dir), *work_dir.glob('best_*.pth')]
+
+
+def _difference(path: Path, cfg: Config) -> str:
+    """Return the first difference between a written config and another; empty if there is none."""
+    if not path.is_file():
+        return ''
+    try:
+        there = dict(_flatten(read_json(path)))
+    except UserError:
+        return f'{path.name} cannot be read'
+    # Through json, so that tuples become lists as they did in the file.
+    here = dict(_flatten(json.loads(json.dumps(cfg.to_dict(), default=str))))
+    # Sorted, so that all processes name the same key.
+    for name in sorted(there.keys() | here.keys()):
+        if there.get(name, ...) != here.get(name, ...) and name.split('.')[0] not in _VOLATILE:
+            old, new = (reprlib.repr(c[name]) if name in c else 'absent' for c in (there, here))
+            return f'{path.name}: {name} is {old} there and {new} here'
+    return ''
+
+
+def _flatten(value: Any, name: str = '') -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of nested dicts and lists, each with its name, e.g. ``hooks[0].type``."""
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from _flatten(item, f'{name}.{key}' if name else key)
+    elif isinstance(value, list) and value:
+        for index, item in enumerate(value):
+            yield from _flatten(item, f'{name}[{index}]')
+    else:
+        yield name, value

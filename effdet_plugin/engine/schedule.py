@@ -1,10 +1,15 @@
-"""The reference's learning rate as a function of the step."""
+"""The reference's learning-rate schedules as a closed form of the step.
+
+The reference is google/automl, ``efficientdet/det_model_fn.py`` and ``tf2/train_lib.py`` beside it.
+mmengine's schedulers differ: a PolyLR after a warm-up counts from the warm-up's end, and a resumed
+run takes milestones and length from the checkpoint even if the config has changed.
+"""
 
 import logging
 import math
 import reprlib
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from mmdet.registry import PARAM_SCHEDULERS
 from mmengine.logging import print_log
@@ -14,9 +19,8 @@ from mmengine.optim.scheduler.param_scheduler import INF, OptimizerType
 from effdet_plugin.errors import ConfigError
 
 Decay = Literal['cosine', 'stepwise', 'polynomial', 'constant']
-DECAYS = ('cosine', 'stepwise', 'polynomial', 'constant')
-# How far a schedule is; the rest of its state is its plan.
-_PROGRESS = ('last_step', '_global_step', '_last_value')
+# How far a schedule is; the rest of its state are its hyper-parameters.
+_PROGRESS = ('last_step', '_global_step', '_last_value', 'verbose')
 
 
 def lr_factor(
@@ -29,28 +33,29 @@ def lr_factor(
     milestone_steps: Sequence[int] = (),
     gamma: float = 0.1,
     power: float = 0.9,
-    shifted: bool = False,
+    from_warmup_end: bool = False,
 ) -> float:
-    """Return the learning rate of a step over the base rate.
+    """Return the learning rate of a step, divided by the base rate.
 
     Args:
         step: Step, from 0 on.
         decay: What follows the warm-up.
         warmup_steps: Steps of the linear warm-up.
-        total_steps: Steps of the training; the polynomial stays where it ends.
+        total_steps: Steps of the training; after them ``polynomial`` is 0.
         warmup_factor: Factor at step 0.
         milestone_steps: Steps of ``stepwise`` at which the factor is multiplied by ``gamma``.
         gamma: See ``milestone_steps``.
         power: Exponent of ``polynomial``.
-        shifted: Count the steps of the cosine from the end of the warm-up, so that it begins at 1
-            and ends at 0. The reference counts from 0 over ``total - warmup`` steps: it reaches 0
-            one warm-up before the end and rises again a little.
+        from_warmup_end: Count the steps of the cosine from the end of the warm-up, so that it
+            starts at 1 and ends at 0. The reference counts from 0 over ``total - warmup`` steps: it
+            reaches 0 one warm-up before the end and rises again a little.
     """
-    if step < warmup_steps:
+    if step < warmup_steps:  # strictly: the step of the warm-up's end has the decay's factor
         return warmup_factor + (1 - warmup_factor) * step / warmup_steps
     if decay == 'cosine':
-        span = max(1, total_steps - warmup_steps)
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps * shifted) / span))
+        span = max(1, total_steps - warmup_steps)  # the reference's, in both cases
+        start = warmup_steps if from_warmup_end else 0
+        return 0.5 * (1 + math.cos(math.pi * (step - start) / span))
     if decay == 'stepwise':
         return float(gamma ** sum(step >= milestone for milestone in milestone_steps))
     if decay == 'polynomial':
@@ -60,29 +65,28 @@ def lr_factor(
 
 @PARAM_SCHEDULERS.register_module()
 class ReferenceLR(_ParamScheduler):
-    """Linear warm-up, then one of the reference's decays, as a closed form of the step.
+    """Linear warm-up, then one of the reference's decays.
 
-    In a config the times are epochs and ``convert_to_iter_based=True`` lets the rate change at
-    every step; the length of the training is the train loop's unless ``max_epochs`` says another.
-    Built by hand, give ``steps_per_epoch``, which may be a fraction: times become
+    In a config the times are epochs and ``convert_to_iter_based=True`` makes the rate change at
+    every step; the length of the training is the train loop's unless ``max_epochs`` is set.
+    Outside of a config, set ``steps_per_epoch``, which may be a fraction: times become
     ``int(epochs * steps_per_epoch)``.
 
-    A run that goes on with another config follows the plan of the new one, from the epoch that it
-    has reached.
+    A run that is resumed with another config follows the schedule of the new one, from the epoch
+    that it has reached.
 
-    Source: google/automl ``efficientdet/det_model_fn.py`` and ``tf2/train_lib.py``. There the rate
-    is 0.08 and the warm-up begins at 0.008 per 64 images (factor 0.1); the Keras trainer does not
-    scale the beginning with the batch (0.05 at batch 128).
+    In the reference the rate is 0.08 and the warm-up starts at 0.008 per 64 images (factor 0.1);
+    its Keras trainer does not scale that start with the batch (0.05 at batch 128).
 
     Args:
         optimizer: Optimiser or wrapper whose groups' initial rates are scaled.
         decay: ``'cosine'``, ``'stepwise'``, ``'polynomial'`` or ``'constant'``.
         warmup_epochs: Length of the linear warm-up.
-        warmup_factor: Share of the rate at the first step.
+        warmup_factor: Factor of the rate at the first step.
         milestones: Epochs of ``stepwise``.
         gamma: Factor at each milestone.
         power: Exponent of ``polynomial``.
-        shifted: Begin the cosine at the end of the warm-up, which the reference does not.
+        from_warmup_end: Start the cosine at the end of the warm-up, unlike the reference.
         max_epochs: Length of the training; None means ``end``.
         steps_per_epoch: Steps per epoch; set by ``convert_to_iter_based``.
         param_name: What to schedule.
@@ -105,7 +109,7 @@ class ReferenceLR(_ParamScheduler):
         milestones: Sequence[float] = (200, 250),
         gamma: float = 0.1,
         power: float = 0.9,
-        shifted: bool = False,
+        from_warmup_end: bool = False,
         max_epochs: float | None = None,
         steps_per_epoch: float = 1.0,
         param_name: str = 'lr',
@@ -115,21 +119,21 @@ class ReferenceLR(_ParamScheduler):
         by_epoch: bool = True,
         verbose: bool = False,
     ) -> None:
-        if decay not in DECAYS:
-            raise ConfigError(f'decay={decay!r} of ReferenceLR must be one of {", ".join(DECAYS)}')
+        if decay not in get_args(Decay):
+            choices = ', '.join(get_args(Decay))
+            raise ConfigError(f'decay={decay!r} of ReferenceLR must be one of {choices}')
         if decay in ('cosine', 'polynomial') and max_epochs is None and end == INF:
             raise ConfigError(f'decay={decay!r} of ReferenceLR needs max_epochs (or end)')
-        total = end - begin if max_epochs is None else int(max_epochs * steps_per_epoch)
         self.steps_per_epoch = steps_per_epoch
-        self.curve: dict[str, Any] = {
+        self.settings: dict[str, Any] = {  # arguments of `lr_factor`
             'decay': decay,
             'warmup_steps': int(warmup_epochs * steps_per_epoch),
-            'total_steps': total,
+            'total_steps': end - begin if max_epochs is None else int(max_epochs * steps_per_epoch),
             'warmup_factor': warmup_factor,
             'milestone_steps': [int(epoch * steps_per_epoch) for epoch in milestones],
             'gamma': gamma,
             'power': power,
-            'shifted': shifted,
+            'from_warmup_end': from_warmup_end,
         }
         super().__init__(optimizer, param_name, begin, end, last_step, by_epoch, verbose)
 
@@ -143,55 +147,51 @@ class ReferenceLR(_ParamScheduler):
         by_epoch: bool = True,
         **kwargs: Any,
     ) -> 'ReferenceLR':
-        """Build a schedule that changes at every step from one given in epochs.
+        """Build a schedule that changes at every step from one in epochs; mmengine calls this.
 
         Args:
             *args: Arguments of the class.
             epoch_length: Steps per epoch.
             begin: First epoch.
             end: Epoch at which it stops.
-            by_epoch: True; mmengine passes what the config says.
+            by_epoch: True; mmengine passes the value of the config.
             **kwargs: Arguments of the class.
         """
         assert by_epoch, 'mmengine converts epoch-based schedules only'
         kwargs.setdefault('steps_per_epoch', epoch_length)
-        kwargs['begin'] = begin * epoch_length
+        kwargs |= {'begin': begin * epoch_length, 'by_epoch': False}
         kwargs['end'] = end if end == INF else end * epoch_length
-        kwargs['by_epoch'] = False
         return cls(*args, **kwargs)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up a state's progress; the plan stays this schedule's own.
+        """Continue at the epoch that a state has reached, with this schedule's hyper-parameters.
 
-        mmengine takes the plan from the state, too: a training made longer than it was would spend
-        the added epochs at the end of the old curve.
+        mmengine takes the hyper-parameters from the state, too: a training with more epochs than
+        before would spend the added ones at the end of the old schedule.
 
         Args:
-            state_dict: Of `state_dict`.
+            state_dict: Of `state_dict`, or of another scheduler of mmengine.
         """
-        here, there = _plan(self.state_dict()), _plan(state_dict)
-        there.setdefault('steps_per_epoch', self.steps_per_epoch)  # older checkpoints do not say
+        here, there = _hyper_parameters(self.state_dict()), _hyper_parameters(state_dict)
+        # mmengine's schedulers do not have it; then the length of an epoch counts as unchanged.
+        there.setdefault('steps_per_epoch', self.steps_per_epoch)
         changes = [
             f'{key} is {reprlib.repr(there.get(key))} there and {reprlib.repr(value)} here'
             for key, value in here.items()
             if there.get(key) != value
         ]
-        if not changes:
-            self.__dict__.update({key: state_dict[key] for key in _PROGRESS})
-            return
-        print_log(
-            f"{type(self).__name__} goes on by this config's plan and not by the checkpoint's: "
-            f'{", ".join(changes)}',
-            logger='current',
-            level=logging.WARNING,
-        )
+        if changes:
+            print_log(
+                f'{type(self).__name__} follows the schedule of this config, not of the '
+                f'checkpoint: {", ".join(changes)}',
+                logger='current',
+                level=logging.WARNING,
+            )
+        # By epochs, not steps: with another batch size an epoch has another number of steps.
         epochs = state_dict['_global_step'] / there['steps_per_epoch']
-        self._go_to(round(epochs * self.steps_per_epoch))
-
-    def _go_to(self, step: int) -> None:
-        """Be where so many calls of `step` lead to."""
-        self._global_step = step
-        self.last_step = max(min(step, self.end - 1) - self.begin, -1)
+        self._global_step = round(epochs * self.steps_per_epoch)
+        # Where so many calls of `step` lead to: it counts from `begin` and stops before `end`.
+        self.last_step = max(min(self._global_step, self.end - 1) - self.begin, -1)
         groups = self.optimizer.param_groups
         if self.last_step >= 0:
             for group, value in zip(groups, self._get_value(), strict=True):
@@ -199,11 +199,11 @@ class ReferenceLR(_ParamScheduler):
         self._last_value = [group[self.param_name] for group in groups]
 
     def _get_value(self) -> list[float]:
-        factor = lr_factor(self.last_step, **self.curve)
+        factor = lr_factor(self.last_step, **self.settings)
         return [base * factor for base in self.base_values]
 
 
-def _plan(state: dict[str, Any]) -> dict[str, Any]:
-    """What a schedule's state says of its future, each number by its name."""
-    rest = {key: value for key, value in state.items() if key not in (*_PROGRESS, 'verbose')}
-    return {**rest.pop('curve', {}), **rest}
+def _hyper_parameters(state: dict[str, Any]) -> dict[str, Any]:
+    """Return the hyper-parameters in a schedule's state, by name."""
+    rest = {key: value for key, value in state.items() if key not in _PROGRESS}
+    return {**rest.pop('settings', {}), **rest}

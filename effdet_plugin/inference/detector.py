@@ -18,9 +18,9 @@ from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 
 from effdet_plugin.config import load
-from effdet_plugin.engine.fit import (
+from effdet_plugin.engine.load_weights import (
     check_classes,
-    check_fit,
+    check_compatible,
     classes_of,
     num_classes_of,
     weights_of,
@@ -132,7 +132,7 @@ def _build(config: Config, checkpoint: Mapping[str, Any], seed: int) -> BaseMode
     if checkpoint:
         weights = weights_of(checkpoint)
         check_classes(classes_of(checkpoint), num_classes_of(model))
-        check_fit(weights, model.state_dict(), complete=True)
+        check_compatible(weights, model.state_dict(), complete=True)
         model.load_state_dict(weights, strict=False)
     return model
 

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.hooks import PrepareTTAHook
 
 from effdet_plugin.config import load
-from effdet_plugin.engine.fit import classes_of
+from effdet_plugin.engine.load_weights import classes_of
 from effdet_plugin.engine.runner import skip_pretrained
 from effdet_plugin.errors import CheckpointError, ConfigError
 from effdet_plugin.evaluation import NAMES

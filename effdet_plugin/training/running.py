@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.hooks import EMAHook
 from mmengine.runner import Runner
 
-from effdet_plugin.engine.fit import LoadMatchingHook
+from effdet_plugin.engine.load_weights import LoadMatchingHook
 from effdet_plugin.errors import ConfigError, UserError
 from effdet_plugin.models.compiled_ops import check_compiled_ops
 
@@ -24,8 +24,8 @@ RUNNER_TYPE = 'EfficientDetRunner'
 def build_runner(cfg: Config) -> Runner:
     """Build the config's runner, `EfficientDetRunner` unless it names another.
 
-    Where weights are loaded, a checkpoint that does not fit is refused or fitted with a line in the
-    log. What mmengine logs while it builds goes to the log file only.
+    A checkpoint of other weights is refused, or matched with a line in the log: see
+    `LoadMatchingHook`. What mmengine logs while it builds goes to the log file only.
 
     Args:
         cfg: Complete, with a ``work_dir``.

@@ -9,9 +9,8 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from effdet_plugin.config import load
-from effdet_plugin.engine.resume import check_resumable
+from effdet_plugin.engine.resume import check_resumable, check_work_dir, remove_run
 from effdet_plugin.engine.runner import AUTO
-from effdet_plugin.engine.work_dir import check_work_dir, remove_run
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.own_data import (
     DATA_FOLDER,

@@ -10,7 +10,7 @@ from mmengine.device import get_device
 from mmengine.runner import Runner
 
 from effdet_plugin.config import find_sizes, set_image_size
-from effdet_plugin.engine.host_memory import keep_freed_memory
+from effdet_plugin.engine.runner import keep_freed_memory
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.own_data import dry_run_summary
 from effdet_plugin.training.running import build_runner, one_line_errors

@@ -1,14 +1,27 @@
-"""What a checkpoint holds, and which ones are kept."""
+"""What a checkpoint holds, which files are kept, plain types, and the random state."""
 
+import random
+from collections import OrderedDict
+from enum import IntEnum
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from mmengine.config import ConfigDict
+from mmengine.logging import HistoryBuffer, MessageHub
 from toy import CLASSES, in_child, toy_config, train
 
 from effdet_plugin import __version__
-from effdet_plugin.engine.checkpoint import AtomicCheckpointHook
+from effdet_plugin.engine.checkpoint import (
+    AtomicCheckpointHook,
+    from_weights_only,
+    random_state,
+    restore_random_state,
+    to_weights_only,
+)
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.files import load_weights_only
 
@@ -22,7 +35,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return work_dir
 
 
-def test_files__the_newest_the_best_and_the_note(run: Path) -> None:
+def test_files__the_newest_and_the_best(run: Path) -> None:
     names = {path.name for path in run.glob('*.pth')}
     published = {name for name in names if '-' in name}
     assert names - published == {'epoch_3.pth', 'epoch_4.pth', 'best_seen_epoch_1.pth'}
@@ -31,7 +44,7 @@ def test_files__the_newest_the_best_and_the_note(run: Path) -> None:
     assert not list(run.glob('.*'))
 
 
-def test_content__plain_and_complete(run: Path) -> None:
+def test_content__is_plain_and_complete(run: Path) -> None:
     for path in run.glob('*.pth'):
         checkpoint = torch.load(path, weights_only=True)
         assert checkpoint['meta']['dataset_meta']['classes'] == CLASSES
@@ -83,7 +96,9 @@ class _Runner:
         self.present.append({path.name for path in self.folder.iterdir()})
 
 
-def test_best__of_two_metrics_and_the_old_one_stays_until_the_new_is_there(tmp_path: Path) -> None:
+def test_best__of_two_metrics_and_the_new_one_is_written_before_the_old_is_removed(
+    tmp_path: Path,
+) -> None:
     hook, runner = make_hook(tmp_path), _Runner(tmp_path)
     hook._save_best_checkpoint(runner, {'a': 1.0, 'b': 5.0})
     runner.epoch = 2
@@ -93,9 +108,120 @@ def test_best__of_two_metrics_and_the_old_one_stays_until_the_new_is_there(tmp_p
     assert {p.name for p in tmp_path.iterdir()} == {'best_b_epoch_1.pth', 'best_a_epoch_2.pth'}
     paths = {key: Path(path).name for key, path in hook.best_ckpt_path_dict.items()}
     assert paths == {'a': 'best_a_epoch_2.pth', 'b': 'best_b_epoch_1.pth'}
+    # An epoch that a resumed run repeats writes its file again, which is not the outdated one.
+    hook._save_best_checkpoint(runner, {'a': 3.0, 'b': 4.0})
+    assert {p.name for p in tmp_path.iterdir()} == {'best_b_epoch_1.pth', 'best_a_epoch_2.pth'}
 
 
 def test_by_iteration__is_refused_in_an_epoch_based_loop(tmp_path: Path) -> None:
     config = toy_config(tmp_path, default_hooks={'checkpoint': {'by_epoch': False}})
     with pytest.raises(ConfigError, match='by_epoch=True'):
         train(config)
+
+
+class Color(IntEnum):
+    RED = 1
+
+
+@pytest.mark.parametrize(
+    ('value', 'expected'),
+    [
+        (np.float64(0.5), 0.5),
+        (np.int64(3), 3),
+        (np.bool_(True), True),
+        (np.str_('a'), 'a'),
+        (Color.RED, 1),
+        (Path('a') / 'b', str(Path('a') / 'b')),
+        ((1, [2, None]), (1, [2, None])),
+        ({'a': np.float32(1)}, {'a': 1.0}),
+        (ConfigDict(a=dict(b=1)), {'a': {'b': 1}}),
+        (np.array(['x', 'y']), ['x', 'y']),
+        (frozenset({7}), (7,)),
+    ],
+)
+def test_to_weights_only__types(value: Any, expected: Any, tmp_path: Path) -> None:
+    plain = to_weights_only(value)
+    assert plain == expected
+    assert type(plain) is type(expected)
+    torch.save(plain, tmp_path / 'x')
+    assert torch.load(tmp_path / 'x', weights_only=True) == expected
+
+
+@pytest.mark.parametrize('kind', ['float64', 'float32', 'int64', 'uint8', 'uint32', 'bool'])
+def test_to_weights_only__arrays(kind: str) -> None:
+    plain = to_weights_only(np.array([0, 1, 1], dtype=kind))
+    assert plain.tolist() == [0, 1, 1]
+    assert plain.dtype is (torch.int64 if kind == 'uint32' else getattr(torch, kind))
+
+
+def test_message_hub__round_trip_through_a_plain_file(tmp_path: Path) -> None:
+    hub = MessageHub('one')
+    for loss in (3.0, 2.0, 4.0):
+        hub.update_scalar('train/loss', loss)
+    hub.update_info('best_score', np.float64(0.25))
+    hub.update_info('shape', (2, 3))
+    torch.save(to_weights_only(hub.state_dict()), tmp_path / 'hub.pth')
+    other = MessageHub('two')
+    other.load_state_dict(from_weights_only(torch.load(tmp_path / 'hub.pth', weights_only=True)))
+    buffer = other.get_scalar('train/loss')
+    assert isinstance(buffer, HistoryBuffer)
+    assert (buffer.mean(), buffer.current(), buffer.max_length) == (3.0, 4.0, 1000000)
+    buffer.update(1)
+    assert buffer.mean() == 2.5
+    assert other.get_info('best_score') == 0.25
+    assert other.get_info('shape') == (2, 3)
+
+
+def test_from_weights_only__leaves_the_rest() -> None:
+    value = OrderedDict(a=[1, {'b': torch.ones(2)}], c='x')
+    back = from_weights_only(value)
+    assert back['a'][0] == 1
+    assert back['a'][1]['b'] is value['a'][1]['b']
+
+
+def draw() -> list[float]:
+    # `normal` and `gauss` draw two numbers at once and keep the second, as a part of the state.
+    return [
+        float(torch.rand(1)),
+        float(torch.randn(1)),
+        float(np.random.rand()),
+        float(np.random.normal()),
+        random.random(),
+        random.gauss(0, 1),
+    ]
+
+
+def test_restore__after_a_plain_file(tmp_path: Path) -> None:
+    draw()
+    torch.save(random_state(), tmp_path / 'state.pth')
+    expected = [draw(), draw()]
+    restore_random_state(torch.load(tmp_path / 'state.pth', weights_only=True))
+    assert [draw(), draw()] == expected
+
+
+def test_hook__random_numbers_continue_whatever_happens_between_epochs(tmp_path: Path) -> None:
+    hook = AtomicCheckpointHook(interval=-1, save_last=False)
+    runner: Any = SimpleNamespace(epoch=0)
+    before = draw()
+    hook.before_train_iter(runner, 0)  # of the first epoch: there is nothing to restore
+    assert not hook.random_states
+    hook.after_train_epoch(runner)
+    expected = draw()
+    assert expected != before
+    draw()
+    hook.before_train_iter(runner, 0)
+    assert draw() == expected
+    hook.before_train_iter(runner, 1)
+    assert draw() != expected
+
+
+def test_hook__a_process_without_a_state_is_warned(caplog: pytest.LogCaptureFixture) -> None:
+    import logging
+
+    hook = AtomicCheckpointHook()
+    hook.random_states = [random_state()]
+    runner: Any = SimpleNamespace(logger=logging.getLogger('toy'))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('effdet_plugin.engine.checkpoint.get_rank', lambda: 1)
+        hook.before_train_iter(runner, 0)
+    assert [record.levelname for record in caplog.records] == ['WARNING']

@@ -1,4 +1,4 @@
-"""The scripts ask torchrun for what was said; a stand-in for it prints what it was asked."""
+"""The arguments that the scripts pass to torchrun, which a fake torchrun prints."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The moving average: its curve, what it averages, and where it starts from."""
+"""The moving average: its decay, what it averages, and where it starts from."""
 
 import pytest
 import torch
@@ -29,12 +29,12 @@ def test_weight__first_updates_and_long_run() -> None:
     assert ema.weight_of_update(10**6) == 0.0002
 
 
-def test_update__equals_the_reference_curve() -> None:
-    curve = load_oracle('schedules')
-    values = torch.from_numpy(curve['ema_tf1_var'])
+def test_update__equals_the_reference() -> None:
+    oracle = load_oracle('schedules')
+    values = torch.from_numpy(oracle['ema_tf1_var'])
     model = Vector(values[0])
     ema = RampUpEMA(model)
-    for value, average in zip(values[1:], torch.from_numpy(curve['ema_tf1_avg']), strict=True):
+    for value, average in zip(values[1:], torch.from_numpy(oracle['ema_tf1_avg']), strict=True):
         model.value.data.copy_(value)
         ema.update_parameters(model)
         torch.testing.assert_close(ema.module.value, average, rtol=1e-6, atol=1e-6)
@@ -74,7 +74,7 @@ def test_update__interval_skips_steps_and_counts_updates() -> None:
     torch.testing.assert_close(ema.module.value, torch.full((3,), 9 / 11))
 
 
-def test_update__is_a_handful_of_calls() -> None:
+def test_update__is_a_few_calls() -> None:
     model = nn.Sequential(*[small_net() for _ in range(20)])
     ema = RampUpEMA(model)
     with torch.autograd.profiler.profile() as profile:
@@ -82,6 +82,18 @@ def test_update__is_a_handful_of_calls() -> None:
     names = [event.name for event in profile.function_events]
     assert names.count('aten::_foreach_lerp_') == 1
     assert names.count('aten::_foreach_copy_') == 1
+
+
+def test_update__a_shared_tensor_is_averaged_once() -> None:
+    layer = nn.Linear(2, 2)
+    model = nn.Sequential(layer, nn.BatchNorm1d(2), layer)
+    ema = RampUpEMA(model)
+    before = layer.weight.detach().clone()
+    with torch.no_grad():
+        layer.weight += 1
+    ema.update_parameters(model)
+    for name in ('0.weight', '2.weight'):
+        torch.testing.assert_close(ema.module.state_dict()[name], before + 9 / 11)
 
 
 def test_state__count_travels() -> None:

@@ -1,15 +1,18 @@
-"""The loss is watched and logged, without a look at every step."""
+"""The loss is checked, logged and shown, without reading it from the device at every step."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.logging import MessageHub
+from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from toy import toy_config, train
 
-from effdet_plugin.engine.hooks import image_names
+from effdet_plugin.engine.hooks import ProgressBarHook, image_names
 from effdet_plugin.errors import UserError
 
 
@@ -26,7 +29,7 @@ def test_finite__names_step_process_and_images(tmp_path: Path, interval: int) ->
         train(config)
     message = str(info.value)
     assert 'process 0' in message
-    assert 'pictures/7.jpg' in message
+    assert 'images/7.jpg' in message
     # Which step that is follows from the sampler's order.
     order = torch.randperm(12, generator=torch.Generator().manual_seed(3)).tolist()
     assert f'nan at step {order.index(7) // 2 + 1} (epoch 1' in message
@@ -60,3 +63,16 @@ def test_image_names__as_much_as_the_batch_says() -> None:
     assert image_names({'data_samples': samples}) == ['a.jpg', '2']
     assert image_names({'inputs': []}) == []
     assert image_names(None) == []
+
+
+def test_progress_bar__counts_steps_and_shows_the_loss(capsys: pytest.CaptureFixture[str]) -> None:
+    runner: Any = SimpleNamespace(max_iters=4, iter=0)
+    hook = ProgressBarHook(interval=2)
+    hook.before_train(cast(Runner, runner))
+    for step in range(4):
+        runner.iter = step
+        hook.after_train_iter(runner, step, outputs={'loss': torch.tensor(2.0 / (step + 1))})
+    hook.after_train(runner)
+    shown = capsys.readouterr().err
+    assert '4/4' in shown
+    assert 'loss=0.500' in shown

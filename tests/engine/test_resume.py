@@ -1,5 +1,6 @@
-"""Runs that are killed and go on: as if nothing had been, whatever was going on at the time."""
+"""Runs that are killed and resumed equal an uninterrupted one; one work dir holds one run."""
 
+import json
 import os
 import shutil
 import signal
@@ -9,18 +10,28 @@ from typing import Any
 
 import pytest
 import torch
+from mmdet.registry import RUNNERS
+from mmengine.config import Config
+from mmengine.runner import Runner
 from toy import in_child, losses_of, toy_config, train
 
-from effdet_plugin.engine.resume import check_resumable, find_resume
-from effdet_plugin.errors import CheckpointError
+from effdet_plugin.engine.resume import (
+    CONFIG,
+    check_resumable,
+    check_work_dir,
+    find_resume,
+    remove_run,
+    write_config,
+)
+from effdet_plugin.errors import CheckpointError, UserError
 
 STEPS = 24
 
 
 @pytest.fixture(scope='module')
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The work dir of a run that was not interrupted."""
-    work_dir = tmp_path_factory.mktemp('whole')
+    work_dir = tmp_path_factory.mktemp('uninterrupted')
     assert in_child(train, toy_config(work_dir)) == 0
     assert len(losses_of(work_dir)) == STEPS
     return work_dir
@@ -30,11 +41,11 @@ def resume(work_dir: Path) -> None:
     assert in_child(train, toy_config(work_dir, resume=True)) == 0
 
 
-def assert_equal_runs(work_dir: Path, whole: Path) -> None:
+def assert_equal_runs(work_dir: Path, uninterrupted: Path) -> None:
     """All losses and rates, the weights, the average and the optimiser's state, to the bit."""
-    assert losses_of(work_dir) == losses_of(whole)
+    assert losses_of(work_dir) == losses_of(uninterrupted)
     own, expected = (
-        torch.load(path / 'epoch_4.pth', weights_only=True) for path in (work_dir, whole)
+        torch.load(path / 'epoch_4.pth', weights_only=True) for path in (work_dir, uninterrupted)
     )
     for key in ('state_dict', 'ema_state_dict'):
         for name, tensor in expected[key].items():
@@ -46,18 +57,18 @@ def assert_equal_runs(work_dir: Path, whole: Path) -> None:
 
 
 @pytest.mark.parametrize('step', [3, 15, 17])
-def test_kill__in_the_middle_of_an_epoch(tmp_path: Path, whole: Path, step: int) -> None:
+def test_kill__in_the_middle_of_an_epoch(tmp_path: Path, uninterrupted: Path, step: int) -> None:
     config = toy_config(tmp_path)
     config.custom_hooks[-1]['kill_at'] = step
     assert in_child(train, config) == -signal.SIGKILL
     found = find_resume(tmp_path)
     assert (None if found is None else found.name) == (None if step < 6 else 'epoch_2.pth')
     resume(tmp_path)
-    assert_equal_runs(tmp_path, whole)
+    assert_equal_runs(tmp_path, uninterrupted)
 
 
 def die_while_writing(name: str, share: float) -> Callable[[Any], None]:
-    """Return a training that is killed when so much of a file is on the disk."""
+    """Return a training that is killed when this share of a file is written."""
     write_bytes, write_text = Path.write_bytes, Path.write_text
 
     def part_of(path: Path, content: bytes) -> int:
@@ -89,7 +100,7 @@ def die_while_writing(name: str, share: float) -> Callable[[Any], None]:
     ],
 )
 def test_kill__while_a_checkpoint_is_written(
-    tmp_path: Path, whole: Path, name: str, share: float, left: str | None
+    tmp_path: Path, uninterrupted: Path, name: str, share: float, left: str | None
 ) -> None:
     assert in_child(die_while_writing(name, share), toy_config(tmp_path)) == -signal.SIGKILL
     assert list(tmp_path.glob('.*.part-*'))
@@ -97,11 +108,13 @@ def test_kill__while_a_checkpoint_is_written(
     assert (None if found is None else found.name) == left
     resume(tmp_path)
     assert not list(tmp_path.glob('.*.part-*'))
-    assert_equal_runs(tmp_path, whole)
+    assert_equal_runs(tmp_path, uninterrupted)
 
 
-def test_kill__before_the_new_checkpoint_is_noted(tmp_path: Path, whole: Path) -> None:
-    """The third file is there, the note of the last one still says two, nothing was removed."""
+def test_kill__before_last_checkpoint_names_the_new_file(
+    tmp_path: Path, uninterrupted: Path
+) -> None:
+    """The third file is written, last_checkpoint still names the second, nothing was removed."""
 
     def run(config: Any) -> None:
         replace = os.replace
@@ -121,7 +134,7 @@ def test_kill__before_the_new_checkpoint_is_noted(tmp_path: Path, whole: Path) -
     assert found is not None
     assert found.name == 'epoch_3.pth'
     resume(tmp_path)
-    assert_equal_runs(tmp_path, whole)
+    assert_equal_runs(tmp_path, uninterrupted)
 
 
 def test_kill__without_a_seed_the_run_keeps_the_one_it_drew(tmp_path: Path) -> None:
@@ -134,38 +147,41 @@ def test_kill__without_a_seed_the_run_keeps_the_one_it_drew(tmp_path: Path) -> N
     assert [after[step] for step in range(15)] == [before[step] for step in range(15)]
 
 
-def test_max_keep_one__the_old_file_goes_after_the_new_one_is_there(tmp_path: Path) -> None:
+def test_max_keep_one__the_old_file_is_removed_after_the_new_one_is_written(tmp_path: Path) -> None:
     config = toy_config(tmp_path, default_hooks={'checkpoint': {'max_keep_ckpts': 1}})
     assert in_child(die_while_writing('.epoch_2.', 0.5), config) == -signal.SIGKILL
     assert [path.name for path in tmp_path.glob('epoch_*')] == ['epoch_1.pth']
 
 
-def test_resume__passes_over_a_damaged_file(tmp_path: Path, whole: Path) -> None:
-    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+def test_resume__skips_a_damaged_file(tmp_path: Path, uninterrupted: Path) -> None:
+    shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
     content = (tmp_path / 'epoch_4.pth').read_bytes()
     (tmp_path / 'epoch_4.pth').write_bytes(content[: len(content) // 2])
     found = find_resume(tmp_path)
     assert found is not None
     assert found.name == 'epoch_3.pth'
     resume(tmp_path)
-    assert_equal_runs(tmp_path, whole)
+    assert_equal_runs(tmp_path, uninterrupted)
 
 
-def test_resume__a_training_made_longer_follows_its_new_plan(tmp_path: Path, whole: Path) -> None:
-    """The old one is at its end: the rate would stay as it is there."""
+def test_resume__a_training_made_longer_follows_its_new_schedule(
+    tmp_path: Path, uninterrupted: Path
+) -> None:
+    """The old schedule is at its end: its rate would stay at the last value."""
     assert in_child(train, toy_config(tmp_path, train_cfg={'max_epochs': 2})) == 0
     done = len(losses_of(tmp_path))
     resume(tmp_path)
     rates = [
-        {step: rate for step, (_, rate) in losses_of(run).items()} for run in (tmp_path, whole)
+        {step: rate for step, (_, rate) in losses_of(run).items()}
+        for run in (tmp_path, uninterrupted)
     ]
     assert sorted(rates[0]) == list(range(STEPS))
     assert all(rates[0][step] == rates[1][step] for step in range(done, STEPS))
 
 
 @pytest.mark.parametrize('place', [0.3, 0.6, 0.9])
-def test_find__a_flipped_bit_is_damage(tmp_path: Path, whole: Path, place: float) -> None:
-    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+def test_find__a_flipped_bit_is_damage(tmp_path: Path, uninterrupted: Path, place: float) -> None:
+    shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
     content = bytearray((tmp_path / 'epoch_4.pth').read_bytes())
     archive = torch.PyTorchFileReader(str(tmp_path / 'epoch_4.pth'))
     records = [name for name in archive.get_all_records() if name.startswith('data/')]
@@ -180,17 +196,15 @@ def test_find__a_flipped_bit_is_damage(tmp_path: Path, whole: Path, place: float
 STATE: dict[str, Any] = {'meta': {}, 'state_dict': {}, 'optimizer': {}, 'message_hub': {}}
 
 
-def test_check__what_a_run_can_and_cannot_go_on_from(tmp_path: Path, whole: Path) -> None:
-    check_resumable(whole / 'epoch_4.pth')
+def test_check__what_a_run_can_and_cannot_resume_from(tmp_path: Path, uninterrupted: Path) -> None:
+    check_resumable(uninterrupted / 'epoch_4.pth')
     path = tmp_path / 'a.pth'
     torch.save(STATE, path, _use_new_zipfile_serialization=False)
     check_resumable(path)
     torch.save({'meta': {}, 'state_dict': {}}, path)
-    with pytest.raises(
-        CheckpointError, match=r'a\.pth: holds weights only \(message_hub, optimizer m'
-    ):
+    with pytest.raises(CheckpointError, match=r'a\.pth.*message_hub, optimizer'):
         check_resumable(path)
-    (best,) = whole.glob('best_*.pth')
+    (best,) = uninterrupted.glob('best_*.pth')
     with pytest.raises(CheckpointError, match=f'load_from={best}$'):
         check_resumable(best)
 
@@ -200,21 +214,21 @@ def make_checkpoint(path: Path, time: float) -> None:
     os.utime(path, (time, time))
 
 
-def make_run(folder: Path, files: dict[str, float], last: str, noted: float) -> None:
+def make_run(folder: Path, files: dict[str, float], last: str, written: float) -> None:
     for name, time in files.items():
         make_checkpoint(folder / name, time)
     (folder / 'last_checkpoint').write_text(str(folder / last))
-    os.utime(folder / 'last_checkpoint', (noted, noted))
+    os.utime(folder / 'last_checkpoint', (written, written))
 
 
 @pytest.mark.parametrize(
-    ('files', 'last', 'noted', 'expected'),
+    ('files', 'last', 'written', 'expected'),
     [
         # An earlier, longer run has left its files.
         ({'epoch_11.pth': 10, 'epoch_12.pth': 11, 'epoch_3.pth': 20}, 'epoch_3.pth', 21, 'epoch_3'),
-        # Stopped between the file and the note.
+        # Stopped between the file and last_checkpoint.
         ({'epoch_9.pth': 20, 'epoch_10.pth': 25}, 'epoch_9.pth', 21, 'epoch_10'),
-        # The noted file is gone.
+        # The file that last_checkpoint names is missing.
         ({'epoch_9.pth': 20, 'epoch_8.pth': 19}, 'epoch_10.pth', 26, 'epoch_9'),
         # Copied: all times are new, and in any order.
         ({'epoch_9.pth': 20, 'epoch_10.pth': 19}, 'epoch_10.pth', 18, 'epoch_10'),
@@ -222,9 +236,9 @@ def make_run(folder: Path, files: dict[str, float], last: str, noted: float) -> 
     ],
 )
 def test_find__the_newest_of_this_run(
-    tmp_path: Path, files: dict[str, float], last: str, noted: float, expected: str
+    tmp_path: Path, files: dict[str, float], last: str, written: float, expected: str
 ) -> None:
-    make_run(tmp_path, files, last, noted)
+    make_run(tmp_path, files, last, written)
     found = find_resume(tmp_path)
     assert found is not None
     assert found.stem == expected
@@ -234,7 +248,7 @@ def test_find__a_moved_run_and_one_that_writes_elsewhere(tmp_path: Path) -> None
     make_run(tmp_path, {'epoch_1.pth': 1, 'epoch_2.pth': 2}, 'epoch_2.pth', 3)
     moved = tmp_path / 'moved'
     shutil.copytree(tmp_path, moved, ignore=lambda *_: ['moved'])
-    make_checkpoint(tmp_path / 'epoch_3.pth', 10)  # where the copied note points to
+    make_checkpoint(tmp_path / 'epoch_3.pth', 10)  # where the copied last_checkpoint points to
     assert find_resume(moved) == moved / 'epoch_2.pth'
     apart = tmp_path / 'apart'
     apart.mkdir()
@@ -242,10 +256,119 @@ def test_find__a_moved_run_and_one_that_writes_elsewhere(tmp_path: Path) -> None
     assert find_resume(apart) == tmp_path / 'epoch_3.pth'
 
 
-def test_find__without_note_and_without_anything(tmp_path: Path) -> None:
+def test_find__without_last_checkpoint_and_without_anything(tmp_path: Path) -> None:
     assert find_resume(tmp_path) is None
     assert find_resume(tmp_path / 'missing') is None
     make_checkpoint(tmp_path / 'epoch_9.pth', 2)
     make_checkpoint(tmp_path / 'epoch_10.pth', 1)
-    torch.save({'state_dict': {}}, tmp_path / 'epoch_11.pth')  # published: nothing to go on from
+    torch.save({'state_dict': {}}, tmp_path / 'epoch_11.pth')  # published: no state to resume from
     assert find_resume(tmp_path) == tmp_path / 'epoch_10.pth'
+
+
+@pytest.fixture(scope='module')
+def used(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The work dir of a real run of the toy config."""
+    work_dir = tmp_path_factory.mktemp('used')
+    assert in_child(train, toy_config(work_dir, train_cfg={'max_epochs': 1})) == 0
+    return work_dir
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+
+
+def test_check__another_config_is_refused_and_nothing_changes(used: Path) -> None:
+    before = contents(used)
+    config = toy_config(used, train_cfg={'max_epochs': 1}, model={'survival': 0.5})
+    with pytest.raises(
+        UserError, match=r'config\.json: model\.survival is absent there and 0\.5 here'
+    ) as info:
+        check_work_dir(used, config)
+    assert '--overwrite' in str(info.value)
+    assert '--resume' in str(info.value)
+    with pytest.raises(UserError, match='max_epochs is 1 there and 4 here'):
+        check_work_dir(used, toy_config(used))
+    momentum = toy_config(used, train_cfg={'max_epochs': 1})
+    momentum.custom_hooks[0]['momentum'] = 0.1
+    with pytest.raises(
+        UserError, match=r'custom_hooks\[0\]\.momentum is 0\.01 there and 0\.1 here'
+    ):
+        check_work_dir(used, momentum)
+    assert contents(used) == before
+
+
+def test_check__the_same_config_would_overwrite_its_run(used: Path, tmp_path: Path) -> None:
+    before = contents(used)
+    same = toy_config(used, train_cfg={'max_epochs': 1})
+    same.merge_from_dict({'launcher': 'pytorch', 'load_from': 'x.pth'})
+    with pytest.raises(UserError, match=rf'^{used} holds a run; .*--resume.*--overwrite'):
+        check_work_dir(used, same)
+    assert contents(used) == before
+    # One that was stopped before its first checkpoint has left nothing that a new one overwrites.
+    shutil.copytree(used, tmp_path, dirs_exist_ok=True)
+    remove_run(tmp_path)
+    assert list(tmp_path.glob('*/vis_data/*.json'))
+    check_work_dir(tmp_path, same)
+    with pytest.raises(UserError, match='another config'):
+        check_work_dir(tmp_path, toy_config(tmp_path))
+
+
+def test_check__what_holds_no_run_passes(tmp_path: Path) -> None:
+    check_work_dir(tmp_path / 'missing', toy_config(tmp_path))
+    check_work_dir(tmp_path, toy_config(tmp_path))
+    write_config(tmp_path, toy_config(tmp_path, model={'survival': 0.1}))
+    check_work_dir(tmp_path, toy_config(tmp_path))  # a run that stopped before its first line
+    (tmp_path / '2026' / 'vis_data').mkdir(parents=True)
+    (tmp_path / '2026' / 'vis_data' / 'scalars.json').write_text('{"loss": 1}\n')
+    with pytest.raises(UserError, match=r'model\.survival is 0\.1 there and absent here'):
+        check_work_dir(tmp_path, toy_config(tmp_path))
+
+
+def test_check__python_files_are_never_run(tmp_path: Path) -> None:
+    """Not even mmengine's dump: what a work dir holds may come from somebody else."""
+    (tmp_path / 'weights.pth').write_bytes(b'')
+    witness = tmp_path / 'witness'
+    (tmp_path / 'script.py').write_text(f"model = open({str(witness)!r}, 'w')\n")
+    (tmp_path / 'broken.py').write_text('model = (\n')
+    toy_config(tmp_path, model={'survival': 0.1}).dump(tmp_path / 'config.py')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Config, 'fromfile', lambda *_, **__: pytest.fail('evaluates a config'))
+        check_work_dir(tmp_path, toy_config(tmp_path))
+        assert not witness.exists()
+        (tmp_path / 'epoch_1.pth').write_bytes(b'')  # there is no config.json: of whatever config
+        with pytest.raises(UserError, match='--overwrite'):
+            check_work_dir(tmp_path, toy_config(tmp_path))
+
+
+@pytest.mark.parametrize('content', ['', '{"model": ', '[1]', '{"model": {"type": "Other"}}'])
+def test_check__a_damaged_or_foreign_config_json_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / CONFIG).write_text(content)
+    check_work_dir(tmp_path, toy_config(tmp_path))
+    (tmp_path / 'epoch_1.pth').write_bytes(b'')
+    with pytest.raises(UserError, match=r'config\.json.*--overwrite') as error:
+        check_work_dir(tmp_path, toy_config(tmp_path))
+    assert '\n' not in str(error.value)
+
+
+def test_config__is_written_by_the_first_process_when_it_trains(used: Path, tmp_path: Path) -> None:
+    written = json.loads((used / CONFIG).read_text())
+    assert written['model'] == {'type': 'ToyNet'}
+    assert written['train_cfg']['max_epochs'] == 1
+    for rank, train_only in ((0, True), (1, False)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr('effdet_plugin.engine.runner.is_main_process', lambda rank=rank: not rank)
+            patch.setattr(Runner, 'train', lambda self: self.model)
+            runner = RUNNERS.build(toy_config(tmp_path / str(rank)))
+            assert not (tmp_path / str(rank) / CONFIG).exists()  # an evaluation writes none
+            runner.train()
+            assert (tmp_path / str(rank) / CONFIG).exists() is train_only
+
+
+def test_remove__the_runs_checkpoints_only(tmp_path: Path) -> None:
+    names = ['epoch_3.pth', 'epoch_12.pth', 'best_coco_bbox_mAP_epoch_9.pth', 'mine.pth']
+    for name in names:
+        torch.save({}, tmp_path / name)
+    (tmp_path / 'last_checkpoint').write_text('epoch_12.pth')
+    (tmp_path / 'notes.txt').write_text('')
+    remove_run(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {'mine.pth', 'notes.txt'}

@@ -1,4 +1,4 @@
-"""The learning rate against the reference's curves, through mmengine, and over a resume."""
+"""The learning rate against the reference's, through mmengine, and after a resume."""
 
 from typing import Any
 
@@ -11,8 +11,8 @@ from torch import nn
 from torch.optim import SGD
 
 from effdet_plugin.engine import schedule
+from effdet_plugin.engine.checkpoint import to_weights_only
 from effdet_plugin.engine.optim import ClippedOptimWrapper
-from effdet_plugin.engine.plain import to_plain
 from effdet_plugin.engine.schedule import ReferenceLR, lr_factor
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.testing import load_oracle
@@ -25,14 +25,14 @@ def make_sgd(lr: float = 0.16) -> SGD:
     return SGD([{'params': [layer.weight]}, {'params': [layer.bias], 'lr': lr / 10}], lr=lr)
 
 
-def curve_of(scheduler: ReferenceLR, steps: np.ndarray) -> np.ndarray:
-    return np.array([lr_factor(int(step), **scheduler.curve) for step in steps])
+def factors_of(scheduler: ReferenceLR, steps: np.ndarray) -> np.ndarray:
+    return np.array([lr_factor(int(step), **scheduler.settings) for step in steps])
 
 
 @pytest.mark.parametrize('decay', ['cosine', 'stepwise', 'polynomial'])
 @pytest.mark.parametrize('batch', [64, 128])
 @pytest.mark.parametrize('flavour', ['tf1', 'keras'])
-def test_curve__equals_the_reference(flavour: str, batch: int, decay: Any) -> None:
+def test_factor__equals_the_reference(flavour: str, batch: int, decay: Any) -> None:
     oracle = load_oracle('schedules')
     lr = 0.08 * batch / 64
     graph = flavour == 'tf1'
@@ -46,34 +46,34 @@ def test_curve__equals_the_reference(flavour: str, batch: int, decay: Any) -> No
     expected = oracle[f'{flavour}_{decay}_bs{batch}']
     valid = ~np.isnan(expected)  # the reference's polynomial has no value after the end
     assert valid.sum() > 40
-    own = lr * curve_of(scheduler, oracle['steps'])
+    own = lr * factors_of(scheduler, oracle['steps'])
     # The reference computes in float32: near 0 its rounding is of the size of the base rate's.
     np.testing.assert_allclose(own[valid], expected[valid], rtol=1e-6, atol=1e-6 * lr)
     assert np.isfinite(own).all()
     if graph:
-        curve = scheduler.curve
-        marks = [curve['warmup_steps'], curve['total_steps']]
+        settings = scheduler.settings
+        marks = [settings['warmup_steps'], settings['total_steps']]
         assert marks == oracle[f'tf1_bs{batch}_warmup_total'].tolist()
 
 
-def test_curve__polynomial_stays_at_its_end() -> None:
+def test_factor__polynomial_stays_at_its_end() -> None:
     scheduler = ReferenceLR(make_sgd(), 'polynomial', max_epochs=10, steps_per_epoch=4)
-    assert curve_of(scheduler, np.array([39, 40, 41, 80])).tolist()[1:] == [0, 0, 0]
+    assert factors_of(scheduler, np.array([39, 40, 41, 80])).tolist()[1:] == [0, 0, 0]
 
 
-def test_curve__shifted_cosine_begins_at_one_and_ends_at_zero() -> None:
+def test_factor__cosine_from_the_end_of_the_warmup_starts_at_one_and_ends_at_zero() -> None:
     arguments = {'decay': 'cosine', 'max_epochs': 10, 'steps_per_epoch': 100}
-    shifted = curve_of(ReferenceLR(make_sgd(), shifted=True, **arguments), np.array([100, 1000]))
-    assert shifted == pytest.approx([1, 0])
-    unshifted = curve_of(ReferenceLR(make_sgd(), **arguments), np.array([100, 900, 1000]))
-    assert unshifted[0] < 1
-    assert unshifted[1] == pytest.approx(0)
-    assert unshifted[2] > 0
+    later = ReferenceLR(make_sgd(), from_warmup_end=True, **arguments)
+    assert factors_of(later, np.array([100, 1000])) == pytest.approx([1, 0])
+    own = factors_of(ReferenceLR(make_sgd(), **arguments), np.array([100, 900, 1000]))
+    assert own[0] < 1
+    assert own[1] == pytest.approx(0)
+    assert own[2] > 0
 
 
-def test_curve__constant() -> None:
+def test_factor__constant() -> None:
     scheduler = ReferenceLR(make_sgd(), 'constant', steps_per_epoch=4)
-    assert curve_of(scheduler, np.array([0, 2, 4, 10**6])).tolist() == [0.1, 0.55, 1, 1]
+    assert factors_of(scheduler, np.array([0, 2, 4, 10**6])).tolist() == [0.1, 0.55, 1, 1]
 
 
 def test_config__epochs_become_steps_and_groups_keep_their_ratio() -> None:
@@ -83,14 +83,14 @@ def test_config__epochs_become_steps_and_groups_keep_their_ratio() -> None:
     scheduler = PARAM_SCHEDULERS.build(
         {**config, 'end': 10}, default_args={'optimizer': wrapper, 'epoch_length': 5}
     )
-    assert (scheduler.curve['warmup_steps'], scheduler.curve['total_steps']) == (5, 50)
+    assert (scheduler.settings['warmup_steps'], scheduler.settings['total_steps']) == (5, 50)
     assert not scheduler.by_epoch
     rates = []
     for _ in range(50):
         rates.append([group['lr'] for group in wrapper.optimizer.param_groups])
         wrapper.step()
         scheduler.step()
-    factors = [lr_factor(step, **scheduler.curve) for step in range(50)]
+    factors = [lr_factor(step, **scheduler.settings) for step in range(50)]
     np.testing.assert_allclose([r[0] for r in rates], 0.16 * np.array(factors))
     np.testing.assert_allclose([r[1] for r in rates], 0.016 * np.array(factors))
 
@@ -126,7 +126,7 @@ def make_scheduler(lr: float = 0.16, **arguments: Any) -> ReferenceLR:
 
 
 @pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The lines of the log."""
     lines: list[str] = []
     monkeypatch.setattr(schedule, 'print_log', lambda line, **_: lines.append(line))
@@ -156,8 +156,8 @@ def rates_of(scheduler: ReferenceLR, steps: int) -> list[list[float]]:
     ],
     ids=str,
 )
-def test_state__goes_on_by_the_plan_of_the_new_config(
-    change: dict[str, Any], done: int, said: list[str]
+def test_state__follows_the_schedule_of_the_new_config(
+    change: dict[str, Any], done: int, log: list[str]
 ) -> None:
     old = make_scheduler()
     rates_of(old, done)
@@ -166,22 +166,20 @@ def test_state__goes_on_by_the_plan_of_the_new_config(
     rates_of(unbroken, there)
     # As Runner.resume does.
     resumed.optimizer.load_state_dict(old.optimizer.state_dict())
-    resumed.load_state_dict(to_plain(old.state_dict()))
-    assert len(said) == 1
-    assert said[0].startswith("ReferenceLR goes on by this config's plan")
-    assert ('total_steps is 50 there and ' in said[0]) == ('end' in change)
-    assert ('base_values is [0.16, 0.016] there and ' in said[0]) == ('lr' in change)
+    resumed.load_state_dict(to_weights_only(old.state_dict()))
+    assert len(log) == 1
+    assert ('total_steps is 50 there and ' in log[0]) == ('end' in change)
+    assert ('base_values is [0.16, 0.016] there and ' in log[0]) == ('lr' in change)
     assert rates_of(resumed, 60) == rates_of(unbroken, 60)
     assert resumed.state_dict() == unbroken.state_dict()
 
 
-def test_state__an_unchanged_plan_is_not_spoken_of(said: list[str]) -> None:
+def test_state__an_unchanged_schedule_is_not_logged(log: list[str]) -> None:
     old, resumed = make_scheduler(), make_scheduler(verbose=True)
     rates_of(old, 20)
-    state = to_plain(old.state_dict())
-    del state['steps_per_epoch']  # as older versions wrote it
+    state = to_weights_only(old.state_dict())
     resumed.load_state_dict(state)
-    assert not said
+    assert not log
     assert resumed.state_dict() == {**old.state_dict(), 'verbose': True}
 
 

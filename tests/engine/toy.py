@@ -1,6 +1,6 @@
-"""A detector's training in small: seeded pictures, BN, drop-connect, and everything of the engine.
+"""A small training that uses everything of the engine: seeded images, BN, drop-connect.
 
-Runs happen in processes of their own, so that they can be killed, and can be several.
+Each run is a process of its own, so that it can be killed, and several can run together.
 """
 
 import json
@@ -29,8 +29,8 @@ LOSSES = 'losses.jsonl'
 
 
 @DATASETS.register_module()
-class ToyPictures(torch.utils.data.Dataset):
-    """Pictures that are a function of (seed, epoch, index)."""
+class ToyImages(torch.utils.data.Dataset):
+    """Images that are a function of (seed, epoch, index)."""
 
     def __init__(
         self,
@@ -48,11 +48,11 @@ class ToyPictures(torch.utils.data.Dataset):
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
         epoch, index = key if isinstance(key, tuple) else (0, key)
         generator = np.random.default_rng((self.seed or 0, epoch, index))
-        picture = torch.from_numpy(generator.normal(size=(3, 6, 6)).astype(np.float32))
+        image = torch.from_numpy(generator.normal(size=(3, 6, 6)).astype(np.float32))
         if index == self.poison:
-            picture.fill_(float('nan'))
-        sample = BaseDataElement(metainfo={'img_path': f'pictures/{index}.jpg', 'img_id': index})
-        return {'inputs': picture, 'data_samples': sample}
+            image.fill_(float('nan'))
+        sample = BaseDataElement(metainfo={'img_path': f'images/{index}.jpg', 'img_id': index})
+        return {'inputs': image, 'data_samples': sample}
 
 
 @MODELS.register_module()
@@ -74,7 +74,7 @@ class ToyNet(BaseModel):
         )
 
     def forward(self, inputs: Any, data_samples: Any = None, mode: str = 'tensor') -> Any:
-        """Mean-square loss against the picture's mean, or the samples themselves."""
+        """Mean-square loss against the image's mean, or the samples themselves."""
         inputs = torch.stack(list(inputs))
         x = self.backbone(inputs)
         if mode == 'predict':
@@ -87,8 +87,8 @@ class ToyNet(BaseModel):
 
 
 @METRICS.register_module()
-class SeenPictures(BaseMetric):
-    """Which pictures an evaluation has counted, and how often."""
+class SeenImages(BaseMetric):
+    """Which images an evaluation has counted, and how often."""
 
     def process(self, data_batch: Any, data_samples: Any) -> None:
         self.results += [sample['img_id'] for sample in data_samples]
@@ -121,7 +121,7 @@ def toy_config(work_dir: Path, **changes: Any) -> Config:
     """Four epochs of six steps, in the shape of our real configs."""
 
     def loader(**more: Any) -> dict[str, Any]:
-        dataset = {'type': 'ToyPictures', **more.pop('dataset', {})}
+        dataset = {'type': 'ToyImages', **more.pop('dataset', {})}
         return {'batch_size': 2, 'num_workers': 0, 'dataset': dataset, **more}
 
     config = Config(
@@ -134,7 +134,7 @@ def toy_config(work_dir: Path, **changes: Any) -> Config:
                 num_workers=2, persistent_workers=True, sampler={'type': 'EpochSampler'}
             ),
             'val_dataloader': loader(sampler={'type': 'DefaultSampler', 'shuffle': False}),
-            'val_evaluator': {'type': 'SeenPictures'},
+            'val_evaluator': {'type': 'SeenImages'},
             'train_cfg': {'type': 'EpochBasedTrainLoop', 'max_epochs': 4},
             'val_cfg': {'type': 'ValLoop'},
             'optim_wrapper': {

@@ -153,5 +153,5 @@ def test_detector__never_runs_what_is_pickled(tiny_config: Config, tmp_path: Pat
 def test_detector__a_checkpoint_of_another_network(tiny_config: Config, tmp_path: Path) -> None:
     torch.save(Detector(tiny_config, 'none').model.state_dict(), tmp_path / 'a.pth')
     tiny_config.model.bbox_head.stacked_convs = 2
-    with pytest.raises(CheckpointError, match='does not fit the config'):
+    with pytest.raises(CheckpointError, match='does not match the config'):
         Detector(tiny_config, tmp_path / 'a.pth')

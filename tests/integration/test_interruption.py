@@ -1,4 +1,4 @@
-"""A killed training goes on as if nothing had happened: the real tool, network and data."""
+"""A killed training that is resumed equals an uninterrupted one: the real tool, network, data."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from effdet_plugin.datasets.scenes import make_scenes
 from effdet_plugin.testing import REPOSITORY
 
 EPOCHS, STEPS = 3, 25  # the 50 steps after the first epoch are compared
-# Drop-connect is on (Lite), and so are flips and jitter, in two workers that live on.
+# Drop-connect is on (Lite), and so are flips and jitter, in two persistent workers.
 CONFIG = """
 _base_ = {base!r}
 image_size = (128, 128)
@@ -39,14 +39,14 @@ randomness = dict(seed=3)
 # Imported by the config: dies while the checkpoint of the second epoch is being written.
 KILLER = """
 import os, signal
-from effdet_plugin.engine import atomic
-whole = atomic._flush_to_disk
+from effdet_plugin import files
+flush = files._flush_to_disk
 def die(path):
     if 'epoch_2' in path.name:
         os.truncate(path, path.stat().st_size // 2)
         os.kill(os.getpid(), signal.SIGKILL)
-    whole(path)
-atomic._flush_to_disk = die
+    flush(path)
+files._flush_to_disk = die
 """
 Losses = dict[int, float]
 
@@ -80,7 +80,7 @@ def finish(process: subprocess.Popen[bytes], work_dir: Path) -> None:
 
 
 def losses(work_dir: Path) -> Losses:
-    """Loss of every step, from the logs in order: a repeated step counts as run last."""
+    """Loss of every step, from the logs in order: of a repeated step, the last one."""
     found: Losses = {}
     for log in sorted(work_dir.glob('*/vis_data/scalars.json')):
         rows = (json.loads(line) for line in log.read_text().splitlines())
@@ -89,7 +89,7 @@ def losses(work_dir: Path) -> Losses:
 
 
 def kill_when(process: subprocess.Popen[bytes], is_time: Callable[[], bool]) -> None:
-    """Kill the training and its workers at once, as a machine that goes down does."""
+    """Kill the training and its workers at once, as a power failure does."""
     deadline = time.monotonic() + 600
     while not is_time():
         assert process.poll() is None
@@ -101,14 +101,14 @@ def kill_when(process: subprocess.Popen[bytes], is_time: Callable[[], bool]) -> 
 
 @pytest.fixture(scope='module')
 def uninterrupted(folder: Path) -> Losses:
-    work_dir = folder / 'whole'
+    work_dir = folder / 'uninterrupted'
     finish(train(write_config(folder), work_dir), work_dir)
     found = losses(work_dir)
     assert sorted(found) == list(range(1, EPOCHS * STEPS + 1))
     return found
 
 
-def assert_goes_on(work_dir: Path, config: Path, expected: Losses) -> None:
+def assert_resumes(work_dir: Path, config: Path, expected: Losses) -> None:
     finish(train(config, work_dir, '--resume'), work_dir)
     found = losses(work_dir)
     steps = range(STEPS + 1, EPOCHS * STEPS + 1)
@@ -117,16 +117,16 @@ def assert_goes_on(work_dir: Path, config: Path, expected: Losses) -> None:
     assert last['meta']['iter'] == EPOCHS * STEPS
 
 
-def test_killed_in_mid_epoch__goes_on_from_the_last_epoch(
+def test_killed_in_mid_epoch__resumes_from_the_last_epoch(
     folder: Path, uninterrupted: Losses
 ) -> None:
     work_dir, config = folder / 'epoch', write_config(folder)
     kill_when(train(config, work_dir), lambda: max(losses(work_dir), default=0) > STEPS + 10)
     assert not (work_dir / 'epoch_2.pth').exists()
-    assert_goes_on(work_dir, config, uninterrupted)
+    assert_resumes(work_dir, config, uninterrupted)
 
 
-def test_killed_while_writing__the_file_is_absent_and_training_goes_on(
+def test_killed_while_writing__the_file_is_absent_and_the_training_resumes(
     folder: Path, uninterrupted: Losses
 ) -> None:
     work_dir = folder / 'write'
@@ -135,4 +135,4 @@ def test_killed_while_writing__the_file_is_absent_and_training_goes_on(
     assert process.wait(600) == -signal.SIGKILL, (work_dir / 'out.txt').read_text()[-3000:]
     assert not (work_dir / 'epoch_2.pth').exists()
     (work_dir / 'run_and_die.py').unlink()  # the repaired config is the run's own
-    assert_goes_on(work_dir, write_config(folder), uninterrupted)
+    assert_resumes(work_dir, write_config(folder), uninterrupted)

@@ -9,10 +9,10 @@ from mmdet.structures import DetDataSample
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 
 from effdet_plugin.config import load
-from effdet_plugin.engine.sync_bn import to_sync_bn
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.models import EfficientDet
 from effdet_plugin.testing import REPOSITORY
@@ -101,7 +101,7 @@ def test_freeze__the_expressions_of_the_docs() -> None:
 
 
 def test_freeze__lasts_through_a_conversion_to_synchronised_bn() -> None:
-    model = to_sync_bn(build(freeze='^backbone')).train()
+    model = convert_sync_batchnorm(build(freeze='^backbone')).train()
     norms = [m for m in model.backbone.modules() if isinstance(m, nn.SyncBatchNorm)]
     assert norms
     assert not any(norm.training for norm in norms)

@@ -11,6 +11,7 @@ import pytest
 import timm
 import torch
 from mmengine.config import Config
+from mmengine.runner import Runner
 
 from effdet_plugin.errors import CheckpointError, ConfigError, UserError
 from effdet_plugin.models.backbones import timm_backbone
@@ -56,7 +57,7 @@ def test_train__own_data_then_resume(
     assert _hashes(data) == before
 
     longer = small | {'train_cfg.max_epochs': 2}
-    with pytest.raises(UserError, match=r'another config.*max_epochs'):
+    with pytest.raises(UserError, match=r'config\.json: train_cfg\.max_epochs'):
         train(replace(settings, cfg_options=longer))
     train(replace(settings, cfg_options=longer, resume='auto'))
     resumed = torch.load(run_dir / 'epoch_2.pth', weights_only=True)
@@ -88,7 +89,7 @@ def test_train__weights_that_are_loaded_need_no_download(
     assert 'pretrained=True' in dumped
 
 
-def test_train__resume_without_a_checkpoint_begins_as_the_config_says(
+def test_train__resume_without_a_checkpoint_starts_as_the_config_says(
     settings: TrainSettings, tmp_path: Path, small: Options
 ) -> None:
     still = small | {'optim_wrapper.optimizer.lr': 0.0, 'custom_hooks': []}
@@ -131,20 +132,23 @@ def test_prepare__refuses(
     assert not run_dir.exists()
 
 
-def test_prepare__a_config_is_what_its_run_dumps(
-    settings: TrainSettings, options: Options, run_dir: Path, tmp_path: Path
+def test_prepare__a_config_is_what_its_run_writes(
+    settings: TrainSettings,
+    options: Options,
+    run_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """So the same command is seen to be the same; another one is seen to be another."""
     configured = replace(settings, data=None, cfg_options=options, work_dir=tmp_path / 'configured')
+    monkeypatch.setattr(Runner, 'train', lambda runner: runner.model)
     for chosen in (settings, configured):
-        build_runner(prepare(chosen).cfg)
+        build_runner(prepare(chosen).cfg).train()
         assert chosen.work_dir is not None
         (chosen.work_dir / 'epoch_1.pth').touch()
         with pytest.raises(UserError, match=rf'{chosen.work_dir} holds a run;'):
             prepare(chosen)
-        with pytest.raises(
-            UserError, match=r'another config \(lite0_coco\.py: randomness\.seed is 3'
-        ):
+        with pytest.raises(UserError, match=r'config\.json: randomness\.seed is 3'):
             prepare(replace(chosen, seed=4))
 
 
@@ -261,12 +265,12 @@ def test_dry_run__leaves_the_work_dir_and_the_weights_alone(
     """It refuses another run's folder, too, and touches nothing there with --overwrite."""
     run_dir.mkdir()
     (run_dir / 'epoch_1.pth').write_bytes(b'weights')
-    (run_dir / 'other.py').write_text("model = dict(type='Other')\n")
+    (run_dir / 'config.json').write_text('{"model": {"type": "Other"}}')
     monkeypatch.setattr(timm_backbone, 'load_pretrained', lambda *_: pytest.fail('fetches'))
     options = small | {'model.backbone.pretrained': True}
     settings = replace(settings, cfg_options=options)
     before = _hashes(run_dir)
-    with pytest.raises(UserError, match='another config'):
+    with pytest.raises(UserError, match=r'config\.json: .*--overwrite'):
         dry_run(settings)
     dry_run(replace(settings, overwrite=True))
     assert _hashes(run_dir) == before

@@ -1,0 +1,208 @@
+"""Loading weights into a network: of other classes for fine-tuning, of another network never."""
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mmdet.registry import HOOKS
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop, Runner
+from torch import Tensor, nn
+
+from effdet_plugin.errors import CheckpointError
+
+Weights = dict[str, Tensor]
+Classes = Sequence[str] | None
+# The last convolution of a head's tower; its depthwise half does not depend on the classes.
+_PREDICTS = re.compile(r'(?:^|\.)(cls|box)_tower\.predict\.(?!depthwise\.)')
+_OTHER_HEAD = re.compile(r'(?:^|\.)\w*head\.(?!.*_tower\.)')
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Weights matched to a network.
+
+    Attributes:
+        weights: What to load.
+        line: What was re-initialised and what was kept, for the log; None if all was kept.
+    """
+
+    weights: Weights
+    line: str | None
+
+
+@HOOKS.register_module()
+class LoadMatchingHook(Hook):
+    """Matches the checkpoint of ``load_from`` to the network before anything else reads it.
+
+    In training a checkpoint of other classes is matched by `match_classes`; in evaluation it is an
+    error. Without this hook mmengine logs tensors of other shapes and keeps random weights there.
+    """
+
+    priority = 'HIGH'  # before the moving average copies the weights
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Change the weights of ``checkpoint`` in place; those of a resumed run match already."""
+        if runner._resume:
+            return
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        own, old = model.state_dict(), classes_of(checkpoint)
+        weights = weights_of(checkpoint)
+        # mmengine builds the train loop when a training starts; before that it is a dict, or None.
+        if not isinstance(runner._train_loop, BaseLoop):
+            check_classes(old, num_classes_of(model))
+            check_compatible(weights, own, complete=True)
+            return
+        new = runner.train_dataloader.dataset.metainfo.get('classes')
+        matched = match_classes(weights, own, old, new)
+        # Tensors may be missing: a training can start from a backbone alone.
+        check_compatible(matched.weights, own, complete=False)
+        _log(matched, own)
+        checkpoint.setdefault('state_dict', {}).update(matched.weights)
+
+
+def classes_of(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Return the class names that a checkpoint carries; None if it carries none."""
+    dataset_meta = (checkpoint.get('meta') or {}).get('dataset_meta') or {}
+    classes = dataset_meta.get('classes')
+    return (classes,) if isinstance(classes, str) else tuple(classes) if classes else None
+
+
+def weights_of(checkpoint: Mapping[str, Any]) -> Weights:
+    """Return the weights of a checkpoint or bare state dict, by the names of a bare model."""
+    weights = checkpoint.get('state_dict', checkpoint)
+    return {name.removeprefix('module.'): value for name, value in weights.items()}
+
+
+def num_classes_of(model: nn.Module) -> int | None:
+    """Return the number of classes that a detector's head predicts; None if it does not say."""
+    for detector in (model, getattr(model, 'roi_head', None)):
+        count: int | None = getattr(getattr(detector, 'bbox_head', None), 'num_classes', None)
+        if count is not None:
+            return count
+    return None
+
+
+def match_classes(weights: Weights, own: Weights, old: Classes, new: Classes) -> Matched:
+    """Match weights to a network of other classes.
+
+    Everything is kept but rows of the predicting layers: rows of classes that both know by name are
+    copied from the checkpoint, the others stay as the network has them. In heads other than ours
+    these are the layers with another number of outputs, and no row is copied.
+
+    Args:
+        weights: Tensors of a checkpoint.
+        own: Tensors of the network, initialised.
+        old: Class names of the checkpoint.
+        new: Class names of the network.
+    """
+    old_names, new_names = list(old or ()), list(new or ())
+    names_differ = bool(old_names and new_names) and old_names != new_names
+    layers = sorted(
+        name
+        for name in own.keys() & weights.keys()
+        if _depends_on_classes(name, own[name], weights[name], names_differ)
+    )
+    if not layers:
+        return Matched(weights, None)
+    shared = [name for name in new_names if name in old_names]
+    matched = {**weights, **{name: own[name].clone() for name in layers}}
+    copied = False
+    for name in layers:
+        if '.cls_tower.' in f'.{name}' and shared:
+            copied |= _copy_rows(weights[name], matched[name], old_names, new_names)
+    kept = f'{len(shared)} of {len(new_names)} classes kept' if copied else 'no class kept'
+    line = (
+        'The checkpoint has other classes: all of it is loaded but the predicting layers '
+        f'({kept}; tensors re-initialised: {", ".join(layers)})'
+    )
+    return Matched(matched, line)
+
+
+def _depends_on_classes(name: str, own: Tensor, other: Tensor, names_differ: bool) -> bool:
+    """Whether a tensor depends on the classes, and the checkpoint has other ones."""
+    differs = own.shape != other.shape
+    if match := _PREDICTS.search(name):
+        # Equal shapes do not mean equal classes; boxes depend on the number of anchors only.
+        return differs or (names_differ and match[1] == 'cls')
+    # Other inputs are another network's, not only other classes'.
+    return differs and own.shape[1:] == other.shape[1:] and bool(_OTHER_HEAD.search(name))
+
+
+def _copy_rows(source: Tensor, target: Tensor, old: list[str], new: list[str]) -> bool:
+    """Copy the rows ``anchor * classes + class`` of shared classes; False if shapes forbid it."""
+    anchors, rest = divmod(target.shape[0], len(new))
+    if rest or source.shape[0] != anchors * len(old) or source.shape[1:] != target.shape[1:]:
+        return False
+    # Views: writing to them writes to the tensor.
+    rows_of_new = target.unflatten(0, (anchors, len(new)))
+    rows_of_old = source.unflatten(0, (anchors, len(old)))
+    for position, name in enumerate(new):
+        if name in old:
+            rows_of_new[:, position] = rows_of_old[:, old.index(name)].to(target.device)
+    return True
+
+
+def check_compatible(weights: Weights, own: Weights, *, complete: bool) -> None:
+    """Refuse weights of another network.
+
+    Args:
+        weights: Tensors to load.
+        own: Tensors of the network.
+        complete: Also refuse if some are missing.
+
+    Raises:
+        CheckpointError: Names the first tensor of another shape, or the first that is missing.
+    """
+    other = [n for n in own if n in weights and own[n].shape != weights[n].shape]
+    missing = [n for n in own if n not in weights]
+    if other:
+        name = other[0]
+        found = (
+            f'{len(other)} tensors have other shapes, e.g. {name} {list(weights[name].shape)} for '
+            f'{list(own[name].shape)}'
+        )
+    elif missing and (complete or len(missing) == len(own)):
+        found = f'{len(missing)} of {len(own)} tensors are missing, e.g. {missing[0]}'
+    else:
+        return
+    raise CheckpointError(
+        f'the checkpoint does not match the config: {found}; use the config it was trained with'
+    )
+
+
+def check_classes(old: Classes, num_classes: int | None) -> None:
+    """Refuse to predict with a checkpoint of another number of classes, where both are known.
+
+    Raises:
+        CheckpointError: The numbers differ.
+    """
+    if old is not None and num_classes is not None and len(old) != num_classes:
+        raise CheckpointError(
+            f'the checkpoint has {len(old)} classes, the config {num_classes}; use the config it '
+            f'was trained with, or set num_classes={len(old)}'
+        )
+
+
+def _log(matched: Matched, own: Weights) -> None:
+    if matched.line:
+        print_log(matched.line, logger='current')
+    missing, unused = own.keys() - matched.weights.keys(), matched.weights.keys() - own.keys()
+    for names, what in (
+        (missing, 'are not in the checkpoint and stay as they are'),
+        (unused, 'of the checkpoint are not in the network'),
+    ):
+        if names:
+            print_log(f'{len(names)} tensors {what}, e.g. {min(names)}', logger='current')
+    of_backbone = [name for name in missing if name.startswith('backbone.')]
+    if any(not name.endswith('num_batches_tracked') for name in of_backbone):
+        print_log(
+            f'{len(of_backbone)} tensors of the backbone are not in the checkpoint: is it of '
+            'another network? They keep their initial values',
+            logger='current',
+            level=logging.WARNING,
+        )
