@@ -1,4 +1,4 @@
-"""Data: the wrapper of mmdet's data sets, transforms, readers of own folders, test scenes."""
+"""Data: the wrapper of mmdet's datasets, transforms, readers of own folders, test scenes."""
 
 from effdet_plugin.datasets.dataset import EfficientDetDataset
 from effdet_plugin.datasets.transforms import LetterBox, ScaleJitterCrop, ToRGB

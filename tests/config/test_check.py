@@ -104,7 +104,7 @@ WRONG: dict[str, tuple[Callable[[Config], Any], str, str]] = {
         'train_dataloader.dataset.pipeline.5',
         'type',
     ),
-    'data set': (
+    'dataset': (
         lambda c: c.val_dataloader.dataset.update(anfile='x'),
         'val_dataloader.dataset.anfile',
         "'ann_file'",
@@ -222,7 +222,9 @@ def test_check__size_that_reaches_nothing(cfg: Config) -> None:
     check(cfg)  # no other size anywhere: a variable of the author's
     cfg.model.backbone = dict(type='ResNet', depth=50)
     cfg.dataset_table = dict(image_size=(512, 512))
-    with pytest.raises(ConfigError, match='reaches no data set'):
+    with pytest.raises(
+        ConfigError, match=r'image_size: \(256, 256\).*dataset_table\.image_size.*--image-size'
+    ):
         check(cfg)
     set_image_size(cfg, 256)
     check(cfg)
