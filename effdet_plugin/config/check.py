@@ -7,25 +7,9 @@ from importlib.util import find_spec
 from typing import Any
 
 from mmcv import ops
-from mmdet.registry import RUNNERS
 from mmengine.config import Config
 
-from effdet_plugin.config.schema import (
-    BUILDER_KEYS,
-    FOREIGN_BUILDER_KEYS,
-    HOOK,
-    METRIC,
-    MODEL,
-    PLAIN,
-    SCHEDULER,
-    TOP_LEVEL_KEYS,
-    TRANSFORM,
-    Registries,
-    Signature,
-    plain_keys,
-    registries_below,
-    signature_of,
-)
+from effdet_plugin.config import schema
 from effdet_plugin.config.size import SIZE_KEY, find_sizes
 from effdet_plugin.errors import ConfigError
 
@@ -50,13 +34,13 @@ def check(cfg: Config) -> None:
             that reaches no dataset; the message names the place and the nearest right name.
     """
     for key in sorted(cfg.keys()):
-        if key in TOP_LEVEL_KEYS:
-            _check_node(cfg[key], registries_below(PLAIN, key), key)
+        if key in schema.TOP_LEVEL_KEYS:
+            _check_node(cfg[key], schema.registries_below(schema.PLAIN, key), key)
         # Other names are variables of the author's, unless they are nearly one of the runner's.
-        elif near := _misspelt(key, TOP_LEVEL_KEYS, _NEAR_TOP_LEVEL):
+        elif near := _misspelt(key, schema.TOP_LEVEL_KEYS, _NEAR_TOP_LEVEL):
             raise ConfigError(f'{key}: nobody reads this name; did you mean {near[0]!r}?')
     if cfg.get('runner_type'):
-        _find_type(cfg.runner_type, (RUNNERS,), 'runner_type')
+        _find_type(cfg.runner_type, schema.RUNNER, 'runner_type')
     _check_sizes(cfg)
 
 
@@ -73,13 +57,8 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     return f'; choose one of {", ".join(allowed)}' if 0 < len(allowed) <= 20 else ''
 
 
-def is_typed(node: Any, registries: Registries) -> bool:
-    """Whether a value names a registered type, at a place where these registries decide."""
-    return isinstance(node, dict) and bool(registries) and isinstance(node.get('type'), (str, type))
-
-
-def keys_of(node: Mapping[str, Any], registries: Registries, path: str) -> Signature:
-    """Return the keys that a dict with a ``type`` may have.
+def keys_of(node: Mapping[str, Any], registries: schema.Registries, path: str) -> schema.Keys:
+    """Return the keys that a dict of a config may have.
 
     Args:
         node: The dict.
@@ -89,57 +68,48 @@ def keys_of(node: Mapping[str, Any], registries: Registries, path: str) -> Signa
     Raises:
         ConfigError: None of the registries has its type.
     """
-    target = _find_type(node['type'], registries, f'{path}.type')
-    signature = signature_of(target)
-    names, is_open = signature.names | BUILDER_KEYS, signature.is_open
-    if not _is_ours(target):
-        names |= FOREIGN_BUILDER_KEYS
-    if node.get('ema_type'):  # EMAHook passes its further keys to the average
-        average = signature_of(_find_type(node['ema_type'], MODEL, f'{path}.ema_type'))
-        names, is_open = names | average.names, average.is_open
-    return Signature(names, is_open)
+    if not registries or not isinstance(node.get('type'), (str, type)):
+        return schema.plain_keys(path)
+    keys = schema.type_keys(_find_type(node['type'], registries, f'{path}.type'))
+    if not node.get('ema_type'):
+        return keys
+    # EMAHook passes its further keys to the average.
+    average = schema.type_keys(_find_type(node['ema_type'], schema.MODEL, f'{path}.ema_type'))
+    return schema.Keys(keys.names | average.names, average.others)
 
 
-def _check_node(node: Any, registries: Registries, path: str) -> None:
+def _check_node(node: Any, registries: schema.Registries, path: str) -> None:
     """Check a value and everything below it."""
     if isinstance(node, (list, tuple)):
         for index, child in enumerate(node):
             _check_node(child, registries, f'{path}.{index}')
     if not isinstance(node, dict):
         return
-    parent, _, name = path.rpartition('.')
-    if is_typed(node, registries):
-        target = _find_type(node['type'], registries, f'{path}.type')
-        keys = keys_of(node, registries, path)
-        _check_keys(node, Signature(keys.names, keys.is_open or not _is_ours(target)), path)
-    elif _needs_type(path, registries):
-        known = plain_keys(parent).names if parent == 'default_hooks' else frozenset()
+    keys = keys_of(node, registries, path)
+    if 'type' not in node and _needs_type(path, registries):
+        parent, _, name = path.rpartition('.')
+        known = schema.plain_keys(parent).names if parent == 'default_hooks' else frozenset()
         hint = nearest(name, known) if name not in known else ''
         raise ConfigError(f'{path}: a {registries[0].name} needs a type{hint}')
-    else:
-        _check_keys(node, plain_keys(path), path)
+    for key in sorted(node.keys() - keys.names):
+        near = _misspelt(key, keys.names, _NEAR)
+        if near or keys.others == 'wrong':
+            owner = node.get('type', path.rpartition('.')[2])
+            owner = owner if isinstance(owner, str) else owner.__name__
+            hint = nearest(key, near or keys.names)
+            raise ConfigError(f'{path}.{key}: {owner} takes no {key!r}{hint}')
     if node.get('type') != 'Albu':  # types of another library's stand below it
         for key, child in node.items():
             if not _NO_NODES.fullmatch(key):
-                _check_node(child, registries_below(registries, key), f'{path}.{key}')
+                _check_node(child, schema.registries_below(registries, key), f'{path}.{key}')
 
 
-def _needs_type(path: str, registries: Registries) -> bool:
+def _needs_type(path: str, registries: schema.Registries) -> bool:
     """Whether a dict at this place must have a type: an entry of hooks, pipelines, ..."""
     parent, _, name = path.rpartition('.')
-    if registries in (HOOK, TRANSFORM, SCHEDULER, METRIC):
+    if registries in (schema.HOOK, schema.TRANSFORM, schema.SCHEDULER, schema.METRIC):
         return parent == 'default_hooks' or name.isdigit()
     return path == 'model' or name == 'dataset'
-
-
-def _check_keys(node: Mapping[str, Any], allowed: Signature, path: str) -> None:
-    for key in sorted(node.keys() - allowed.names):
-        near = _misspelt(key, allowed.names, _NEAR)
-        if near or not allowed.is_open:
-            owner = node.get('type', path.rpartition('.')[2])
-            owner = owner if isinstance(owner, str) else owner.__name__
-            hint = nearest(key, near or allowed.names)
-            raise ConfigError(f'{path}.{key}: {owner} takes no {key!r}{hint}')
 
 
 def _misspelt(key: str, names: Iterable[str], cutoff: float) -> list[str]:
@@ -148,12 +118,8 @@ def _misspelt(key: str, names: Iterable[str], cutoff: float) -> list[str]:
     return anagrams or get_close_matches(key, names, n=1, cutoff=cutoff)
 
 
-def _is_ours(target: Callable[..., Any]) -> bool:
-    return target.__module__.startswith('effdet_plugin.')
-
-
 def _find_type(
-    name: str | Callable[..., Any], registries: Registries, path: str
+    name: str | Callable[..., Any], registries: schema.Registries, path: str
 ) -> Callable[..., Any]:
     """Find what a type names in the registries of its place (for a model, also in mmcv.ops)."""
     if not isinstance(name, str):
@@ -162,7 +128,7 @@ def _find_type(
         found = registry.get(name)
         if found is not None:
             return found
-    if registries == MODEL and hasattr(ops, name):
+    if registries == schema.MODEL and hasattr(ops, name):
         return getattr(ops, name)
     scope, _, own_name = name.rpartition('.')
     hint = _hint_of_type(own_name, registries)
@@ -171,7 +137,7 @@ def _find_type(
     raise ConfigError(f'{path}: no {registries[0].name} of the name {name!r} is registered{hint}')
 
 
-def _hint_of_type(name: str, registries: Registries) -> str:
+def _hint_of_type(name: str, registries: schema.Registries) -> str:
     """Say which registered name was probably meant, or that an own part is not imported."""
     known: set[str] = set()
     for registry in registries:

@@ -6,21 +6,13 @@ from typing import Any
 
 from mmengine.config import Config, DictAction
 
-from effdet_plugin.config.check import check, is_typed, keys_of, nearest
-from effdet_plugin.config.schema import (
-    PLAIN,
-    TOP_LEVEL_KEYS,
-    Registries,
-    Signature,
-    plain_keys,
-    registries_below,
-)
+from effdet_plugin.config import schema
+from effdet_plugin.config.check import check, keys_of, nearest
 from effdet_plugin.config.size import SIZE_KEY, dicts_below, set_image_size
 from effdet_plugin.errors import ConfigError, UserError
 
 Options = Mapping[str, Any] | Sequence[str]
-# Dicts whose keys are names of the author's.
-_OPEN_DICTS = ('custom_keys', 'metainfo', 'data_prefix', 'mp_cfg', 'dist_cfg')
+_TOP_LEVEL = schema.Keys(schema.TOP_LEVEL_KEYS)
 _DELETE = '._delete_'  # mmengine's: the value at that place is replaced, not merged
 
 
@@ -135,7 +127,7 @@ def _check_path(cfg: Config, path: str) -> str | None:
     Returns:
         Where the path leads below an argument that is None, if it does.
     """
-    node, registries, place = cfg._cfg_dict, PLAIN, ''
+    node, registries, place = cfg._cfg_dict, schema.PLAIN, ''
     for key in path.split('.'):
         if node is None:
             return place  # `check` looks at what stands there after the merge
@@ -149,32 +141,20 @@ def _check_path(cfg: Config, path: str) -> str | None:
         elif not isinstance(node, dict):
             raise ConfigError(f'--cfg-options {path}: {place} is {node!r}, which has no keys')
         elif key not in node:
-            allowed = _known_keys(node, registries, place)
-            if not allowed.is_open and key not in allowed.names:
-                hint = nearest(key, allowed.names - {'type', '_scope_'})
+            keys = keys_of(node, registries, place) if place else _TOP_LEVEL
+            if key not in keys.names and keys.others != 'free':
+                hint = nearest(key, keys.names.union(node) if place else keys.names)
                 raise ConfigError(
                     f'--cfg-options {path}: {place or "the config"} has no {key!r}{hint}'
                 )
             return None  # all below a new key is new; `check` looks at it after the merge
-        elif not place and key not in TOP_LEVEL_KEYS:
+        elif not place and key not in schema.TOP_LEVEL_KEYS:
             raise _variable_error(cfg, path, key)
         else:
             node = node[key]
-        registries = registries_below(registries, key)
+        registries = schema.registries_below(registries, key)
         place = f'{place}.{key}' if place else key
     return None
-
-
-def _known_keys(node: Mapping[str, Any], registries: Registries, place: str) -> Signature:
-    """Return the keys of a dict that are there or would be read."""
-    if not place:
-        return Signature(TOP_LEVEL_KEYS)
-    if is_typed(node, registries):
-        known = keys_of(node, registries, place)
-        return Signature(known.names.union(node), known.is_open)
-    key = place.rpartition('.')[2]
-    is_open = key in _OPEN_DICTS or key.endswith(('_kwargs', '_args'))
-    return Signature(plain_keys(place).names.union(node), is_open)
 
 
 def _variable_error(cfg: Config, path: str, name: str) -> ConfigError:
@@ -182,7 +162,7 @@ def _variable_error(cfg: Config, path: str, name: str) -> ConfigError:
     places = [
         f'{place}.{name}'
         for place, found in dicts_below(cfg)
-        if name in found and place.split('.')[0] in TOP_LEVEL_KEYS
+        if name in found and place.split('.')[0] in schema.TOP_LEVEL_KEYS
     ]
     remedy = f'set {", ".join(places)}' if places else 'set the values where it went'
     return ConfigError(

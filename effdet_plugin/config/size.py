@@ -27,18 +27,15 @@ def parse_size(value: str | int | tuple[int, int]) -> tuple[int, int]:
     Raises:
         ConfigError: What was given is none of these, or not positive.
     """
-    height: Any
-    width: Any
-    if isinstance(value, (tuple, list)) and len(value) == 2:
-        height, width = value
-    else:
-        match = re.fullmatch(r'(\d+)(?:[xX](\d+))?', str(value).strip())
-        width, height = (match[1], match[2] or match[1]) if match else (0, 0)
-    if not str(height).isdigit() or not str(width).isdigit() or not int(height) or not int(width):
+    is_pair = isinstance(value, (tuple, list)) and len(value) == 2
+    text = f'{value[1]}x{value[0]}' if is_pair else str(value).strip()  # type: ignore[index]
+    match = re.fullmatch(r'(\d+)(?:[xX](\d+))?', text)
+    width, height = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not width or not height:
         raise ConfigError(
             f'image size {value!r}: give one number (640) or WIDTHxHEIGHT (1920x1280), in pixels'
         )
-    return int(height), int(width)
+    return height, width
 
 
 def dicts_below(node: Any, place: str = '') -> Iterator[tuple[str, dict[str, Any]]]:
