@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 from mmdet import registry
@@ -69,6 +70,7 @@ class Signature(NamedTuple):
     is_open: bool = False
 
 
+@cache
 def signature_of(target: Callable[..., Any]) -> Signature:
     """Collect the keyword arguments of a class or function.
 
@@ -142,9 +144,9 @@ _PLAIN_DICTS: dict[str, Keys] = {
     **dict.fromkeys(
         ('train_cfg', 'test_cfg', 'rpn', 'rpn_proposal', 'rcnn'),  # of a model
         _words(
-            'type assigner ga_assigner reg_assigner sampler allowed_border pos_weight loss_weight '
-            'debug rpn rpn_proposal rcnn nms_pre min_bbox_size score_thr nms max_per_img '
-            'max_per_image mask_thr_binary mask_size',
+            'type assigner ga_assigner reg_assigner sampler ga_sampler allowed_border pos_weight '
+            'loss_weight debug rpn rpn_proposal rcnn nms_pre min_bbox_size score_thr nms '
+            'max_per_img max_per_image mask_thr_binary mask_size',
             'unusual',
         ),
     ),
