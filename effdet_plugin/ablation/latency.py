@@ -12,8 +12,7 @@ from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from effdet_plugin.config import load, parse_size
-from effdet_plugin.config.options import Options
+from effdet_plugin.config import Options, load, parse_size
 
 SIZE_ON_CPU = 256  # the paper's own sizes take seconds for an image there
 

@@ -9,8 +9,7 @@ from mmengine.config import Config
 from effdet_plugin.ablation.latency import Latency
 from effdet_plugin.ablation.published import BASELINES, PAPER, Paper
 from effdet_plugin.benchmark.counting import Costs, build_on_meta, count_costs
-from effdet_plugin.config import load
-from effdet_plugin.config.options import Options
+from effdet_plugin.config import Options, load
 
 CLASSES_OF_THE_PAPER = 90
 _NECK = ('extra_levels', 'bifpn')

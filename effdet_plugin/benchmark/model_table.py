@@ -7,8 +7,7 @@ from typing import Any
 
 from effdet_plugin.benchmark.counting import build_on_meta, count_costs
 from effdet_plugin.benchmark.published import PUBLISHED, Published
-from effdet_plugin.config import load
-from effdet_plugin.config.options import Options
+from effdet_plugin.config import Options, load
 
 CLASSES_OF_THE_REFERENCE = 90  # what its figures are counted with
 

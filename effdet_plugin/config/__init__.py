@@ -1,11 +1,11 @@
 """Configs: loaded, sized, changed by options, and checked before anything is built."""
 
-from effdet_plugin.config.checking import check
-from effdet_plugin.config.loading import load
-from effdet_plugin.config.options import merge_options, parse_options
-from effdet_plugin.config.sizes import find_sizes, parse_size, set_image_size
+from effdet_plugin.config.check import check
+from effdet_plugin.config.load import Options, load, merge_options, parse_options
+from effdet_plugin.config.size import find_sizes, parse_size, set_image_size, size_pipelines
 
 __all__ = [
+    'Options',
     'check',
     'find_sizes',
     'load',
@@ -13,4 +13,5 @@ __all__ = [
     'parse_options',
     'parse_size',
     'set_image_size',
+    'size_pipelines',
 ]

@@ -1,4 +1,4 @@
-"""Registered datasets and transforms, and test scenes."""
+"""Registered datasets and transforms."""
 
 from effdet_plugin.datasets.dataset import EfficientDetDataset
 from effdet_plugin.datasets.transforms import LetterBox, ScaleJitterCrop, ToRGB

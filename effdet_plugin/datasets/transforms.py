@@ -1,7 +1,7 @@
 """Image transforms of the reference that mmdet cannot express: exact sizes, top-left placement.
 
-Each has one size key, ``image_size = (height, width)``; left at None it is handed over by
-:class:`~effdet_plugin.datasets.EfficientDetDataset`.
+Each has one size key, ``image_size = (height, width)``; where it is None,
+:class:`~effdet_plugin.datasets.EfficientDetDataset` sets it.
 """
 
 from typing import Any
@@ -27,26 +27,17 @@ class ToRGB(BaseTransform):
         return results
 
 
-# Sizes of the data sets of this process, see SizedTransform.
-_known_sizes: set[ImageSize] = set()
-
-
-def remember_size(size: ImageSize) -> None:
-    """Note the size of a data set, for pipelines that are built apart from it."""
-    _known_sizes.add(size)
-
-
 class SizedTransform(BaseTransform):
     """A transform with an ``image_size``.
 
-    mmdet's ``DetInferencer`` and ``inference_detector`` build the data set of a config for its
-    class names, then its pipeline for themselves. A transform without a size takes that data
-    set's, if there is only one in the process.
-
     Args:
-        image_size: (height, width) of the network input; None: the data set says.
+        image_size: (height, width) of the network input. None: whoever builds the pipeline sets it,
+            as :class:`~effdet_plugin.datasets.EfficientDetDataset` does.
         resize_dtype: ``'uint8'`` rounds the resized image to whole grey levels (small to copy to
             the device); ``'float32'`` does not (the reference; its images differ by half a level).
+
+    Raises:
+        ConfigError: Another ``resize_dtype``; on use, an ``image_size`` that nobody has set.
     """
 
     def __init__(self, image_size: ImageSize | None = None, resize_dtype: str = 'uint8') -> None:
@@ -56,19 +47,12 @@ class SizedTransform(BaseTransform):
         self.resize_dtype = resize_dtype
 
     def size(self) -> ImageSize:
-        """The size, (height, width).
-
-        Raises:
-            ConfigError: none was given.
-        """
+        """Return the network's input size, (height, width)."""
         if self.image_size is None:
-            if len(_known_sizes) != 1:
-                found = ', '.join(f'{w}x{h}' for h, w in sorted(_known_sizes)) or 'no data set'
-                raise ConfigError(
-                    f'{type(self).__name__}: no image_size, and {found} to take it from; set it, '
-                    'or wrap the data set in EfficientDetDataset'
-                )
-            self.image_size = next(iter(_known_sizes))
+            raise ConfigError(
+                f'{type(self).__name__}: no image_size; write it into this step of the pipeline, '
+                'or into an EfficientDetDataset around the dataset'
+            )
         return int(self.image_size[0]), int(self.image_size[1])
 
     def resize(self, image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -93,7 +93,7 @@ def test_child__sets_the_size_in_three_plain_lines(tmp_path: Path) -> None:
     assert {tuple(size) for _, size in find_sizes(cfg)} == {(384, 512)}
 
 
-def test_image_size__reaches_the_transforms_of_a_wrapped_data_set(tmp_path: Path) -> None:
+def test_image_size__reaches_the_transforms_of_a_wrapped_dataset(tmp_path: Path) -> None:
     """From the command line's text to the sizes that the built transforms work with."""
     init_default_scope('mmdet')
     images = [dict(id=1, file_name='a.jpg', height=9, width=9)]

@@ -14,7 +14,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 from torch.utils.data import DataLoader
 
-from effdet_plugin.datasets import EfficientDetDataset, transforms
+from effdet_plugin.datasets import EfficientDetDataset
 from effdet_plugin.datasets.dataset import seeded
 from effdet_plugin.errors import ConfigError, DatasetError
 
@@ -30,20 +30,18 @@ PIPELINE: list[dict[str, Any]] = [
 
 
 @pytest.fixture(autouse=True)
-def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sizes of these data sets are forgotten; names are mmdet's."""
-    monkeypatch.setattr(transforms, '_known_sizes', set())
+def _mmdet_scope() -> None:
     init_default_scope('mmdet')
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Five noisy pictures with two boxes each, in COCO's form."""
+    """Five noisy images with two boxes each, in COCO's form."""
     generator = np.random.default_rng(0)
     images, annotations = [], []
     for i in range(NUMBER):
-        picture = generator.integers(0, 255, (48, 64, 3), dtype=np.uint8)
-        assert cv2.imwrite(str(tmp_path / f'{i}.png'), picture)
+        image = generator.integers(0, 255, (48, 64, 3), dtype=np.uint8)
+        assert cv2.imwrite(str(tmp_path / f'{i}.png'), image)
         images.append(dict(id=i, file_name=f'{i}.png', height=48, width=64))
         for k in range(2):
             box = [4 + 3 * i, 5 + 10 * k, 20, 12]
@@ -89,7 +87,7 @@ def test_sample__a_function_of_seed_epoch_and_index(folder: Path) -> None:
     random.seed(99)
     backward = {key: content(again[key]) for key in reversed(keys)}
     assert forward == backward
-    assert len({picture for picture, _ in forward.values()}) == len(keys)
+    assert len({image for image, _ in forward.values()}) == len(keys)
     other = build(coco(folder), seed=8)
     assert content(other[0, 0]) != forward[0, 0]
     assert content(dataset[0]) == forward[0, 0]  # a plain index is of epoch 0
@@ -155,7 +153,7 @@ def wrap_repeat(inner: dict[str, Any]) -> dict[str, Any]:
     [wrap_concat, wrap_repeat, lambda inner: wrap_repeat(wrap_concat(inner))],
     ids=['concat', 'repeat', 'both'],
 )
-def test_image_size__reaches_wrapped_data_sets(folder: Path, wrap: Any) -> None:
+def test_image_size__reaches_wrapped_datasets(folder: Path, wrap: Any) -> None:
     dataset = build(wrap(coco(folder)))
     assert len(dataset) % (2 * NUMBER) == 0
     assert dataset[0, len(dataset) - 1]['inputs'].shape == (3, 32, 40)
@@ -187,7 +185,7 @@ def test_pipeline__of_the_wrapper_is_that_of_all_inside(folder: Path) -> None:
     del inner['pipeline']
     dataset = build(wrap_concat(inner), pipeline=PIPELINE)
     assert dataset[0]['inputs'].shape == (3, 32, 40)
-    with pytest.raises(ConfigError, match='pipeline stands here and in the CocoDataset'):
+    with pytest.raises(ConfigError, match=r'pipeline.*CocoDataset'):
         build(coco(folder), pipeline=PIPELINE)
 
 
@@ -213,7 +211,7 @@ def test_pipeline__mmdets_hook_switches_it(folder: Path, wrap: Any) -> None:
         names.append([type(step).__name__ for step in dataset.pipeline.transforms])
         batch = next(iter(loader))
         assert batch['inputs'][0].shape == (3, 32, 40)
-        # Only the letter box keeps a picture's shape: 48x64 in 32x40 is 30x40.
+        # Only the letter box keeps an image's shape: 48x64 in 32x40 is 30x40.
         assert (batch['data_samples'][0].img_shape == (30, 40)) == (epoch > 0)
     assert ['LetterBox' in of_epoch for of_epoch in names] == [False, True, True]
 
@@ -226,7 +224,7 @@ def test_unreadable_image__named_in_one_line(folder: Path, damage: str, wrap: An
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:20] if damage == 'cut' else b'')
-    with pytest.raises(DatasetError, match=r'3\.png: the image is missing') as error:
+    with pytest.raises(DatasetError, match=r'3\.png:') as error:
         dataset[0, 3]
     assert '\n' not in str(error.value)
     dataset[0, 2]
@@ -243,7 +241,7 @@ def test_other_errors__are_not_hidden(folder: Path) -> None:
         dataset[0, 0]
 
 
-def test_interface__of_the_inner_data_set(folder: Path) -> None:
+def test_interface__of_the_inner_dataset(folder: Path) -> None:
     dataset = build(coco(folder))
     assert dataset.get_data_info(2)['img_path'].endswith('2.png')
     assert dataset.get_cat_ids(0) == [0, 0]

@@ -1,6 +1,7 @@
-"""mmdet's own ways to a picture take our configs and checkpoints."""
+"""mmdet's own inference takes our configs and checkpoints."""
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +13,17 @@ from mmengine.registry import init_default_scope
 from torch import Tensor
 
 from effdet_plugin.config import load
-from effdet_plugin.datasets import transforms
 from effdet_plugin.inference import Detector
 from effdet_plugin.testing import REPOSITORY
 
 CONFIG = REPOSITORY / 'configs' / 'efficientdet' / 'lite0_coco.py'
-PICTURE = np.random.default_rng(0).integers(0, 256, (120, 200, 3), dtype=np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 256, (120, 200, 3), dtype=np.uint8)
+Api = Callable[[Path, Path], Callable[[], Tensor]]
 
 
 @pytest.fixture
-def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Random weights of a known seed; no data set of another test is remembered."""
-    monkeypatch.setattr(transforms, '_known_sizes', set())
+def checkpoint(tmp_path: Path) -> Path:
+    """Random weights of a known seed."""
     warnings.simplefilter('ignore')
     init_default_scope('mmdet')
     cfg = load(CONFIG)
@@ -35,25 +35,66 @@ def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / 'a.pth'
 
 
-def assert_ours(scores: Tensor, checkpoint: Path) -> None:
-    """Our detector leaves out what lies outside of the picture, and finds nothing else."""
-    sample = Detector(CONFIG, checkpoint, device='cpu')([PICTURE[..., ::-1]])[0]
+@pytest.fixture
+def smaller(tmp_path: Path) -> Path:
+    """A child config of another size, not square."""
+    path = tmp_path / 'smaller.py'
+    path.write_text(
+        f"_base_ = ['{CONFIG.as_posix()}']\n"
+        'image_size = (128, 256)\n'
+        'train_dataloader = dict(dataset=dict(image_size=image_size))\n'
+        'val_dataloader = test_dataloader = dict(dataset=dict(image_size=image_size))\n',
+        encoding='utf-8',
+    )
+    return path
+
+
+def by_det_inferencer(config: Path, checkpoint: Path) -> Callable[[], Tensor]:
+    inferencer = DetInferencer(str(config), str(checkpoint), device='cpu', show_progress=False)
+    return lambda: torch.tensor(inferencer(IMAGE, no_save_vis=True)['predictions'][0]['scores'])
+
+
+def by_inference_detector(config: Path, checkpoint: Path) -> Callable[[], Tensor]:
+    model = init_detector(str(config), str(checkpoint), device='cpu')
+    return lambda: inference_detector(model, IMAGE).pred_instances.scores
+
+
+APIS = [by_det_inferencer, by_inference_detector]
+
+
+def assert_ours(scores: Tensor, config: Path, checkpoint: Path) -> None:
+    """Our detector leaves out what lies outside of the image, and finds nothing else."""
+    sample = Detector(config, checkpoint, device='cpu')([IMAGE[..., ::-1]])[0]
     ours = sample.pred_instances.scores
     assert 50 < len(ours) <= len(scores)
     nearest = (ours[:, None] - scores).abs().amin(1)
     assert float(nearest.max()) < 1e-6
 
 
-def test_det_inferencer__gives_our_detections(checkpoint: Path) -> None:
-    inferencer = DetInferencer(str(CONFIG), str(checkpoint), device='cpu', show_progress=False)
-    found = inferencer(PICTURE, no_save_vis=True)['predictions'][0]['scores']
-    assert_ours(torch.tensor(found), checkpoint)
+@pytest.mark.parametrize('api', APIS)
+def test_mmdet_inference__gives_our_detections(api: Api, checkpoint: Path) -> None:
+    assert_ours(api(CONFIG, checkpoint)(), CONFIG, checkpoint)
 
 
-def test_inference_detector__gives_our_detections(checkpoint: Path) -> None:
+@pytest.mark.parametrize('is_smaller_first', [True, False])
+@pytest.mark.parametrize('api', APIS)
+def test_mmdet_inference__each_model_has_its_own_size(
+    api: Api,
+    is_smaller_first: bool,
+    checkpoint: Path,
+    smaller: Path,
+) -> None:
+    configs = [smaller, CONFIG] if is_smaller_first else [CONFIG, smaller]
+    detectors = [api(config, checkpoint) for config in configs]  # both, before either is used
+    found = [detect() for detect in detectors]
+    for config, scores in zip(configs, found, strict=True):
+        assert_ours(scores, config, checkpoint)
+    assert len(found[0]) != len(found[1]) or not torch.equal(*found)
+
+
+def test_inference_detector__image_shape(checkpoint: Path) -> None:
     model = init_detector(str(CONFIG), str(checkpoint), device='cpu')
-    sample = inference_detector(model, PICTURE)
-    assert_ours(sample.pred_instances.scores, checkpoint)
+    sample = inference_detector(model, IMAGE)
     assert sample.metainfo['img_shape'] == (192, 320)
 
 

@@ -10,6 +10,7 @@ from mmdet.registry import MODELS
 from mmengine.logging import print_log
 from torch import Tensor
 
+from effdet_plugin.config import size_pipelines
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.models.freezing import freeze_parameters, frozen_norms
 
@@ -72,6 +73,21 @@ class EfficientDet(SingleStageDetector):
             freeze_parameters(self, freeze)
         if compile:
             self._compile(compile if isinstance(compile, dict) else {})
+
+    @property
+    def cfg(self) -> Any:
+        """The config that mmdet's ``init_detector`` or ``DetInferencer`` built this model from.
+
+        Both set it, and then build the test pipeline from it without its dataset. So that the
+        pipeline knows the dataset's ``image_size``, it is written into the transforms here.
+        """
+        return self._cfg
+
+    @cfg.setter
+    def cfg(self, cfg: Any) -> None:
+        self._cfg = cfg
+        if cfg.get('test_dataloader'):
+            size_pipelines(cfg.test_dataloader.dataset)
 
     def train(self, mode: bool = True) -> 'EfficientDet':
         """Training mode, but for frozen BN."""

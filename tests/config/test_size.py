@@ -39,7 +39,7 @@ def test_parse_size__text_is_width_first(height: int, width: int) -> None:
 
 
 def _wrapped() -> Config:
-    """A config whose data set is wrapped twice, with sizes at every depth."""
+    """A config whose dataset is wrapped twice, with sizes at every depth."""
     inner = dict(
         type='EfficientDetDataset',
         image_size=(512, 512),

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from torch import nn
 
-from effdet_plugin.config.signatures import nearest, signature_of
+from effdet_plugin.config.check import nearest
+from effdet_plugin.config.schema import signature_of
 
 
 class Closed:
