@@ -1,4 +1,4 @@
-"""Reading pictures as people have them, and finding them."""
+"""Find, read and write image files."""
 
 import glob
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet_plugin.errors import DatasetError
-from effdet_plugin.files import replacing
+from effdet_plugin.files import write_atomically
 
 RGBImage = NDArray[np.uint8]
 
@@ -19,10 +19,10 @@ LIST_SUFFIXES = frozenset({'.txt', '.lst'})
 
 
 def read_image(path: Path | str) -> RGBImage:
-    """Read a picture by its content, whatever its suffix says.
+    """Read an image; its format is detected from its content, not its suffix.
 
-    Upright as its EXIF orientation says, 16 bits scaled to 8, grey and palettes as three channels,
-    transparency dropped, the first frame of an animation.
+    EXIF orientation is applied, 16 bits are scaled to 8, grey and palette images get three
+    channels, transparency is dropped, and of an animation the first frame is read.
 
     Args:
         path: File to read.
@@ -31,7 +31,7 @@ def read_image(path: Path | str) -> RGBImage:
         RGB pixels (H, W, 3).
 
     Raises:
-        DatasetError: The file is missing, empty, cut short or no picture.
+        DatasetError: The file is missing, empty, truncated or not an image.
     """
     try:
         data = np.frombuffer(Path(path).read_bytes(), np.uint8)
@@ -44,33 +44,32 @@ def read_image(path: Path | str) -> RGBImage:
     except cv2.error as error:
         raise DatasetError(f'cannot read {path}: {error.err}') from error
     if bgr is None:
-        raise DatasetError(f'cannot read {path}: damaged, or no picture that OpenCV can decode')
+        raise DatasetError(f'cannot read {path}: damaged, or not an image that OpenCV can decode')
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def write_image(path: Path, image: RGBImage) -> None:
-    """Write an RGB picture (H, W, 3), whole or not at all; the suffix says the format.
+    """Write an RGB image (H, W, 3) atomically; the suffix sets the format.
 
     Raises:
         DatasetError: The format cannot be written.
     """
-    done, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    if not done:
+    is_encoded, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    if not is_encoded:
         raise DatasetError(f'cannot write {path}: OpenCV has no encoder for it; use .jpg or .png')
-    with replacing(path) as part:
-        part.write_bytes(data.tobytes())
+    write_atomically(path, data.tobytes())
 
 
 def find_images(source: Path | str) -> list[Path]:
-    """Return the files that an INPUT argument stands for, sorted by name except for a list.
+    """Return the image files of an INPUT argument, sorted by name; a list keeps its order.
 
     Args:
-        source: A picture; a folder (its own files with a picture's suffix, none of its
-            sub-folders'); a glob pattern, ``**`` included; or a ``.txt`` list of paths, one a
-            line, taken from the list's own folder or else from the current one.
+        source: An image; a folder (its own files with an image suffix, without sub-folders); a
+            glob pattern, which may contain ``**``; or a ``.txt`` list with one path per line,
+            relative to the list's folder or else to the current one.
 
     Raises:
-        DatasetError: Nothing is there.
+        DatasetError: No file is found.
     """
     path = Path(source)
     if path.is_dir():
@@ -87,21 +86,21 @@ def find_images(source: Path | str) -> list[Path]:
 
 
 def _from_folder(folder: Path) -> list[Path]:
-    """Return the pictures directly in a folder."""
+    """Return the images directly in a folder."""
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     files = [path for path in files if not path.name.startswith('.') and path.is_file()]
     if not files:
-        raise DatasetError(f"no picture in {folder}; for its sub-folders give '{folder}/**/*.jpg'")
+        raise DatasetError(f"no image in {folder}; for its sub-folders give '{folder}/**/*.jpg'")
     return files
 
 
 def _from_list(path: Path) -> list[Path]:
-    """Return the paths that a text file names; whether they can be read shows later."""
+    """Return the paths in a text file; whether they can be read is not checked here."""
     try:
         lines = [line.strip() for line in path.read_text(encoding='utf-8-sig').splitlines()]
     except UnicodeDecodeError as error:
         raise DatasetError(f'{path} is not a list of paths in UTF-8 text') from error
     beside = [path.parent / line for line in lines if line and not line.startswith('#')]
     if not beside:
-        raise DatasetError(f'{path} names no picture')
+        raise DatasetError(f'{path} names no image')
     return [file if file.exists() else Path(file.relative_to(path.parent)) for file in beside]

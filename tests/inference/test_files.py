@@ -1,4 +1,4 @@
-"""Many files through a detector: drawings, the json, and what cannot be read."""
+"""Many files: drawings, the json, and files that cannot be read."""
 
 import json
 from pathlib import Path
@@ -9,16 +9,16 @@ from mmengine.config import Config
 
 from effdet_plugin.errors import DatasetError
 from effdet_plugin.inference import Detector, find_images, infer_files, read_image
-from effdet_plugin.inference.files import picture_names
+from effdet_plugin.inference.files import drawing_names
 from effdet_plugin.inference.images import write_image
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three pictures of different sizes and a broken one, b.jpg."""
+    """Three images of different sizes and a broken one, b.jpg."""
     for name, size in (('a.png', (40, 60)), ('c.jpg', (30, 20)), ('d.png', (1, 1))):
         write_image(tmp_path / 'in' / name, np.full((*size, 3), 90, np.uint8))
-    (tmp_path / 'in' / 'b.jpg').write_text('no picture')
+    (tmp_path / 'in' / 'b.jpg').write_text('no image')
     return tmp_path / 'in'
 
 
@@ -59,6 +59,6 @@ def test_infer_files__the_only_file_is_broken(tiny_config: Config, folder: Path)
     assert not (folder / 'out').exists()
 
 
-def test_picture_names__png_stays_png_and_none_comes_twice() -> None:
+def test_drawing_names__png_stays_png_and_none_comes_twice() -> None:
     files = [Path(name) for name in ('x/a.png', 'x/a.jpg', 'y/a.JPEG', 'A.gif', 'b.PNG')]
-    assert picture_names(files) == ['a.png', 'a.jpg', 'a_2.jpg', 'A_3.jpg', 'b.png']
+    assert drawing_names(files) == ['a.png', 'a.jpg', 'a_2.jpg', 'A_3.jpg', 'b.png']

@@ -1,4 +1,4 @@
-"""``tools/test.py --tta``: several views through the whole of an evaluation."""
+"""``tools/test.py --tta``: several views through a whole evaluation."""
 
 import json
 from dataclasses import replace
