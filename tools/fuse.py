@@ -8,17 +8,15 @@
 With --ann-file the fused detections, and each file's own, are evaluated.
 """
 
-import argparse
+from argparse import Namespace
 from pathlib import Path
 
-from _bootstrap import run
+from _bootstrap import make_parser, run
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args() -> Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add(
         'results',

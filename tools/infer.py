@@ -5,17 +5,15 @@ tools/infer.py configs/efficientdet/d0_coco.py d0.pth photo.jpg
 tools/infer.py configs/efficientdet/lite0_coco.py none 'photos/**/*.jpg' --out found
 """
 
-import argparse
+from argparse import Namespace
 from pathlib import Path
 
-from _bootstrap import run
+from _bootstrap import add_config_options, make_parser, run
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args() -> Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add('config', help='config file')
     add('checkpoint', help="checkpoint file, or 'none' for random weights")
@@ -29,14 +27,7 @@ def parse_args() -> argparse.Namespace:
     add('--score-thr', type=float, default=0.4, help='score threshold (default: %(default)s)')
     add('--batch-size', type=int, default=1, help='batch size (default: %(default)s)')
     add('--device', help='device: cpu, cuda, cuda:1, mps (default: the fastest available)')
-    add('--image-size', help='input size of the network: 640 or WIDTHxHEIGHT')
-    add(
-        '--cfg-options',
-        nargs='+',
-        default=[],
-        metavar='KEY=VALUE',
-        help='override settings of the config',
-    )
+    add_config_options(parser)
     add(
         '--tta',
         nargs='?',

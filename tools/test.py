@@ -8,55 +8,36 @@ tools/test.py CONFIG CHECKPOINT --tta wbf                     # test-time augmen
 tools/test.py CONFIG CHECKPOINT --out detections.json --test-dev    # for COCO's test server
 """
 
-import argparse
 import os
+from argparse import Namespace
 from pathlib import Path
 
-from _bootstrap import run
+from _bootstrap import add_config_options, add_launcher, make_parser, run
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args() -> Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('config', type=Path, help='config file')
-    parser.add_argument('checkpoint', help="checkpoint file, or 'none' for random weights")
-    parser.add_argument(
-        '--out', type=Path, metavar='F.json', help='write the detections to this file'
-    )
-    parser.add_argument(
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add('config', type=Path, help='config file')
+    add('checkpoint', help="checkpoint file, or 'none' for random weights")
+    add('--out', type=Path, metavar='F.json', help='write the detections to this file')
+    add(
         '--tta',
         nargs='?',
         const='nms',
         choices=('nms', 'wbf'),
         help='test-time augmentation, merged by NMS (default) or weighted boxes fusion',
     )
-    parser.add_argument(
-        '--test-dev', action='store_true', help="round the detections as COCO's test server asks"
-    )
-    parser.add_argument(
+    add('--test-dev', action='store_true', help="round the detections as COCO's test server asks")
+    add(
         '--data',
         type=Path,
         help='own data, a folder or annotation file: its test split, else validation, else all',
     )
-    parser.add_argument('--work-dir', type=Path, help='write logs to WORK_DIR/test')
-    parser.add_argument('--image-size', help='input size of the network: 640 or WIDTHxHEIGHT')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action='extend',
-        metavar='KEY=VALUE',
-        help='override settings of the config',
-    )
-    parser.add_argument(
-        '--launcher',
-        choices=('none', 'pytorch', 'slurm', 'mpi'),
-        default='none',
-        help='job launcher',
-    )
-    # torch.distributed.launch passes it; torchrun sets the variable itself.
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    add('--work-dir', type=Path, help='write logs to WORK_DIR/test')
+    add_config_options(parser)
+    add_launcher(parser)
     return parser.parse_args()
 
 

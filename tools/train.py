@@ -8,58 +8,35 @@
 Checkpoints and logs go to work_dirs/CONFIG, or --work-dir. The last line of --dry-run is json.
 """
 
-import argparse
 import json
 import os
+from argparse import Namespace
 from pathlib import Path
 
-from _bootstrap import run
+from _bootstrap import add_config_options, add_launcher, make_parser, run
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args() -> Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('config', type=Path, help='config file')
-    parser.add_argument('--data', type=Path, help='own data: folder or annotation file')
-    parser.add_argument('--work-dir', type=Path, help='folder for checkpoints and logs')
-    parser.add_argument('--image-size', help='input size of the network: 640 or WIDTHxHEIGHT')
-    parser.add_argument(
-        '--amp', action='store_true', help='enable automatic mixed precision training'
-    )
-    parser.add_argument(
-        '--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size'
-    )
-    parser.add_argument(
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add('config', type=Path, help='config file')
+    add('--data', type=Path, help='own data: folder or annotation file')
+    add('--work-dir', type=Path, help='folder for checkpoints and logs')
+    add('--amp', action='store_true', help='enable automatic mixed precision training')
+    add('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
+    add(
         '--resume',
         nargs='?',
         const='auto',
         metavar='CKPT',
         help='resume from CKPT, or from the latest checkpoint in the work dir',
     )
-    parser.add_argument(
-        '--overwrite', action='store_true', help='overwrite an existing run in the work dir'
-    )
-    parser.add_argument(
-        '--dry-run', action='store_true', help='check data and config with one step, write nothing'
-    )
-    parser.add_argument('--seed', type=int, help='random seed')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action='extend',
-        metavar='KEY=VALUE',
-        help='override settings of the config',
-    )
-    parser.add_argument(
-        '--launcher',
-        choices=('none', 'pytorch', 'slurm', 'mpi'),
-        default='none',
-        help='job launcher',
-    )
-    # torch.distributed.launch passes it; torchrun sets the variable itself.
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    add('--overwrite', action='store_true', help='overwrite an existing run in the work dir')
+    add('--dry-run', action='store_true', help='check data and config with one step, write nothing')
+    add('--seed', type=int, help='random seed')
+    add_config_options(parser)
+    add_launcher(parser)
     return parser.parse_args()
 
 

@@ -28,8 +28,7 @@ from effdet_plugin.engine.fit import (
     weights_of,
 )
 from effdet_plugin.errors import ConfigError
-from effdet_plugin.files import load_weights_only
-from effdet_plugin.inference.images import RGBImage, read_image
+from effdet_plugin.files import RGBImage, load_weights_only, read_image
 from effdet_plugin.inference.tta import TTA, apply_tta
 from effdet_plugin.models.compiled_ops import check_compiled_ops
 from effdet_plugin.ops.boxes import clip_boxes

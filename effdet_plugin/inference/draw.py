@@ -14,7 +14,7 @@ from mmengine.structures import InstanceData
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from effdet_plugin.inference.images import RGBImage
+from effdet_plugin.files import RGBImage
 
 Colour = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont

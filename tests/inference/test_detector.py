@@ -14,8 +14,8 @@ from mmengine.structures import InstanceData
 from effdet_plugin.config import load
 from effdet_plugin.datasets import ToRGB
 from effdet_plugin.errors import CheckpointError, ConfigError, DatasetError
+from effdet_plugin.files import write_image
 from effdet_plugin.inference import TTA, Detector
-from effdet_plugin.inference.images import write_image
 from effdet_plugin.testing import REPOSITORY
 
 

@@ -12,8 +12,8 @@ from mmengine.registry import init_default_scope
 
 from effdet_plugin.config import load
 from effdet_plugin.errors import ConfigError
+from effdet_plugin.files import write_image
 from effdet_plugin.inference import TTA, Detector, apply_tta
-from effdet_plugin.inference.images import write_image
 from effdet_plugin.inference.tta import scaled_size, views_pipeline
 from effdet_plugin.testing import REPOSITORY
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from effdet_plugin.inference.images import read_image, write_image
+from effdet_plugin.files import read_image, write_image
 from effdet_plugin.testing import REPOSITORY
 
 CONFIG = str(REPOSITORY / 'configs' / 'efficientdet' / 'lite0_coco.py')

@@ -1,4 +1,4 @@
-"""Odd image files: made here, and the shared folder of odd ones if it is there."""
+"""Odd image files are read: made here, and the shared folder of odd ones if it is there."""
 
 import json
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from effdet_plugin.errors import DatasetError
-from effdet_plugin.inference.images import find_images, read_image, write_image
+from effdet_plugin.files import read_image, write_image
 from effdet_plugin.testing import shared_dir
 
 RED, BLUE = (250, 10, 10), (10, 10, 250)
@@ -138,41 +138,3 @@ def test_write_image__leaves_the_image_and_nothing_else(tmp_path: Path) -> None:
     write_image(tmp_path / 'new' / 'a.png', image)
     np.testing.assert_array_equal(read_image(tmp_path / 'new' / 'a.png'), image)
     assert [path.name for path in (tmp_path / 'new').iterdir()] == ['a.png']
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> Path:
-    """A folder of b.png, a.JPG, notes and a sub-folder with c.png."""
-    for name in ('b.png', 'a.JPG', 'notes.json', 'sub/c.png', '.hidden.png'):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    return tmp_path
-
-
-def test_find_images__file_folder_glob(images: Path) -> None:
-    assert find_images(images / 'b.png') == [images / 'b.png']
-    assert find_images(images) == [images / 'a.JPG', images / 'b.png']
-    assert find_images(f'{images}/**/*.png') == [images / 'b.png', images / 'sub' / 'c.png']
-
-
-def test_find_images__a_list_keeps_its_order(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (images / 'list.txt').write_text('# mine\nsub/c.png\n\nb.png\ngone.png\n')
-    expected = [images / 'sub/c.png', images / 'b.png', Path('gone.png')]
-    assert find_images(images / 'list.txt') == expected
-    (images / 'sub' / 'list.txt').write_text('b.png\n')
-    monkeypatch.chdir(images)
-    assert find_images('sub/list.txt') == [Path('b.png')]
-
-
-def test_find_images__a_file_whose_name_looks_like_a_pattern(tmp_path: Path) -> None:
-    (tmp_path / 'a[1].png').touch()
-    assert find_images(tmp_path / 'a[1].png') == [tmp_path / 'a[1].png']
-
-
-@pytest.mark.parametrize(
-    ('source', 'says'),
-    [('none.png', 'none.png'), ('*.bmp', r'\*\.bmp'), ('', r'\*\*/\*\.jpg')],
-)
-def test_find_images__says_what_is_missing(tmp_path: Path, source: str, says: str) -> None:
-    with pytest.raises(DatasetError, match=says):
-        find_images(tmp_path / source)

@@ -1,5 +1,6 @@
-"""Detect objects in many image files: a drawing of each, and one json for all."""
+"""Find image files and detect objects in them: a drawing of each, and one json for all."""
 
+import glob
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,10 +11,14 @@ from mmdet.structures import DetDataSample
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from effdet_plugin.errors import DatasetError
-from effdet_plugin.files import write_atomically
+from effdet_plugin.files import RGBImage, read_image, read_text, write_atomically, write_image
 from effdet_plugin.inference.detector import Detector
 from effdet_plugin.inference.draw import Drawable, draw_boxes
-from effdet_plugin.inference.images import RGBImage, read_image, write_image
+
+IMAGE_SUFFIXES = frozenset(
+    {'.bmp', '.gif', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'}
+) | frozenset({'.avif', '.jfif', '.jp2', '.jpe', '.pbm', '.pgm', '.pnm', '.ppm'})
+LIST_SUFFIXES = frozenset({'.txt', '.lst'})
 
 
 @dataclass
@@ -30,6 +35,31 @@ class InferenceResult:
     predictions: list[dict[str, Any]] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     num_read: int = 0
+
+
+def find_images(source: Path | str) -> list[Path]:
+    """Return the image files of an INPUT argument, sorted by name; a list keeps its order.
+
+    Args:
+        source: An image; a folder (its own files with an image suffix, without sub-folders); a
+            glob pattern, which may contain ``**``; or a ``.txt`` list with one path per line,
+            relative to the list's folder or else to the current one.
+
+    Raises:
+        DatasetError: No file is found.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return _from_folder(path)
+    if path.is_file():
+        return _from_list(path) if path.suffix.lower() in LIST_SUFFIXES else [path]
+    if glob.has_magic(str(source)):
+        found = sorted(Path(name) for name in glob.glob(str(source), recursive=True))
+        files = [file for file in found if file.is_file()]
+        if files:
+            return files
+        raise DatasetError(f'no file matches {source}')
+    raise DatasetError(f'{source}: no such file or folder')
 
 
 def infer_files(detector: Detector, files: Sequence[Path], out_dir: Path) -> InferenceResult:
@@ -110,3 +140,21 @@ def _coco_results(
         }
         for box, label, score in columns
     ]
+
+
+def _from_folder(folder: Path) -> list[Path]:
+    """Return the images directly in a folder."""
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    files = [path for path in files if not path.name.startswith('.') and path.is_file()]
+    if not files:
+        raise DatasetError(f"no image in {folder}; for its sub-folders give '{folder}/**/*.jpg'")
+    return files
+
+
+def _from_list(path: Path) -> list[Path]:
+    """Return the paths in a text file; whether they can be read is not checked here."""
+    lines = [line.strip() for line in read_text(path).splitlines()]
+    beside = [path.parent / line for line in lines if line and not line.startswith('#')]
+    if not beside:
+        raise DatasetError(f'{path} names no image')
+    return [file if file.exists() else Path(file.relative_to(path.parent)) for file in beside]
