@@ -11,9 +11,14 @@ from pickle import UnpicklingError
 from tempfile import NamedTemporaryFile
 from typing import Any
 
+import cv2
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from effdet_plugin.errors import CheckpointError, DatasetError
+
+RGBImage = NDArray[np.uint8]  # (H, W, 3)
 
 PART = '.part-'  # in the name of a file that is being written
 _BLOCK_BYTES = 1 << 20
@@ -109,6 +114,47 @@ def read_json(path: Path) -> Any:
         ) from error
     except (RecursionError, ValueError) as error:
         raise DatasetError(f'{path}: broken json ({error}): export it again') from error
+
+
+def read_image(path: Path | str) -> RGBImage:
+    """Read an image; its format is detected from its content, not its suffix.
+
+    EXIF orientation is applied, 16 bits are scaled to 8, grey and palette images get three
+    channels, transparency is dropped, and of an animation the first frame is read.
+
+    Args:
+        path: File to read.
+
+    Returns:
+        RGB pixels (H, W, 3).
+
+    Raises:
+        DatasetError: The file is missing, empty, truncated or not an image.
+    """
+    data = np.frombuffer(read_bytes(Path(path)), np.uint8)
+    if not data.size:
+        raise DatasetError(f'{path}: cannot be read (the file is empty)')
+    try:
+        bgr = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        raise DatasetError(f'{path}: cannot be read ({error.err})') from error
+    if bgr is None:
+        raise DatasetError(f'{path}: cannot be read: damaged, or not an image for OpenCV')
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def write_image(path: Path, image: RGBImage) -> None:
+    """Write an RGB image (H, W, 3) atomically; the suffix sets the format.
+
+    Raises:
+        DatasetError: The format cannot be written.
+    """
+    is_encoded, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    if not is_encoded:
+        raise DatasetError(
+            f'{path}: cannot be written: OpenCV has no encoder for it; use .jpg or .png'
+        )
+    write_atomically(path, data.tobytes())
 
 
 def load_weights_only(

@@ -5,11 +5,12 @@ from mmdet import registry
 from mmdet.utils import register_all_modules
 from mmengine.registry import Registry
 
-# DESIGN: stable, since configs hold them.
+# Stable, since configs contain them.
 PROMISED = {
     'MODELS': [
         'EfficientDet', 'TimmBackbone', 'BiFPN', 'EfficientDetHead', 'SigmoidFocalLoss',
         'HuberLoss', 'RampUpEMA', 'DetectionPostProcessor', 'EfficientDetDataPreprocessor',
+        'EfficientDetTTAModel',
     ],
     'TASK_UTILS': [
         'EfficientDetAnchorGenerator', 'EfficientDetBoxCoder', 'BatchMaxIoUAssigner',

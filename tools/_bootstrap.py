@@ -18,6 +18,7 @@ syntax of Python 3.8, so that it gets to say so.
 
 import os
 import sys
+from argparse import SUPPRESS, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -52,6 +53,31 @@ def run(main: 'Callable[[], object]') -> None:
             raise
         sys.exit(fail(str(error)))
     sys.exit(result if isinstance(result, int) else 0)
+
+
+def make_parser(description: 'str | None') -> ArgumentParser:
+    """Make a parser whose help begins with a tool's docstring as it is written."""
+    return ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
+
+
+def add_config_options(parser: ArgumentParser) -> None:
+    """Add the options that change a config: ``--image-size`` and ``--cfg-options``."""
+    parser.add_argument('--image-size', help='input size of the network: 640 or WIDTHxHEIGHT')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action='extend',
+        metavar='KEY=VALUE',
+        help='override settings of the config',
+    )
+
+
+def add_launcher(parser: ArgumentParser) -> None:
+    """Add mmdet's options of distributed runs."""
+    launchers = ('none', 'pytorch', 'slurm', 'mpi')
+    parser.add_argument('--launcher', choices=launchers, default='none', help='job launcher')
+    # torch.distributed.launch passes it; torchrun sets the variable itself.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=SUPPRESS)
 
 
 def is_user_error(error: BaseException) -> bool:

@@ -1,77 +1,64 @@
 #!/usr/bin/env python3
-"""Find objects on pictures: a drawing of each, and one json in COCO's results form.
+"""Detect objects in images: a drawing of each, and one json in COCO's results form.
 
 tools/infer.py configs/efficientdet/d0_coco.py d0.pth photo.jpg
 tools/infer.py configs/efficientdet/lite0_coco.py none 'photos/**/*.jpg' --out found
 """
 
-import argparse
+from argparse import Namespace
 from pathlib import Path
 
-from _bootstrap import run
+from _bootstrap import add_config_options, make_parser, run
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args() -> Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add('config', help='config file')
-    add('checkpoint', help="trained weights, or 'none' for random ones")
-    add('input', help='picture, folder, glob pattern (in quotes) or .txt list of paths')
+    add('checkpoint', help="checkpoint file, or 'none' for random weights")
+    add('input', help='image, folder, glob pattern (in quotes) or .txt list of paths')
     add(
         '--out',
         type=Path,
         default=Path('work_dirs/infer'),
-        help='folder of vis/ and predictions.json (default: %(default)s)',
+        help='output folder for vis/ and predictions.json (default: %(default)s)',
     )
-    add(
-        '--score-thr',
-        type=float,
-        default=0.4,
-        help='leave out what scores less (default: %(default)s)',
-    )
-    add('--batch-size', type=int, default=1, help='pictures at once (default: %(default)s)')
-    add('--device', help='cpu, cuda, cuda:1, mps; default: the fastest there is')
-    add('--image-size', help='input size of the network: 640 or 1920x1280 (width x height)')
-    add(
-        '--cfg-options',
-        nargs='+',
-        default=[],
-        metavar='KEY=VALUE',
-        help='change values of the config',
-    )
+    add('--score-thr', type=float, default=0.4, help='score threshold (default: %(default)s)')
+    add('--batch-size', type=int, default=1, help='batch size (default: %(default)s)')
+    add('--device', help='device: cpu, cuda, cuda:1, mps (default: the fastest available)')
+    add_config_options(parser)
     add(
         '--tta',
         nargs='?',
         const='nms',
         choices=('nms', 'wbf'),
-        help='look at each picture several times, and merge by NMS or weighted boxes fusion',
+        help='test-time augmentation, merged by NMS (default) or weighted boxes fusion',
     )
-    add('--strict', action='store_true', help='exit with 1 when a file could not be read')
+    add('--strict', action='store_true', help='exit with 1 if a file cannot be read')
     return parser.parse_args()
 
 
 def main() -> int:
-    """Infer, then say what was written and what could not be read."""
+    """Infer, then print what was written and what could not be read."""
     args = parse_args()
     from effdet_plugin.config import load
-    from effdet_plugin.inference import TTA, Detector, TTADetector, find_images, infer_files
+    from effdet_plugin.inference import TTA, Detector, find_images, infer_files
 
     files = find_images(args.input)
-    config = load(args.config, image_size=args.image_size, options=args.cfg_options)
-    settings = dict(device=args.device, score_thr=args.score_thr, batch_size=args.batch_size)
-    detector = (
-        TTADetector(config, args.checkpoint, TTA(merge=args.tta), **settings)
-        if args.tta
-        else Detector(config, args.checkpoint, **settings)
+    detector = Detector(
+        load(args.config, image_size=args.image_size, options=args.cfg_options),
+        args.checkpoint,
+        device=args.device,
+        score_thr=args.score_thr,
+        batch_size=args.batch_size,
+        tta=TTA(merge=args.tta) if args.tta else None,
     )
     result = infer_files(detector, files, args.out)
     for line in result.unreadable:
         print(line)
     print(
-        f'{len(result.predictions)} objects on {result.num_read} pictures: '
+        f'{len(result.predictions)} objects in {result.num_read} images: '
         f'{args.out / "vis"}, {args.out / "predictions.json"}'
     )
     return int(args.strict and bool(result.unreadable))

@@ -131,8 +131,8 @@ def draw(run_dir: Path, scenes: Path) -> Path:
     """Draw what the trained detector finds on some held-out scenes."""
     from pycocotools.coco import COCO
 
+    from effdet_plugin.files import write_image
     from effdet_plugin.inference import Detector
-    from effdet_plugin.inference.images import write_image
     from effdet_plugin.inference.showcase import showcase
 
     checkpoint = (run_dir / 'last_checkpoint').read_text().strip()

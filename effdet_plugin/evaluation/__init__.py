@@ -1,4 +1,4 @@
-"""Evaluation: COCO's 12 numbers."""
+"""Evaluation: COCO's 12 metrics."""
 
 from effdet_plugin.evaluation.coco_twelve import NAMES, CocoTwelveMetric
 

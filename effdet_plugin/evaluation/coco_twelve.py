@@ -1,10 +1,9 @@
-"""The 12 COCO numbers as COCO defines them, at 1, 10 and 100 detections an image."""
+"""COCO's 12 metrics as COCO defines them, at 1, 10 and 100 detections per image."""
 
 import io
 import json
-import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from mmengine.logging import MMLogger
 from pycocotools.cocoeval import COCOeval
 
 from effdet_plugin.errors import DatasetError
+from effdet_plugin.files import write_atomically
 
 # In the order of COCOeval.stats; the first six are mmdet's names.
 NAMES = (
@@ -25,33 +25,33 @@ NAMES = (
     *('AR@1', 'AR@10', 'AR@100', 'AR_s@100', 'AR_m@100', 'AR_l@100'),
 )
 MAX_DETECTIONS = (1, 10, 100)
-# What COCO's test server asks for in an upload.
+# Decimals that COCO's test server asks for.
 _COORDINATE_DIGITS = 2
 _SCORE_DIGITS = 3
 
-Row = dict[str, Any]
+Result = dict[str, Any]  # one detection in COCO's results form
 
 
 @METRICS.register_module()
 class CocoTwelveMetric(CocoMetric):
-    """COCO's box evaluation, unrounded and with all 12 numbers by their names.
+    """COCO's box evaluation: all 12 metrics by their names, not rounded.
 
-    mmdet's ``CocoMetric``, from which reading and collecting come, evaluates at 100, 300 and 1000
-    detections, names six of the numbers, rounds them, numbers the categories by their place in
-    the file, and fails where nothing was detected. Here categories are found by their names, those
-    that are no class of the model do not count, and an image that samplers of several processes
-    hand out twice counts once.
+    It differs from mmdet's ``CocoMetric``, whose reading and collecting it inherits, in this: mmdet
+    evaluates at 100, 300 and 1000 detections, reports six of the metrics, rounds them, assigns
+    category ids by the order in the file, and fails if nothing was detected. Here categories are
+    matched by name, categories that are no class of the model are left out, and an image that the
+    samplers of several processes repeat counts once.
 
     Args:
         ann_file: COCO json with the ground truth; None takes it from the data samples.
-        results_file: Where the detections are written in COCO's results form; None: nowhere.
-        test_dev_form: Write coordinates with 2 and scores with 3 decimals there. The numbers
-            come from the unrounded ones in any case.
-        classwise: Also give the AP of every class, as ``NAME_precision``.
+        results_file: File for the detections in COCO's results form; None: they are not written.
+        test_dev_form: Write coordinates with 2 and scores with 3 decimals to that file. The metrics
+            always come from the exact values.
+        classwise: Also report the AP of each class, as ``NAME_precision``.
         backend_args: mmengine's, for reading ``ann_file``.
-        collect_device: mmengine's; ``'gpu'`` means the process group (of CPUs, too), ``'cpu'``
-            a folder that all processes share.
-        prefix: Before the names; ``coco`` if None.
+        collect_device: mmengine's: ``'gpu'`` collects through the process group (also of CPUs),
+            ``'cpu'`` through a folder that all processes share.
+        prefix: Prefix of the names; None: ``coco``.
 
     Raises:
         DatasetError: The file cannot be read.
@@ -84,51 +84,52 @@ class CocoTwelveMetric(CocoMetric):
         self.test_dev_form = test_dev_form
 
     def evaluate(self, size: int) -> dict[str, float]:
-        """Evaluate what all processes have seen.
+        """Evaluate the detections of all processes.
 
         Args:
-            size: Images in the data set. mmengine drops what is beyond it, which may be the
-                wrong ones; doubles are dropped by image id instead.
+            size: Number of images in the dataset. mmengine cuts the collected list at this number,
+                which may drop the wrong images; repeated images are dropped by their id instead.
         """
         return super().evaluate(size * get_world_size())
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
-        """Compute the numbers.
+        """Compute the metrics.
 
         Args:
-            results: Pairs of ground truth and detections of an image, boxes xyxy in pixels of
-                the original image.
+            results: Ground truth and detections of each image, boxes xyxy in pixels of the
+                original image.
 
         Returns:
-            The 12 numbers as ``bbox_*`` (-1 where there is no object to find, in test-dev
-            everywhere), the count of ``images``, and with ``classwise`` the AP of each class.
+            The 12 metrics as ``bbox_*`` (-1 if there is no such object, as always in test-dev), the
+            number of ``images``, and with ``classwise`` the AP of each class.
         """
         detections = {detected['img_id']: detected for _, detected in results}
         coco = self._coco_api or self._ground_truth_of_samples(results)
         category_ids = self._category_ids(coco)
-        rows = to_rows(detections.values(), category_ids)
+        found = to_results(detections.values(), category_ids)
         if self.results_file:
-            write_rows(rows, Path(self.results_file), self.test_dev_form)
+            write_results(found, Path(self.results_file), self.test_dev_form)
         numbers = {f'bbox_{name}': -1.0 for name in NAMES}
         if coco.anns:
             known = [id_ for id_ in category_ids if id_ is not None]
-            evaluation = evaluate_rows(coco, rows, sorted(detections), known)
+            evaluation = evaluate_results(coco, found, sorted(detections), known)
             numbers = {f'bbox_{n}': float(v) for n, v in zip(NAMES, evaluation.stats, strict=True)}
             if self.classwise:
                 numbers |= _classwise(coco, evaluation)
+        summary = ', '.join(f'{name} {numbers[f"bbox_{name}"]:.3f}' for name in NAMES[:3])
         MMLogger.get_current_instance().info(
-            '%d images, %d detections%s', len(detections), len(rows), _one_line(numbers)
+            '%d images, %d detections, %s', len(detections), len(found), summary
         )
         return numbers | {'images': float(len(detections))}
 
     def _ground_truth_of_samples(self, results: list[Any]) -> COCO:
-        """Make a COCO object of the ground truth that came with the samples, each image once."""
+        """Build a COCO object from the ground truth in the samples, each image once."""
         truths = {truth['img_id']: truth for truth, _ in results}
         with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
             return COCO(self.gt_to_coco_json(list(truths.values()), f'{folder}/truth'))
 
     def _category_ids(self, coco: COCO) -> list[int | None]:
-        """Return the category id of each class of the model, None for one the file has not."""
+        """Return the category id of each class of the model, None if the file lacks the class."""
         by_name: dict[str, int] = {}
         for category in coco.dataset.get('categories', []):
             by_name.setdefault(category['name'], category['id'])
@@ -137,64 +138,60 @@ class CocoTwelveMetric(CocoMetric):
         if not any(id_ is not None for id_ in ids):
             raise DatasetError(
                 f'{self.ann_file}: has none of the classes {tuple(classes)[:5]}, but '
-                f'{tuple(by_name)[:5]}: set metainfo.classes to them'
+                f'{tuple(by_name)[:5]}: set metainfo.classes to these'
             )
         return ids
 
 
-def to_rows(
-    detections: Sequence[Mapping[str, Any]] | Any, category_ids: Sequence[int | None]
-) -> list[Row]:
-    """Write detections in COCO's results form.
+def to_results(
+    detections: Iterable[Mapping[str, Any]], category_ids: Sequence[int | None]
+) -> list[Result]:
+    """Convert detections to COCO's results form.
 
     Args:
-        detections: Of one image each: ``img_id``, ``bboxes (N, 4)`` xyxy in pixels of the
-            image, ``scores (N,)``, ``labels (N,)``.
-        category_ids: By label; None leaves out the detections of that class.
+        detections: Of one image each: ``img_id``, ``bboxes`` ``(N, 4)`` xyxy in pixels of the
+            image, ``scores`` ``(N,)``, ``labels`` ``(N,)``.
+        category_ids: By label; detections of a class with None are left out.
 
     Returns:
-        Rows with ``image_id``, ``category_id``, ``bbox`` (x, y, width, height) and ``score``.
+        Dicts of ``image_id``, ``category_id``, ``bbox`` (x, y, width, height) and ``score``.
     """
-    rows = []
+    results = []
     for image in detections:
         boxes = np.asarray(image['bboxes'], dtype=np.float64).reshape(-1, 4)
         sides = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
         for box, score, label in zip(sides.tolist(), image['scores'], image['labels'], strict=True):
-            category = category_ids[int(label)]
-            if category is not None:
-                rows.append(
-                    dict(
-                        image_id=image['img_id'],
-                        category_id=category,
-                        bbox=box,
-                        score=float(score),
-                    )
+            id_ = category_ids[int(label)]
+            if id_ is not None:
+                results.append(
+                    dict(image_id=image['img_id'], category_id=id_, bbox=box, score=float(score))
                 )
-    return rows
+    return results
 
 
-def write_rows(rows: Sequence[Row], path: Path, test_dev_form: bool = False) -> None:
-    """Write rows to a json file, whole or not at all.
+def write_results(results: Sequence[Result], path: Path, test_dev_form: bool = False) -> None:
+    """Write detections to a json file atomically.
 
     Args:
-        rows: From `to_rows`.
+        results: From `to_results`.
         path: The file; its folder is made.
-        test_dev_form: Coordinates with 2 and scores with 3 decimals.
+        test_dev_form: Round coordinates to 2 and scores to 3 decimals.
     """
     if test_dev_form:
-        rows = [_rounded(row) for row in rows]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-    try:
-        beside.write_text(json.dumps(rows), encoding='utf-8')
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+        results = [
+            {
+                **result,
+                'bbox': [round(value, _COORDINATE_DIGITS) for value in result['bbox']],
+                'score': round(result['score'], _SCORE_DIGITS),
+            }
+            for result in results
+        ]
+    write_atomically(path, json.dumps(results))
 
 
-def evaluate_rows(
+def evaluate_results(
     coco: COCO,
-    rows: Sequence[Row],
+    results: Sequence[Result],
     image_ids: Sequence[int],
     category_ids: Sequence[int] | None = None,
 ) -> COCOeval:
@@ -202,27 +199,27 @@ def evaluate_rows(
 
     Args:
         coco: Ground truth; annotations without ``area`` or ``iscrowd`` get them.
-        rows: From `to_rows`; not changed.
-        image_ids: What is evaluated; an image without a row counts as nothing found.
-        category_ids: What is averaged over; None: all categories of the ground truth.
+        results: From `to_results`; not changed.
+        image_ids: The images to evaluate; one without a detection counts as nothing found.
+        category_ids: The categories to average over; None: all of the ground truth.
 
     Returns:
-        The evaluation, with the 12 numbers in ``stats``.
+        The evaluation, with the 12 metrics in ``stats``.
 
     Raises:
-        DatasetError: An image that the ground truth has not.
+        DatasetError: The ground truth lacks an image.
     """
     unknown = sorted(set(image_ids) - set(coco.imgs))
     if unknown:
         raise DatasetError(
-            f'image id {unknown[0]} is in the data set but not in the annotation file of the '
+            f'image id {unknown[0]} is in the dataset but not in the annotation file of the '
             f'evaluator ({len(unknown)} such): give both the same file'
         )
     for annotation in coco.anns.values():
         annotation.setdefault('iscrowd', 0)
         annotation.setdefault('area', annotation['bbox'][2] * annotation['bbox'][3])
     with redirect_stdout(io.StringIO()):  # pycocotools prints
-        evaluation = COCOeval(coco, _detections(coco, rows), 'bbox')
+        evaluation = COCOeval(coco, _to_coco(coco, results), 'bbox')
         evaluation.params.imgIds = list(image_ids)
         evaluation.params.maxDets = list(MAX_DETECTIONS)
         if category_ids is not None:
@@ -233,23 +230,18 @@ def evaluate_rows(
     return evaluation
 
 
-def _detections(coco: COCO, rows: Sequence[Row]) -> COCO:
-    """Make a COCO object of rows; `loadRes` adds keys to them and wants at least one."""
-    if rows:
-        return coco.loadRes([dict(row) for row in rows])
-    nothing = COCO()
+def _to_coco(coco: COCO, results: Sequence[Result]) -> COCO:
+    """Build a COCO object from detections."""
+    if results:
+        return coco.loadRes([dict(result) for result in results])  # loadRes adds keys to them
+    nothing = COCO()  # loadRes fails on an empty list
     nothing.dataset = {**coco.dataset, 'annotations': []}
     nothing.createIndex()
     return nothing
 
 
-def _rounded(row: Row) -> Row:
-    box = [round(value, _COORDINATE_DIGITS) for value in row['bbox']]
-    return {**row, 'bbox': box, 'score': round(row['score'], _SCORE_DIGITS)}
-
-
 def _classwise(coco: COCO, evaluation: COCOeval) -> dict[str, float]:
-    """Return the AP of each category over all sizes and IoUs, -1 where it has no object."""
+    """Return the AP of each category over all sizes and IoUs, -1 if it has no object."""
     precision = evaluation.eval['precision'][:, :, :, 0, -1]  # (IoU, recall, category)
     names = [coco.cats[id_]['name'] for id_ in evaluation.params.catIds]
     present = [values[values > -1] for values in np.moveaxis(precision, 2, 0)]
@@ -257,7 +249,3 @@ def _classwise(coco: COCO, evaluation: COCOeval) -> dict[str, float]:
         f'{name}_precision': float(values.mean()) if values.size else -1.0
         for name, values in zip(names, present, strict=True)
     }
-
-
-def _one_line(numbers: Mapping[str, float]) -> str:
-    return ''.join(f', {name} {numbers[f"bbox_{name}"]:.3f}' for name in NAMES[:3])

@@ -1,20 +1,17 @@
-"""Pictures in, detections and drawings out."""
+"""Inference: images in, detections and drawings out."""
 
 from effdet_plugin.inference.detector import Detector
-from effdet_plugin.inference.files import Inferred, infer_files
-from effdet_plugin.inference.fusing import fuse_files, fuse_rows
-from effdet_plugin.inference.images import find_images, read_image
-from effdet_plugin.inference.tta import TTA, TTADetector, apply_tta
+from effdet_plugin.inference.fuse import fuse_files, fuse_results
+from effdet_plugin.inference.image_files import InferenceResult, find_images, infer_files
+from effdet_plugin.inference.tta import TTA, apply_tta
 
 __all__ = [
     'TTA',
     'Detector',
-    'Inferred',
-    'TTADetector',
+    'InferenceResult',
     'apply_tta',
     'find_images',
     'fuse_files',
-    'fuse_rows',
+    'fuse_results',
     'infer_files',
-    'read_image',
 ]

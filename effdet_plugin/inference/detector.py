@@ -1,5 +1,6 @@
-"""A config and a checkpoint as one callable: pictures in, mmdet's data samples out."""
+"""A config and a checkpoint as one callable: images in, mmdet's data samples out."""
 
+import copy
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -7,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmdet.registry import DATASETS, MODELS
+from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
-from mmengine.dataset import Compose
+from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
@@ -19,6 +20,7 @@ from mmengine.registry import init_default_scope
 
 from effdet_plugin.config import load
 from effdet_plugin.engine.load_weights import (
+from effdet_plugin.config.dataset_nodes import class_names, dataset_nodes
     check_classes,
     check_compatible,
     classes_of,
@@ -26,36 +28,37 @@ from effdet_plugin.engine.load_weights import (
     weights_of,
 )
 from effdet_plugin.errors import ConfigError
-from effdet_plugin.files import load_weights_only
-from effdet_plugin.inference.images import RGBImage, read_image
+from effdet_plugin.files import RGBImage, load_weights_only, read_image
+from effdet_plugin.inference.tta import TTA, apply_tta
 from effdet_plugin.models.compiled_ops import check_compiled_ops
 from effdet_plugin.ops.boxes import clip_boxes
 
-NO_CHECKPOINT = 'none'  # random weights, to try the chain
-Picture = RGBImage | Path | str
+NO_CHECKPOINT = 'none'  # random weights, to try a config without a checkpoint
+ImageInput = RGBImage | Path | str
 
 
 class Detector:
-    """Finds objects on pictures.
+    """Detect objects in images.
 
         detector = Detector('configs/efficientdet/d0_coco.py', 'd0.pth')
         for sample in detector(['street.jpg', 'room.jpg']):
             print(sample.pred_instances.bboxes, sample.pred_instances.scores)
 
     Args:
-        config: A config, or the path of one; its test pipeline prepares the pictures.
+        config: A config or the path of one. Its test pipeline prepares the images.
         checkpoint: Path of trained weights, or ``'none'`` for random ones.
-        device: As torch names it; the fastest there is, if None.
-        score_thr: Detections that score less are left out.
-        batch_size: Pictures that go through the network at once.
-        seed: Of random weights.
+        device: Device name of torch; None takes the fastest that is available.
+        score_thr: Detections with a lower score are dropped.
+        batch_size: Number of images that go through the network together.
+        seed: Seed of random weights.
+        tta: Test-time augmentation, the same as in the evaluation; None: one view of each image.
 
     Attributes:
         model: The network, in evaluation mode.
-        classes: Names of the labels: the checkpoint's, else the config's.
+        classes: Name of each label: the checkpoint's, else the config's.
 
     Raises:
-        ConfigError: The config has no test pipeline, or a device is unknown.
+        ConfigError: The config has no test pipeline, or the device is unknown.
         CheckpointError: The weights cannot be read, or belong to another config.
     """
 
@@ -67,54 +70,69 @@ class Detector:
         score_thr: float = 0.0,
         batch_size: int = 1,
         seed: int = 0,
+        tta: TTA | None = None,
     ) -> None:
         self.config = config if isinstance(config, Config) else load(config)
         self.score_thr = score_thr
         self.batch_size = batch_size
         init_default_scope(self.config.get('default_scope', 'mmdet'))
-        known = {} if str(checkpoint) == NO_CHECKPOINT else load_weights_only(checkpoint)
-        self.model = _build(self.config, known, seed).to(_device(device)).eval()
-        self.classes = _class_names(self.config, known, self.model)
-        self._prepare = test_pipeline(self.config)
+        loaded = {} if str(checkpoint) == NO_CHECKPOINT else load_weights_only(checkpoint)
+        self.model = _build(self.config, loaded, seed).to(_device(device)).eval()
+        self.classes = _class_names(self.config, loaded, self.model)
+        cfg, self._network = self.config, self.model
+        if tta is not None:
+            cfg = copy.deepcopy(cfg)
+            self._network = MODELS.build({**apply_tta(cfg, tta), 'module': self.model})
+        self._prepare, self._takes_rgb = _test_pipeline(cfg)
 
-    def __call__(self, images: Picture | Sequence[Picture]) -> list[DetDataSample]:
-        """Find the objects on some pictures.
+    def __call__(self, images: ImageInput | Sequence[ImageInput]) -> list[DetDataSample]:
+        """Detect the objects in one or several images.
 
         Args:
-            images: One picture or several: a path, or RGB pixels (H, W, 3) of 8 bits.
+            images: One image or several: paths, or RGB pixels ``(H, W, 3)`` uint8.
 
         Returns:
-            One sample a picture, in their order, on the CPU; ``pred_instances`` has ``bboxes``
-            (N, 4) xyxy in pixels of the picture and clipped to it (the evaluation, as the
-            reference's, does not clip), ``scores`` (N,) and ``labels`` (N,).
+            One sample per image, in the given order, on the CPU. ``pred_instances`` has ``bboxes``
+            ``(N, 4)`` xyxy in pixels of the image and clipped to it (the evaluation does not clip,
+            like the reference), ``scores`` ``(N,)`` and ``labels`` ``(N,)``.
 
         Raises:
             DatasetError: A file cannot be read.
         """
-        several: list[Any] = list(images) if isinstance(images, (list, tuple)) else [images]
-        batches = (
-            several[start : start + self.batch_size]
-            for start in range(0, len(several), self.batch_size)
-        )
-        return [sample for batch in batches for sample in self._predict(batch)]
+        given: list[Any] = list(images) if isinstance(images, (list, tuple)) else [images]
+        starts = range(0, len(given), self.batch_size)
+        return [
+            sample
+            for start in starts
+            for sample in self._predict(given[start : start + self.batch_size])
+        ]
 
     @torch.no_grad()
-    def _predict(self, batch: Sequence[Picture]) -> Iterator[DetDataSample]:
+    def _predict(self, batch: Sequence[ImageInput]) -> Iterator[DetDataSample]:
         """Yield the samples of one batch."""
-        prepared = [self._prepare(_as_results(picture)) for picture in batch]
-        samples = self.model.test_step(
-            {key: [one[key] for one in prepared] for key in ('inputs', 'data_samples')}
-        )
-        for sample in samples:
+        prepared = [self._prepare(self._as_results(image)) for image in batch]
+        for sample in self._network.test_step(pseudo_collate(prepared)):
             found = sample.pred_instances
             found.bboxes = clip_boxes(found.bboxes, sample.ori_shape)
             is_inside = (found.bboxes[:, 2:] > found.bboxes[:, :2]).all(dim=1)
             sample.pred_instances = found[is_inside & (found.scores >= self.score_thr)]
             yield sample.cpu()
 
+    def _as_results(self, image: ImageInput) -> dict[str, Any]:
+        """Return an image as the steps after the loader of a pipeline expect it."""
+        pixels = image if isinstance(image, np.ndarray) else read_image(image)
+        size = pixels.shape[:2]
+        return {
+            'img': np.ascontiguousarray(pixels if self._takes_rgb else pixels[..., ::-1]),
+            'img_path': None if isinstance(image, np.ndarray) else str(image),
+            'img_id': 0,
+            'img_shape': size,
+            'ori_shape': size,
+        }
+
 
 def _device(name: str | None) -> torch.device:
-    """Return a device that is there."""
+    """Return a device, after trying that it works."""
     try:
         device = torch.device(name or get_device())
         torch.empty(0, device=device)
@@ -137,65 +155,48 @@ def _build(config: Config, checkpoint: Mapping[str, Any], seed: int) -> BaseMode
     return model
 
 
-def test_pipeline(config: Config) -> Compose:
-    """Return the config's test pipeline for pictures that are already read."""
-    pipeline = Compose(
-        [
-            step
-            for step in get_test_pipeline_cfg(config)
-            if not any(word in str(step.type) for word in ('LoadImage', 'LoadAnnotations'))
-        ]
-    )
-    sizes = [dataset.image_size for dataset in _datasets(config) if 'image_size' in dataset]
+def _test_pipeline(config: Config) -> tuple[Compose, bool]:
+    """Build the config's test pipeline without its loaders.
+
+    Returns:
+        The pipeline, and whether it takes RGB pixels. mmdet's loaders give BGR, so a pipeline whose
+        first step after them is ``ToRGB`` takes RGB once that step is left out, too.
+    """
+    steps = _without_loaders(get_test_pipeline_cfg(config))
+    takes_rgb = bool(steps) and 'ToRGB' in str(steps[0]['type'])
+    pipeline = Compose(steps[1:] if takes_rgb else steps)
+    nodes = dataset_nodes(config.test_dataloader.dataset)
+    size = next((node['image_size'] for node in nodes if node.get('image_size')), None)
     for transform in pipeline.transforms:
-        if sizes and hasattr(transform, 'image_size'):
-            transform.image_size = sizes[0]
-    return pipeline
+        if size and hasattr(transform, 'image_size'):
+            transform.image_size = size
+    return pipeline, takes_rgb
 
 
-def _as_results(picture: Picture) -> dict[str, Any]:
-    """Return what mmdet's LoadImageFromFile would: BGR pixels, since pipelines count on it."""
-    pixels = picture if isinstance(picture, np.ndarray) else read_image(picture)
-    size = pixels.shape[:2]
-    return {
-        'img': np.ascontiguousarray(pixels[..., ::-1]),
-        'img_path': None if isinstance(picture, np.ndarray) else str(picture),
-        'img_id': 0,
-        'img_shape': size,
-        'ori_shape': size,
-    }
+def _without_loaders(steps: Sequence[Any]) -> list[Any]:
+    """Drop the steps that read files, also inside ``TestTimeAug``."""
+    kept = []
+    for step in steps:
+        if step['type'] == 'TestTimeAug':
+            groups = [_without_loaders(group) for group in step['transforms']]
+            kept.append({**step, 'transforms': [group for group in groups if group]})
+        elif not any(word in str(step['type']) for word in ('LoadImage', 'LoadAnnotations')):
+            kept.append(step)
+    return kept
 
 
 def _class_names(
     config: Config, checkpoint: Mapping[str, Any], model: BaseModel
 ) -> tuple[str, ...]:
     """Return the name of each label."""
-    names = classes_of(checkpoint) or _config_classes(config)
+    names = classes_of(checkpoint) or class_names(config.test_dataloader.dataset)
     count = num_classes_of(model) or len(names)
     if len(names) == count:
         return names
     print_log(
-        f'{count} classes, but names for {len(names)}: labels are shown as numbers; '
-        f"the data set's metainfo=dict(classes=...) names them",
+        f'the network has {count} classes, but {len(names)} names are given: labels are shown as '
+        "numbers; name them by the dataset's metainfo=dict(classes=...)",
         logger='current',
         level=logging.WARNING,
     )
     return tuple(str(label) for label in range(count))
-
-
-def _config_classes(config: Config) -> tuple[str, ...]:
-    """Return the class names of the data set that the config is tested on."""
-    for dataset in _datasets(config):
-        classes = dataset.get('metainfo', {}).get('classes')
-        classes = classes or getattr(DATASETS.get(dataset.type), 'METAINFO', {}).get('classes')
-        if classes:
-            return (classes,) if isinstance(classes, str) else tuple(classes)
-    return ()
-
-
-def _datasets(config: Config) -> Iterator[Any]:
-    """Yield the config's test data set, then those that it wraps, outermost first."""
-    dataset = config.test_dataloader.dataset
-    while dataset:
-        yield dataset
-        dataset = dataset.get('dataset') or next(iter(dataset.get('datasets', ())), None)

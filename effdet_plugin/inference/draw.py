@@ -1,7 +1,7 @@
-"""Boxes, names and scores on pictures.
+"""Draw boxes, class names and scores on images.
 
-mmdet's visualizer sizes its text by the box, which gives 7 pixel letters on a 320 pixel picture;
-here the picture's short side sets the text, and each class has its own colour at any count.
+mmdet's visualizer sets the text size by the box, which gives letters of 7 pixels on an image of
+320. Here the image's short side sets it, and any number of classes have different colours.
 """
 
 import colorsys
@@ -14,20 +14,20 @@ from mmengine.structures import InstanceData
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from effdet_plugin.inference.images import RGBImage
+from effdet_plugin.files import RGBImage
 
 Colour = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-TEXT_SHARE = 1 / 22  # of the short side
+TEXT_SHARE = 1 / 22  # of the image's short side
 TEXT_SIZES_PX = (11, 48)
-SMALLEST_WITH_TEXT_PX = 48  # below it, letters would hide the picture
-GOLDEN_RATIO = 0.6180339887  # steps of it spread any number of hues
+SMALLEST_WITH_TEXT_PX = 48  # in smaller images letters would hide the objects
+GOLDEN_RATIO = 0.6180339887  # multiples of it, modulo 1, spread any number of hues evenly
 
 
 @dataclass(frozen=True)
 class Drawable:
-    """Boxes to draw: (N, 4) xyxy in pixels of the picture, labels (N,), scores (N,) or None."""
+    """Boxes to draw: (N, 4) xyxy in pixels of the image, labels (N,), scores (N,) or None."""
 
     boxes: NDArray[np.float32]
     labels: NDArray[np.int64]
@@ -35,7 +35,7 @@ class Drawable:
 
     @classmethod
     def of(cls, instances: InstanceData, score_thr: float = 0.0) -> 'Drawable':
-        """Take mmdet's instances, on any device, as far as they score ``score_thr`` or more."""
+        """Take mmdet's instances, on any device, with a score of at least ``score_thr``."""
         boxes = np.asarray(instances.bboxes.detach().cpu(), np.float32).reshape(-1, 4)
         labels = np.asarray(instances.labels.detach().cpu(), np.int64)
         if 'scores' not in instances:
@@ -46,7 +46,7 @@ class Drawable:
 
 
 def class_colour(label: int) -> Colour:
-    """Return the colour of a class, RGB; neighbours in number are far apart in hue."""
+    """Return the RGB colour of a class; successive labels have very different hues."""
     red, green, blue = colorsys.hsv_to_rgb((0.02 + label * GOLDEN_RATIO) % 1, 0.85, 0.95)
     return round(255 * red), round(255 * green), round(255 * blue)
 
@@ -55,12 +55,12 @@ def draw_boxes(image: RGBImage, things: Drawable, classes: Sequence[str]) -> RGB
     """Draw boxes with their names and scores.
 
     Args:
-        image: RGB pixels (H, W, 3); left as they are.
-        things: What to draw; the best scores end on top.
+        image: RGB pixels (H, W, 3); not changed.
+        things: What to draw; the highest scores are on top.
         classes: Name of each label.
 
     Returns:
-        A new picture of the same size.
+        A new image of the same size.
     """
     canvas = Image.fromarray(image)
     pen = ImageDraw.Draw(canvas)
@@ -71,7 +71,8 @@ def draw_boxes(image: RGBImage, things: Drawable, classes: Sequence[str]) -> RGB
     colours = [class_colour(int(label)) for label in things.labels]
     for index in order:
         pen.rectangle(boxes[index], outline=colours[index], width=max(1, round(short / 160)))
-    for index in order if short >= SMALLEST_WITH_TEXT_PX else []:  # no box crosses a text
+    # Texts come after all boxes, so that no box crosses a text.
+    for index in order if short >= SMALLEST_WITH_TEXT_PX else []:
         text = _caption(things, index, classes)
         _write_tag(pen, canvas.width, boxes[index], text, colours[index], font)
     return np.array(canvas, np.uint8)
@@ -91,7 +92,7 @@ def side_by_side(
         prediction: Left half.
         truth: Right half.
         classes: Name of each label.
-        min_short_px: Smaller pictures are enlarged until their short side has this many pixels.
+        min_short_px: Smaller images are enlarged until their short side has this many pixels.
     """
     factor = max(1.0, min_short_px / min(image.shape[:2]))
     large = np.asarray(
@@ -105,22 +106,19 @@ def side_by_side(
     return np.concatenate([halves[0], gap, halves[1]], axis=1)
 
 
-def stack(pictures: Sequence[RGBImage]) -> RGBImage:
-    """Put pictures (H, W, 3) under each other, narrower ones centred on white."""
-    width = max(picture.shape[1] for picture in pictures)
-    rows = [_centred(picture, width) for picture in pictures]
+def stack(images: Sequence[RGBImage]) -> RGBImage:
+    """Stack images (H, W, 3) vertically, narrower ones centred on white."""
+    width = max(image.shape[1] for image in images)
+    rows = []
+    for image in images:
+        left = (width - image.shape[1]) // 2
+        sides = ((0, 8), (left, width - image.shape[1] - left), (0, 0))
+        rows.append(np.pad(image, sides, constant_values=255))
     return np.concatenate(rows, axis=0)
 
 
-def _centred(picture: RGBImage, width: int) -> RGBImage:
-    """Pad a picture with white to a width."""
-    left = (width - picture.shape[1]) // 2
-    sides = ((0, 8), (left, width - picture.shape[1] - left), (0, 0))
-    return np.pad(picture, sides, constant_values=255)
-
-
 def _worst_first(things: Drawable) -> list[int]:
-    """Return the order of drawing: by score, or largest first so that none is hidden."""
+    """Return the drawing order: by ascending score, without scores by descending area."""
     if things.scores is not None:
         return [int(index) for index in np.argsort(things.scores, kind='stable')]
     sides = things.boxes[:, 2:] - things.boxes[:, :2]
@@ -128,30 +126,30 @@ def _worst_first(things: Drawable) -> list[int]:
 
 
 def _inside(box: NDArray[np.float32], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Return whole pixels of a box within a picture (width, height), never inside out."""
+    """Clip a box to an image (width, height), in whole pixels and with x1 <= x2, y1 <= y2."""
     limits = np.array([size[0] - 1, size[1] - 1] * 2)
     x1, y1, x2, y2 = (int(v) for v in np.clip(np.rint(np.nan_to_num(box)), 0, limits))
     return x1, y1, max(x1, x2), max(y1, y2)
 
 
 def _caption(things: Drawable, index: int, classes: Sequence[str]) -> str:
-    """Return a thing's name, with its score where it has one."""
+    """Return the class name of a box, with its score if it has one."""
     name = classes[int(things.labels[index])]
     return name if things.scores is None else f'{name} {things.scores[index]:.2f}'
 
 
 def _write_tag(
     pen: ImageDraw.ImageDraw,
-    picture_width: int,
+    image_width: int,
     box: tuple[int, int, int, int],
     text: str,
     colour: Colour,
     font: Font,
 ) -> None:
-    """Write a text on its class' colour: above the box, or in it where there is no room."""
+    """Write a text on the class colour: above the box, or inside it if there is no room."""
     left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
     width, height = int(right - left) + 6, int(bottom - top) + 5
-    x = max(0, min(box[0], picture_width - width))
+    x = max(0, min(box[0], image_width - width))
     y = box[1] - height if box[1] >= height else box[1]
     pen.rectangle((x, y, x + width - 1, y + height - 1), fill=colour)
     ink = 'black' if np.dot(colour, (0.299, 0.587, 0.114)) > 140 else 'white'
@@ -159,7 +157,7 @@ def _write_tag(
 
 
 def _titled(image: RGBImage, title: str) -> RGBImage:
-    """Put a title on white above a picture."""
+    """Put a title on white above an image."""
     font = ImageFont.load_default(size=20.0)
     canvas = Image.new('RGB', (image.shape[1], image.shape[0] + 32), 'white')
     canvas.paste(Image.fromarray(image), (0, 32))
@@ -168,5 +166,5 @@ def _titled(image: RGBImage, title: str) -> RGBImage:
 
 
 def _scaled(things: Drawable, factor: float) -> Drawable:
-    """Enlarge the boxes as their picture was."""
+    """Scale the boxes like their image."""
     return Drawable(things.boxes * np.float32(factor), things.labels, things.scores)

@@ -6,9 +6,9 @@ import numpy as np
 from pycocotools.coco import COCO
 
 from effdet_plugin.errors import DatasetError
+from effdet_plugin.files import RGBImage, read_image
 from effdet_plugin.inference.detector import Detector
 from effdet_plugin.inference.draw import Drawable, side_by_side, stack
-from effdet_plugin.inference.images import RGBImage, read_image
 
 
 def showcase(detector: Detector, coco: COCO, image_dir: Path, count: int = 3) -> RGBImage:

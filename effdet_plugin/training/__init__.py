@@ -1,6 +1,6 @@
-"""Training and evaluation as the tools start them: one call each."""
+"""Training and evaluation, one call each, as the tools start them."""
 
-from effdet_plugin.training.evaluate import TestSettings, evaluate, numbers_table
+from effdet_plugin.training.evaluate import TestSettings, evaluate, metrics_table
 from effdet_plugin.training.settings import Prepared, TrainSettings, prepare
 from effdet_plugin.training.train import dry_run, train
 
@@ -10,7 +10,7 @@ __all__ = [
     'TrainSettings',
     'dry_run',
     'evaluate',
-    'numbers_table',
+    'metrics_table',
     'prepare',
     'train',
 ]

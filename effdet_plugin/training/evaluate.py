@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint on a config's test data, or on one's own."""
+"""Evaluate a checkpoint on a config's test data or on own data."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -6,16 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.hooks import PrepareTTAHook
 
 from effdet_plugin.config import load
 from effdet_plugin.engine.load_weights import classes_of
+from effdet_plugin.config.dataset_nodes import class_names, source_nodes
+from effdet_plugin.datasets.readers import read_dataset, write_coco
 from effdet_plugin.engine.runner import skip_pretrained
 from effdet_plugin.errors import CheckpointError, ConfigError
 from effdet_plugin.evaluation import NAMES
 from effdet_plugin.files import load_weights_only
+from effdet_plugin.inference.detector import NO_CHECKPOINT
 from effdet_plugin.inference.tta import TTA, apply_tta
 from effdet_plugin.own_data import (
     DatasetDescription,
@@ -29,35 +31,34 @@ from effdet_plugin.training.running import (
     build_runner,
     is_first_process,
     one_line_errors,
-    without_average,
+    remove_ema_hooks,
 )
 
-NO_CHECKPOINT = 'none'  # random weights, to try the chain
 _METRIC = 'CocoTwelveMetric'
-# What it takes of the arguments of mmdet's CocoMetric.
+# The arguments that it shares with mmdet's CocoMetric.
 _KEPT_ARGUMENTS = ('ann_file', 'classwise', 'backend_args', 'prefix')
-_SEED = 0  # of random weights
+_SEED = 0  # of random weights, so that two runs give the same metrics
 
 
 @dataclass(frozen=True)
 class TestSettings:
-    """The arguments of ``tools/test.py``, which are mmdet's own and some more.
+    """The arguments of ``tools/test.py``: mmdet's and some more.
 
     Attributes:
         config: Path of a config.
         checkpoint: Path of weights, or ``'none'`` for random ones.
-        data: A person's own data in place of the config's: its test split, else its validation
-            split, else all of it.
-        out: Where the detections are written in COCO's results form; None: nowhere.
-        tta: Several views of each picture, merged; None: the picture as it is.
-        test_dev: Write them with the decimals that COCO's test server asks for.
-        work_dir: Logs go into ``test/`` there; None keeps none.
+        data: Own data, which replaces the config's: its test split, else its validation split, else
+            all of it.
+        out: File for the detections in COCO's results form; None: they are not written.
+        tta: Test-time augmentation; None: one view of each image.
+        test_dev: Round the written detections as COCO's test server asks for.
+        work_dir: Logs are written to ``test/`` in it; None: no logs.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
-        image_size: In place of the config's; see `effdet_plugin.config.parse_size`.
+        image_size: Replaces the config's; see `effdet_plugin.config.parse_size`.
         cfg_options: See `effdet_plugin.config.merge_options`.
     """
 
-    __test__ = False  # not a test, whatever pytest thinks of its name
+    __test__ = False  # pytest would collect it by its name
 
     config: Path
     checkpoint: str
@@ -72,25 +73,25 @@ class TestSettings:
 
 
 def evaluate(settings: TestSettings) -> dict[str, float]:
-    """Detect on the test data and evaluate.
+    """Run a detector on the test data and evaluate it.
 
     Args:
         settings: See `TestSettings`.
 
     Returns:
-        The numbers of the config's evaluator; see `effdet_plugin.evaluation.CocoTwelveMetric`.
+        The metrics of the config's evaluator; see `effdet_plugin.evaluation.CocoTwelveMetric`.
 
     Raises:
-        UserError: The config, the checkpoint or the data cannot be used, or do not fit together.
+        UserError: The config, the checkpoint or the data cannot be used, or do not match.
     """
     with tempfile.TemporaryDirectory(prefix='effdet-test-') as folder, one_line_errors():
         cfg, remark = _prepare(settings, Path(folder))
-        views = apply_tta(cfg, settings.tta) if settings.tta else None
+        tta_model = apply_tta(cfg, settings.tta) if settings.tta else None
         runner = build_runner(cfg)
         if remark:
             runner.logger.info(remark)
-        if views:
-            runner.register_hook(PrepareTTAHook(views))
+        if tta_model:
+            runner.register_hook(PrepareTTAHook(tta_model))
         if settings.checkpoint == NO_CHECKPOINT:
             skip_pretrained(runner.model)
             runner.model.init_weights()
@@ -98,36 +99,39 @@ def evaluate(settings: TestSettings) -> dict[str, float]:
     return metrics
 
 
-def numbers_table(metrics: Mapping[str, float]) -> str:
-    """Return the numbers of an evaluation as a small table, one a line.
+def metrics_table(metrics: Mapping[str, float]) -> str:
+    """Return the metrics of an evaluation as a small table, one per line.
 
     Args:
-        metrics: As `evaluate` returns them.
+        metrics: From `evaluate`.
     """
     rows = [(name.rpartition('/')[2], value) for name, value in metrics.items()]
     twelve = [f'bbox_{name}' for name in NAMES]
     width = max((len(name) for name, _ in rows), default=0)
     return '\n'.join(
-        f'{name:<{width}}  {value:.0f}' if name == 'images' else f'{name:<{width}}  {value:.3f}'
+        f'{name:<{width}}  {value:.{0 if name == "images" else 3}f}'
         for name, value in sorted(rows, key=lambda row: row[0] not in twelve)
     )
 
 
 def _prepare(settings: TestSettings, scratch: Path) -> tuple[Config, str]:
-    """Return the complete config of an evaluation, and a line to say about its data, or ''.
+    """Return the complete config of an evaluation, and a remark about its data or ''.
 
-    Converted data goes into the scratch folder.
+    Args:
+        settings: The command line.
+        scratch: Temporary folder for converted data and mmengine's files.
     """
     cfg = load(settings.config, image_size=settings.image_size, options=settings.cfg_options)
     for section in ('test_dataloader', 'test_evaluator', 'test_cfg'):
         if not cfg.get(section):
             raise ConfigError(f'{settings.config}: has no {section}, so there is nothing to test')
     cfg.launcher, cfg.resume = settings.launcher, False
-    # Not the work dir itself, whose dumped config tells a later training what is there.
+    # Not the work dir itself: the config dumped there belongs to the training run.
     cfg.work_dir = str(settings.work_dir / 'test' if settings.work_dir else scratch / 'run')
-    cfg.experiment_name = scratch.name  # mmengine's own differ by seconds only
-    cfg.load_from, classes = _checkpoint(settings.checkpoint)
-    without_average(cfg)
+    cfg.experiment_name = scratch.name  # mmengine's default is the same for runs of one second
+    cfg.load_from = None if settings.checkpoint == NO_CHECKPOINT else settings.checkpoint
+    classes = classes_of(load_weights_only(cfg.load_from)) if cfg.load_from else None
+    remove_ema_hooks(cfg)
     remark = ''
     if settings.data is not None:
         remark = _set_data(cfg, settings.data, classes, scratch)
@@ -139,15 +143,8 @@ def _prepare(settings: TestSettings, scratch: Path) -> tuple[Config, str]:
     return cfg, remark
 
 
-def _checkpoint(name: str) -> tuple[str | None, tuple[str, ...] | None]:
-    """Return the path of a checkpoint that can be read, and its class names."""
-    if name == NO_CHECKPOINT:
-        return None, None
-    return name, classes_of(load_weights_only(name))
-
-
 def _set_metric(cfg: Config, settings: TestSettings) -> None:
-    """Let the evaluator write the results, and give COCO's 12 numbers in place of mmdet's six."""
+    """Set the results file, and replace mmdet's CocoMetric, which reports six of the 12 metrics."""
     metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
     for metric in metrics:
         if metric.type == 'CocoMetric' and metric.get('metric', 'bbox') in ('bbox', ['bbox']):
@@ -165,19 +162,19 @@ def _set_metric(cfg: Config, settings: TestSettings) -> None:
 
 
 def _set_data(cfg: Config, data: Path, classes: tuple[str, ...] | None, scratch: Path) -> str:
-    """Point the test data to a person's own; the classes stay the network's.
+    """Replace the test data by own data; the classes stay the network's.
 
     Args:
         cfg: Changed in place.
         data: Folder or annotation file.
-        classes: The checkpoint's, None if it does not say.
-        scratch: Where converted annotations go.
+        classes: The checkpoint's; None if it has none.
+        scratch: Folder for converted annotations.
 
     Returns:
-        A line to say where pictures that a training took may be tested, else ''.
+        A remark if the tested images may have been trained on, else ''.
     """
     description = read_dataset(data).check()
-    known = classes or _configured_classes(cfg)
+    known = classes or class_names(cfg.test_dataloader.dataset)
     unknown = [name for name in description.classes if name not in known]
     if unknown and cfg.load_from is not None:
         raise CheckpointError(
@@ -185,37 +182,17 @@ def _set_data(cfg: Config, data: Path, classes: tuple[str, ...] | None, scratch:
             f'{", ".join(known[:5])}{", ..." if len(known) > 5 else ""})'
         )
     paths = write_coco(description, scratch)
-    tested = _tested_split(description)
+    tested = next(name for name in ('test', 'val', 'train') if description.splits.get(name))
     set_data(cfg, description, dict.fromkeys(('train', 'val', 'test'), paths[tested]))
     if not unknown:
         set_num_classes(cfg, len(known))
-        _set_classes(cfg.test_dataloader.dataset, known)
+        for node in source_nodes(cfg.test_dataloader.dataset):
+            if 'ann_file' in node:
+                node.metainfo = {**(node.get('metainfo') or {}), 'classes': tuple(known)}
     if tested != 'train' or data.is_file():  # a file was chosen, a folder's split was not
         return ''
     return (
-        f'{data} has no test or validation split: all {len(description.train)} pictures are '
-        'tested; for those that a training by --data held out give WORK_DIR/CONFIG.py without '
-        '--data'
+        f'{data} has no test or validation split: all {len(description.train)} images are '
+        'tested; to test those that a training with --data held out, give WORK_DIR/CONFIG.py '
+        'without --data'
     )
-
-
-def _tested_split(description: DatasetDescription) -> str:
-    return next(name for name in ('test', 'val', 'train') if description.splits.get(name))
-
-
-def _configured_classes(cfg: Config) -> tuple[str, ...]:
-    """Return the class names of the config's test data set, looked for inside its wrappers."""
-    node = cfg.test_dataloader.dataset
-    while 'dataset' in node:
-        node = node.dataset
-    classes = (node.get('metainfo') or {}).get('classes')
-    return tuple(classes or getattr(DATASETS.get(node.type), 'METAINFO', {}).get('classes', ()))
-
-
-def _set_classes(node: Any, classes: Sequence[str]) -> None:
-    """Set the class names of the data sets below a node of wrappers."""
-    for inner in [node.get('dataset'), *(node.get('datasets') or [])]:
-        if inner:
-            _set_classes(inner, classes)
-    if 'ann_file' in node:
-        node.metainfo = {**(node.get('metainfo') or {}), 'classes': tuple(classes)}

@@ -1,4 +1,4 @@
-"""What training and evaluation share: a runner for a config, and errors of workers as one line."""
+"""Build a runner for training or evaluation; report errors of workers in one line."""
 
 import io
 import logging
@@ -24,23 +24,23 @@ RUNNER_TYPE = 'EfficientDetRunner'
 def build_runner(cfg: Config) -> Runner:
     """Build the config's runner, `EfficientDetRunner` unless it names another.
 
-    A checkpoint of other weights is refused, or matched with a line in the log: see
-    `LoadMatchingHook`. What mmengine logs while it builds goes to the log file only.
+    When it loads weights, a checkpoint of other classes is matched with a line in the log, and one
+    of another network is refused. What mmengine logs while it builds goes to the log file only.
 
     Args:
         cfg: Complete, with a ``work_dir``.
 
     Raises:
-        ConfigError: The launcher cannot work here.
+        ConfigError: The launcher cannot be used here.
     """
     _check_launcher(cfg.get('launcher', 'none'))
     complete(cfg)
-    # mmengine logs environment, config and hooks, 500 lines of them: for the file, not for people.
-    with redirect_stdout(io.StringIO()) as unseen:
+    # mmengine logs environment, config and hooks in 500 lines: too many for the console.
+    with redirect_stdout(io.StringIO()) as hidden:
         runner: Runner = RUNNERS.build(cfg)
     check_compiled_ops(runner.model)
     for handler in runner.logger.handlers:
-        if isinstance(handler, logging.StreamHandler) and handler.stream is unseen:
+        if isinstance(handler, logging.StreamHandler) and handler.stream is hidden:
             handler.setStream(sys.stdout)
     if not any(isinstance(hook, LoadMatchingHook) for hook in runner.hooks):
         runner.register_hook(LoadMatchingHook())
@@ -48,13 +48,13 @@ def build_runner(cfg: Config) -> Runner:
 
 
 def complete(cfg: Config) -> None:
-    """Make a config what the runner dumps, so that a later run can be compared with it.
+    """Complete a config to what the runner dumps, so that a later run can be compared with it.
 
     Args:
         cfg: Changed in place.
     """
     cfg.setdefault('runner_type', RUNNER_TYPE)
-    # A visualizer of a fixed name would go on writing where the process's first run did.
+    # A visualizer of a fixed name is shared by all runs of a process: it would write to the first.
     (cfg.get('visualizer') or {}).pop('name', None)
 
 
@@ -68,20 +68,20 @@ def _check_launcher(launcher: str) -> None:
         raise ConfigError(f'--launcher {launcher}: needs GPUs; without one, use torchrun')
 
 
-def without_average(cfg: Config) -> None:
-    """Drop the moving average's hooks: a checkpoint's ``state_dict`` is the average already."""
+def remove_ema_hooks(cfg: Config) -> None:
+    """Remove the EMA hooks for an evaluation: the ``state_dict`` is the average already."""
     hooks = cfg.get('custom_hooks') or []
     cfg.custom_hooks = [hook for hook in hooks if not issubclass(HOOKS.get(hook.type), EMAHook)]
 
 
 def is_first_process() -> bool:
-    """Whether this is the process that writes and prints (before a process group is there)."""
+    """Whether this process writes and prints; also right before a process group exists."""
     return int(os.environ.get('RANK', '0')) == 0
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn the error of a data loader's worker, which carries a traceback, into its own line."""
+    """Reduce the error of a dataloader's worker, which contains a traceback, to its own line."""
     try:
         yield
     except UserError as error:

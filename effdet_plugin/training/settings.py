@@ -1,4 +1,4 @@
-"""What a command line says about a training, and the config that it comes to."""
+"""The settings of a training, and the complete config made from them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from effdet_plugin.own_data import (
 )
 from effdet_plugin.training.running import complete, is_first_process
 
-# What --amp puts in the place of an optimizer wrapper, and whether that works without a GPU.
+# The optimizer wrapper that --amp uses for each; mmengine's own needs a GPU.
 _MIXED_PRECISION = {
     'ClippedOptimWrapper': 'ClippedAmpOptimWrapper',
     'OptimWrapper': 'AmpOptimWrapper',
@@ -32,20 +32,20 @@ _NEEDS_GPU = 'AmpOptimWrapper'
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """The arguments of ``tools/train.py``, which are mmdet's own and some more.
+    """The arguments of ``tools/train.py``: mmdet's and some more.
 
     Attributes:
         config: Path of a config.
-        data: A person's own data: folder or annotation file; None takes the config's data sets.
-        work_dir: Where checkpoints and logs go; None: the config's, else ``work_dirs/CONFIG``.
+        data: Own data, a folder or an annotation file; None: the config's datasets.
+        work_dir: Folder of checkpoints and logs; None: the config's, else ``work_dirs/CONFIG``.
         amp: Mixed precision.
-        auto_scale_lr: Scale the learning rate to the real batch size, also if the config does not.
-        resume: A checkpoint to go on from, ``'auto'`` for the newest of the work dir, or None.
-        overwrite: The work dir may hold a run, which is given up.
+        auto_scale_lr: Scale the learning rate to the real batch size, even if the config does not.
+        resume: Checkpoint to resume from, ``'auto'`` for the newest of the work dir, or None.
+        overwrite: Remove an existing run from the work dir.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
-        image_size: In place of the config's; see `effdet_plugin.config.parse_size`.
+        image_size: Replaces the config's; see `effdet_plugin.config.parse_size`.
         cfg_options: See `effdet_plugin.config.merge_options`.
-        seed: Of everything random; None keeps the config's, which may draw one.
+        seed: Random seed; None: the config's, which may draw one.
     """
 
     config: Path
@@ -65,35 +65,37 @@ class Prepared(NamedTuple):
     """A complete config.
 
     Attributes:
-        cfg: What a runner is built from.
-        description: Of a person's own data; None if the config's data sets are taken.
+        cfg: The config that a runner is built from.
+        description: The own data; None if the config's datasets are used.
     """
 
     cfg: Config
     description: DatasetDescription | None
 
     def remarks(self) -> list[str]:
-        """Return what is worth saying before a training, one line each."""
+        """Return remarks to log before a training, one line each."""
         remarks = self.description.remarks() if self.description else []
         if 'Amp' in self.cfg.optim_wrapper.get('type', '') and get_device() == 'cpu':
-            remarks.append('there is no GPU: mixed precision is bfloat16 on the CPU')
+            remarks.append('no GPU is available: mixed precision is bfloat16 on the CPU')
         return remarks
 
 
 def prepare(settings: TrainSettings, scratch: Path | None = None) -> Prepared:
-    """Make the complete config of a training, and look at its data.
+    """Make the complete config of a training, and check its data.
 
     Args:
-        settings: What the command line says.
-        scratch: Where converted annotations go in place of the work dir, which is then looked at
-            and not touched: for a trial.
+        settings: See `TrainSettings`.
+        scratch: Folder for converted annotations in a dry run; the work dir is then checked but not
+            changed. None: they go into the work dir.
 
     Raises:
         UserError: The config, an option, the data or the work dir cannot be used.
     """
     cfg = load(settings.config, image_size=settings.image_size, options=settings.cfg_options)
     cfg.launcher = settings.launcher
-    cfg.work_dir = str(settings.work_dir or cfg.get('work_dir') or _default_work_dir(settings))
+    cfg.work_dir = str(
+        settings.work_dir or cfg.get('work_dir') or f'work_dirs/{settings.config.stem}'
+    )
     _set_switches(cfg, settings)
     _set_resume(cfg, settings.resume)
     description = None
@@ -102,29 +104,17 @@ def prepare(settings: TrainSettings, scratch: Path | None = None) -> Prepared:
     elif is_first_process():
         check_annotation_files(cfg)
     complete(cfg)
-    _settle_work_dir(cfg, settings.overwrite, is_trial=scratch is not None)
+    if not cfg.resume:
+        # All processes check, so that none writes into a folder that the first one refuses. They
+        # all check the same files: mmengine's runner waits for all before it writes its first.
+        if not settings.overwrite:
+            check_work_dir(cfg.work_dir, cfg)
+        elif is_first_process() and scratch is None:
+            remove_run(cfg.work_dir)
     if description is not None:
         folder = (scratch or Path(cfg.work_dir).absolute()) / DATA_FOLDER
         set_data(cfg, description, write_coco(description, folder))
     return Prepared(cfg, description)
-
-
-def _default_work_dir(settings: TrainSettings) -> Path:
-    return Path('work_dirs') / settings.config.stem
-
-
-def _settle_work_dir(cfg: Config, overwrite: bool, is_trial: bool) -> None:
-    """Refuse a work dir that holds a run, unless it goes on or is given up.
-
-    All processes look, so that none writes into a folder that the first one refuses. What they look
-    for is written when all have: mmengine's runner waits for the others before its first file.
-    """
-    if cfg.resume:
-        return
-    if not overwrite:
-        check_work_dir(cfg.work_dir, cfg)
-    elif is_first_process() and not is_trial:
-        remove_run(cfg.work_dir)
 
 
 def _set_switches(cfg: Config, settings: TrainSettings) -> None:
@@ -133,8 +123,8 @@ def _set_switches(cfg: Config, settings: TrainSettings) -> None:
     if settings.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise ConfigError(
-                '--auto-scale-lr: the config does not say for which batch its learning rate is: '
-                'give it auto_scale_lr=dict(base_batch_size=...)'
+                '--auto-scale-lr: the config does not say which batch size its learning rate is '
+                'for: set auto_scale_lr=dict(base_batch_size=...)'
             )
         cfg.auto_scale_lr.enable = True
     if settings.seed is not None:
@@ -142,31 +132,30 @@ def _set_switches(cfg: Config, settings: TrainSettings) -> None:
 
 
 def use_mixed_precision(cfg: Config) -> None:
-    """Replace the optimizer wrapper by the same one in mixed precision.
+    """Replace the optimizer wrapper by its mixed-precision version.
 
     Raises:
-        ConfigError: The wrapper has no such form, or not without a GPU.
+        ConfigError: The wrapper has no such version, or it needs a GPU and there is none.
     """
-    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
-    if kind not in _MIXED_PRECISION and kind not in _MIXED_PRECISION.values():
+    wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    if wrapper not in _MIXED_PRECISION and wrapper not in _MIXED_PRECISION.values():
         raise ConfigError(
-            f'--amp: optim_wrapper is {kind}, which has no form in mixed precision; those that '
-            f'have are {", ".join(_MIXED_PRECISION)}'
+            f'--amp: optim_wrapper {wrapper} has no mixed-precision version; use one of '
+            f'{", ".join(_MIXED_PRECISION)}'
         )
-    cfg.optim_wrapper.type = _MIXED_PRECISION.get(kind, kind)
+    cfg.optim_wrapper.type = _MIXED_PRECISION.get(wrapper, wrapper)
     if cfg.optim_wrapper.type == _NEEDS_GPU and get_device() == 'cpu':
         raise ConfigError(
-            f"--amp: mmengine's {_NEEDS_GPU} needs a GPU; ClippedOptimWrapper trains in bfloat16 "
-            'on CPUs, too'
+            f"--amp: mmengine's {_NEEDS_GPU} needs a GPU; ClippedOptimWrapper also trains in "
+            'bfloat16 on CPUs'
         )
 
 
 def _set_resume(cfg: Config, resume: str | None) -> None:
     if resume is None:
         cfg.setdefault('resume', False)
-        return
-    if resume == AUTO:
-        cfg.resume = AUTO  # what the config loads is for a run that finds nothing to go on from
-        return
-    check_resumable(resume)  # refused now and not after minutes of building
-    cfg.resume, cfg.load_from = True, resume
+    elif resume == AUTO:
+        cfg.resume = AUTO  # the config's load_from stays, for a run without a checkpoint
+    else:
+        check_resumable(resume)  # fails now and not after minutes of building
+        cfg.resume, cfg.load_from = True, resume

@@ -1,4 +1,4 @@
-"""Train, or try whether a training would start."""
+"""Train, or check by a dry run that a training would start."""
 
 import math
 import tempfile
@@ -16,17 +16,17 @@ from effdet_plugin.own_data import dry_run_summary
 from effdet_plugin.training.running import build_runner, one_line_errors
 from effdet_plugin.training.settings import TrainSettings, prepare
 
-_COARSEST_STRIDE = 128  # of the top level, where the config does not say
+_COARSEST_STRIDE = 128  # of the top level, if the config has no anchor strides
 
 
 def train(settings: TrainSettings) -> None:
-    """Train as a command line says.
+    """Train a detector.
 
     Args:
         settings: See `TrainSettings`.
 
     Raises:
-        UserError: One line with what is wrong, where, and what to do.
+        UserError: One line that says what is wrong, where, and what to do.
     """
     with one_line_errors():
         prepared = prepare(settings)
@@ -36,14 +36,16 @@ def train(settings: TrainSettings) -> None:
             runner.logger.info(remark)
         _check_batches(runner)
         if get_device() == 'cpu' and keep_freed_memory():
-            runner.logger.info('Freed memory is kept for the next step (glibc), which is faster')
+            runner.logger.info(
+                'Freed memory is kept for the next step (glibc), which makes training faster'
+            )
         runner.train()
 
 
 def dry_run(settings: TrainSettings) -> dict[str, Any]:
-    """Do all of a training but the training: read and check data, build, one step, one evaluation.
+    """Read and check the data, build everything, then run one training and one evaluation step.
 
-    Pictures are few and small; nothing is written but in a temporary folder, nothing is fetched.
+    Images are few and small. Everything is written to a temporary folder; nothing is downloaded.
 
     Args:
         settings: See `TrainSettings`.
@@ -57,36 +59,22 @@ def dry_run(settings: TrainSettings) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory(prefix='effdet-dry-run-') as folder, one_line_errors():
         prepared = prepare(settings, scratch=Path(folder))
-        runner = try_out(prepared.cfg, Path(folder))
+        shrink(prepared.cfg, Path(folder))
+        runner = build_runner(prepared.cfg)
+        runner.train()
         remarks = [*prepared.remarks(), *_remarks(runner)]
         if prepared.description is not None:
             return dry_run_summary(prepared.description, []) | {'remarks': remarks}
         return _summary(runner, remarks)
 
 
-def try_out(cfg: Config, folder: Path) -> Runner:
-    """Run one training step and one evaluation step of a config.
-
-    Args:
-        cfg: Changed in place to a small copy of itself.
-        folder: Everything is written there.
-
-    Returns:
-        The runner after its work.
-    """
-    shrink(cfg, folder)
-    runner = build_runner(cfg)
-    runner.train()
-    return runner
-
-
 def shrink(cfg: Config, folder: Path) -> None:
-    """Make a config's training one of one step and one evaluation, of a small picture each."""
+    """Shorten a config's training to one step and one evaluation, each of one small image."""
     cfg.work_dir = str(folder / 'run')
-    cfg.experiment_name = folder.name  # mmengine's own differ by seconds only
+    cfg.experiment_name = folder.name  # mmengine's default is the same for runs of one second
     cfg.log_level = 'WARNING'
     if next(find_sizes(cfg), None):
-        # Twice the coarsest stride: BN of a single picture needs more than one position.
+        # Twice the coarsest stride: BN of a single image needs more than one position.
         set_image_size(cfg, 2 * _coarsest_stride(cfg))
     for name in ('train_dataloader', 'val_dataloader'):
         if cfg.get(name):
@@ -97,14 +85,14 @@ def shrink(cfg: Config, folder: Path) -> None:
                 loader.pop(key, None)
     cfg.train_cfg = {'type': 'EpochBasedTrainLoop', 'max_epochs': 1, 'val_interval': 1}
     cfg.resume = False
-    _fetch_nothing(cfg.model.get('backbone') or {})
+    _disable_downloads(cfg.model.get('backbone') or {})
     hooks = cfg.setdefault('default_hooks', {})
     hooks.checkpoint = None
     cfg.visualizer = {'type': 'DetLocalVisualizer', 'vis_backends': []}
 
 
-def _fetch_nothing(backbone: ConfigDict) -> None:
-    """Leave weights that would come over the network at random ones."""
+def _disable_downloads(backbone: ConfigDict) -> None:
+    """Use random weights instead of those that would be downloaded."""
     if backbone.get('pretrained') is True:
         backbone.pretrained = False
     if '://' in str((backbone.get('init_cfg') or {}).get('checkpoint', '')):
@@ -118,7 +106,7 @@ def _coarsest_stride(cfg: Config) -> int:
 
 
 def _check_batches(runner: Runner) -> None:
-    """Refuse a training that would do nothing: `drop_last` of less than a batch."""
+    """Raise ConfigError if `drop_last` drops all images, as these are less than a batch."""
     loader = runner.train_loop.dataloader
     if len(loader) == 0:
         raise ConfigError(
@@ -128,16 +116,16 @@ def _check_batches(runner: Runner) -> None:
 
 
 def _remarks(runner: Runner) -> list[str]:
-    """Return what the steps showed that does not stop a training."""
+    """Return remarks on the steps that do not stop a training."""
     loss = runner.message_hub.get_scalar('train/loss').current()
     remarks = [] if math.isfinite(loss) else [f'the loss of the first step is {loss}']
     if runner.val_loop is None:
-        remarks.append('there is no validation data: nothing is evaluated during the training')
+        remarks.append('there is no validation data: nothing is evaluated during training')
     return remarks
 
 
 def _summary(runner: Runner, remarks: list[str]) -> dict[str, Any]:
-    """Return the counts of the data sets that the runner has built."""
+    """Return the counts of the datasets that the runner has built."""
     sets = [_whole(runner.train_dataloader.dataset)]
     if runner.val_loop is not None:
         sets.append(_whole(runner.val_dataloader.dataset))
@@ -151,12 +139,12 @@ def _summary(runner: Runner, remarks: list[str]) -> dict[str, Any]:
 
 
 def _whole(dataset: Any) -> Any:
-    """Return the data set behind the slice of it that `shrink` has asked for."""
+    """Return the whole dataset: `num_batch_per_epoch` of `shrink` makes mmengine wrap a slice."""
     return vars(dataset).get('_dataset', dataset)
 
 
 def _count_boxes(dataset: Any) -> int:
-    """Return the number of targets: boxes that are not to be ignored."""
+    """Return the number of targets: boxes without ``ignore_flag``."""
     return sum(
         not instance.get('ignore_flag', 0)
         for index in range(len(dataset))

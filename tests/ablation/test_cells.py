@@ -109,13 +109,13 @@ def test_run_cells__evaluates_what_was_not_trained_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, splits: list[str], tested: str
 ) -> None:
     seen: list[list[str]] = []
-    evaluate_rows = coco_twelve.evaluate_rows
+    evaluate_results = coco_twelve.evaluate_results
 
     def note(coco: COCO, rows: Any, image_ids: Sequence[int], *others: Any) -> Any:
         seen.append([image['file_name'] for image in coco.loadImgs(image_ids)])
-        return evaluate_rows(coco, rows, image_ids, *others)
+        return evaluate_results(coco, rows, image_ids, *others)
 
-    monkeypatch.setattr(coco_twelve, 'evaluate_rows', note)
+    monkeypatch.setattr(coco_twelve, 'evaluate_results', note)
     make_data(tmp_path / 'data', splits)
     settings = settings_of(tmp_path)
     list(run_cells(settings))

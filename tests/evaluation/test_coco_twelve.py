@@ -1,4 +1,4 @@
-"""The 12 COCO numbers: equal to the oracle's, over each image once, in the file's ids."""
+"""The 12 COCO metrics: equal to the oracle's, over each image once, in the file's ids."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from pycocotools.coco import COCO
 
 from effdet_plugin.errors import DatasetError
 from effdet_plugin.evaluation import NAMES, CocoTwelveMetric
-from effdet_plugin.evaluation.coco_twelve import evaluate_rows
+from effdet_plugin.evaluation.coco_twelve import evaluate_results
 from effdet_plugin.testing import REPOSITORY, load_oracle
 
 CLASSES = ('cat', 'dog', 'cow', 'hen', 'fox')
@@ -48,7 +48,7 @@ def _truth_file(folder: Path, truth: np.ndarray, ids: dict[str, int]) -> Path:
 
 
 def _sample(image_id: int, rows: np.ndarray) -> dict[str, Any]:
-    """One image's detections, rows [image id, x, y, w, h, score, class], as mmdet hands them on."""
+    """One image's detections, rows [image id, x, y, w, h, score, class], in mmdet's form."""
     found = torch.from_numpy(rows[rows[:, 5] > 0]).double()
     boxes = torch.cat([found[:, 1:3], found[:, 1:3] + found[:, 3:5]], dim=1)
     instances = dict(bboxes=boxes, scores=found[:, 5], labels=found[:, 6].long() - 1)
@@ -204,19 +204,19 @@ def test_evaluate__only_classes_of_the_model_count(tmp_path: Path, oracle: Oracl
     assert per_class == {'coco/cat_precision', 'coco/dog_precision'}
 
 
-def test_evaluate_rows__all_categories_unless_some_are_given(
+def test_evaluate_results__all_categories_unless_some_are_given(
     tmp_path: Path, oracle: Oracle
 ) -> None:
     coco = COCO(str(_truth_file(tmp_path, oracle['groundtruth'], IDS)))
     images = sorted(coco.imgs)
-    assert evaluate_rows(coco, [], images).params.catIds == [1, 2, 3, 4, 5]
-    assert evaluate_rows(coco, [], images, [4, 2]).params.catIds == [2, 4]
+    assert evaluate_results(coco, [], images).params.catIds == [1, 2, 3, 4, 5]
+    assert evaluate_results(coco, [], images, [4, 2]).params.catIds == [2, 4]
 
 
 def test_evaluate__classes_that_the_file_has_not(tmp_path: Path, oracle: Oracle) -> None:
     metric = _metric(_truth_file(tmp_path, oracle['groundtruth'], IDS), ('car', 'bus'))
     metric.process({}, [_sample(1, oracle['detections'][0])])
-    with pytest.raises(DatasetError, match='none of the classes'):
+    with pytest.raises(DatasetError, match=r'none of the classes'):
         metric.evaluate(1)
 
 

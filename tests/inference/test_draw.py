@@ -1,4 +1,4 @@
-"""Drawings: the right size, the right places, and the given picture left alone."""
+"""Drawings: size, places, and that the given image is not changed."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def test_draw_boxes__outline_in_the_class_colour_and_a_tag() -> None:
 
 
 @pytest.mark.parametrize('size', [(1, 1), (1600, 12), (20, 2000), (60, 80), (3000, 2000)])
-def test_draw_boxes__any_picture_size(size: tuple[int, int]) -> None:
+def test_draw_boxes__any_image_size(size: tuple[int, int]) -> None:
     height, width = size
     image = np.zeros((height, width, 3), np.uint8)
     drawn = draw_boxes(image, _thing(-5, -5, width + 9, height + 9, score=0.9), ['a long name'])
@@ -55,7 +55,7 @@ def test_draw_boxes__the_best_score_is_on_top() -> None:
         assert tuple(drawn[100, 20]) == class_colour(int(scores.argmax()))
 
 
-def test_draw_boxes__not_a_number_does_not_break_a_picture() -> None:
+def test_draw_boxes__not_a_number_does_not_break_a_image() -> None:
     image = np.zeros((20, 20, 3), np.uint8)
     assert draw_boxes(image, _thing(np.nan, 2, np.inf, 9), ['a']).shape == image.shape
 

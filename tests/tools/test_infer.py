@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from effdet_plugin.inference.images import read_image, write_image
+from effdet_plugin.files import read_image, write_image
 from effdet_plugin.testing import REPOSITORY
 
 CONFIG = str(REPOSITORY / 'configs' / 'efficientdet' / 'lite0_coco.py')
@@ -33,9 +33,9 @@ def infer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 def test_infer__a_folder_with_a_broken_file(
     infer: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A wide picture: (height, width) must not be mixed up on the way through 192x128."""
+    """A wide image: (height, width) must not be mixed up on the way through 192x128."""
     write_image(tmp_path / 'in' / 'wide.png', np.full((50, 300, 3), 90, np.uint8))
-    (tmp_path / 'in' / 'broken.jpg').write_text('no picture')
+    (tmp_path / 'in' / 'broken.jpg').write_text('no image')
     arguments = (tmp_path / 'in', '--out', tmp_path / 'out', '--image-size', '192x128')
     assert infer(*arguments, '--score-thr', 0) == 0
     said = capsys.readouterr().out.splitlines()

@@ -1,4 +1,4 @@
-"""A tiny data set and a small network on it, for trainings of a second."""
+"""A tiny dataset and a small network on it, for trainings of a second."""
 
 import json
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ def small() -> dict[str, Any]:
 
 
 def _document(number: int, first: int) -> dict[str, Any]:
-    """COCO json of pictures with one box each, category ids 3 and 7."""
+    """COCO json of images with one box each, category ids 3 and 7."""
     ids = range(first, first + number)
     return dict(
         images=[dict(id=i, file_name=f'{i}.png', width=64, height=48) for i in ids],
@@ -55,20 +55,20 @@ def _document(number: int, first: int) -> dict[str, Any]:
 
 @pytest.fixture(scope='session')
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``train.json`` of four pictures, ``val.json`` of three, and pictures."""
+    """A folder with ``train.json`` of four images, ``val.json`` of three, and images."""
     folder = tmp_path_factory.mktemp('data')
     for name, document in dict(train=_document(4, 0), val=_document(3, 10)).items():
         (folder / f'{name}.json').write_text(json.dumps(document))
         for image in document['images']:
-            picture = np.full((48, 64, 3), 40, np.uint8)
-            cv2.rectangle(picture, (8, 8), (32, 28), (200, 60 * (image['id'] % 4), 90), -1)
-            cv2.imwrite(str(folder / image['file_name']), picture)
+            pixels = np.full((48, 64, 3), 40, np.uint8)
+            cv2.rectangle(pixels, (8, 8), (32, 28), (200, 60 * (image['id'] % 4), 90), -1)
+            cv2.imwrite(str(folder / image['file_name']), pixels)
     return folder
 
 
 @pytest.fixture(scope='session')
 def options(data: Path) -> dict[str, Any]:
-    """Options that put the data set into a COCO config, without ``--data``."""
+    """Options that put the dataset into a COCO config, without ``--data``."""
     options: dict[str, Any] = dict(SMALL, **{'model.bbox_head.num_classes': 2})
     for loader, name in dict(train='train', val='val', test='val').items():
         inner = f'{loader}_dataloader.dataset.dataset'

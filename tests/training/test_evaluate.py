@@ -13,7 +13,7 @@ from effdet_plugin.errors import CheckpointError, ConfigError, UserError
 from effdet_plugin.evaluation import NAMES
 from effdet_plugin.models.detectors import EfficientDet
 from effdet_plugin.testing import REPOSITORY, shared_data
-from effdet_plugin.training import TestSettings, evaluate, numbers_table
+from effdet_plugin.training import TestSettings, evaluate, metrics_table
 from effdet_plugin.training.running import build_runner
 
 CONFIG = REPOSITORY / 'configs' / 'efficientdet' / 'lite0_coco.py'
@@ -59,7 +59,7 @@ def test_evaluate__random_weights(
     assert {row['image_id'] for row in rows} == {10, 11, 12}
     assert {row['category_id'] for row in rows} <= {3, 7}
     assert all(row['score'] == round(row['score'], 3) for row in rows)
-    # Boxes are in the original picture of 64x48, from a network input of 192x128.
+    # Boxes are in the original image of 64x48, from a network input of 192x128.
     assert max(row['bbox'][0] for row in rows) <= 64
     assert max(row['bbox'][1] for row in rows) <= 48
     assert [path.name for path in tmp_path.iterdir()] == ['new']
@@ -88,7 +88,7 @@ def test_evaluate__own_data_of_some_of_the_classes(
 
 
 @pytest.mark.parametrize('split', ['train', 'val'])
-def test_evaluate__says_where_all_pictures_are_tested(
+def test_evaluate__says_where_all_images_are_tested(
     settings: TestSettings,
     data: Path,
     tmp_path: Path,
@@ -103,7 +103,7 @@ def test_evaluate__says_where_all_pictures_are_tested(
         (own / image['file_name']).write_bytes((data / image['file_name']).read_bytes())
     metrics = evaluate(replace(settings, data=own))
     assert metrics['coco/images'] == len(document['images'])
-    said = f'{own} has no test or validation split: all 4 pictures are tested'
+    said = f'{own} has no test or validation split: all 4 images are tested'
     assert capfd.readouterr().out.count(said) == (split == 'train')
     evaluate(replace(settings, data=own / f'{split}.json'))
     assert 'no test or validation split' not in ''.join(capfd.readouterr())
@@ -118,7 +118,7 @@ def test_evaluate__classes_that_the_checkpoint_does_not_know(
         (tmp_path / image['file_name']).write_bytes((data / image['file_name']).read_bytes())
     (tmp_path / 'val.json').write_text(json.dumps(document))
     own = replace(settings, checkpoint=str(checkpoint), data=tmp_path / 'val.json')
-    with pytest.raises(CheckpointError, match="does not know the class 'triangle'"):
+    with pytest.raises(CheckpointError, match=r"does not know .*'triangle' of .*val\.json"):
         evaluate(own)
 
 
@@ -140,7 +140,7 @@ def test_evaluate__class_count_that_does_not_fit(
     [
         (dict(checkpoint='absent.pth'), r'absent\.pth'),
         (dict(cfg_options={'test_dataloader': None}), 'no test_dataloader'),
-        (dict(cfg_options={}), 'no such annotation file'),
+        (dict(cfg_options={}), r'instances_val2017\.json'),
         (dict(cfg_options={'test_evaluator.type': 'DumpDetResults'}), 'test_evaluator.ann_file'),
     ],
 )
@@ -159,7 +159,7 @@ def test_evaluate__out_needs_our_metric(
         )
     }
     del other['test_evaluator.ann_file']
-    with pytest.raises(ConfigError, match='DumpDetResults writes no COCO results'):
+    with pytest.raises(ConfigError, match=r'--out.*DumpDetResults.*CocoTwelveMetric'):
         evaluate(replace(settings, cfg_options=other, out=tmp_path / 'x.json'))
 
 
@@ -175,7 +175,7 @@ def test_evaluate__mmdets_metric_becomes_the_twelve_numbers(
 
 
 @pytest.mark.parametrize(('name', 'images'), [('instances_val', 152), ('boxes_only_val', 50)])
-def test_evaluate__real_pictures(
+def test_evaluate__real_images(
     name: str, images: int, small: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both files of the COCO sample, each image once; the classes are COCO's."""
@@ -193,9 +193,9 @@ def test_evaluate__real_pictures(
     assert metrics['coco/images'] == images
 
 
-def test_numbers_table() -> None:
+def test_metrics_table() -> None:
     metrics = {'coco/images': 3.0, 'coco/bbox_mAP': 0.12345, 'coco/bbox_AR@1': -1.0}
-    lines = numbers_table(metrics).splitlines()
+    lines = metrics_table(metrics).splitlines()
     assert [line.split() for line in lines] == [
         ['bbox_mAP', '0.123'],
         ['bbox_AR@1', '-1.000'],

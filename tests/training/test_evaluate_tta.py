@@ -1,4 +1,4 @@
-"""``tools/test.py --tta``: several views through the whole of an evaluation."""
+"""``tools/test.py --tta``: several views through a whole evaluation."""
 
 import json
 from dataclasses import replace
@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from effdet_plugin.inference import TTA
+from effdet_plugin.config import load
+from effdet_plugin.inference import TTA, Detector
 from effdet_plugin.models.detectors import EfficientDet
 from effdet_plugin.testing import REPOSITORY
 from effdet_plugin.training import TestSettings, evaluate
@@ -49,3 +50,27 @@ def test_evaluate__one_view_is_no_other_evaluation(options: Options, tmp_path: P
     plain, merged = (json.loads(path.read_text()) for path in files)
     kept = [(row['image_id'], row['category_id'], row['score']) for row in plain]
     assert {(r['image_id'], r['category_id'], r['score']) for r in merged} <= set(kept)
+
+
+def test_evaluate__finds_what_the_detector_finds(options: Options, tmp_path: Path) -> None:
+    """Detector uses the same TTA; it only clips the boxes to the image in addition."""
+    tta = TTA(scales=(0.5,), merge='wbf')
+    detector = Detector(load(CONFIG, image_size=128, options=options), 'none', tta=tta)
+    weights, out = tmp_path / 'weights.pth', tmp_path / 'results.json'
+    torch.save({'state_dict': detector.model.state_dict()}, weights)
+    settings = TestSettings(CONFIG, str(weights), image_size=128, cfg_options=options, out=out)
+    evaluate(replace(settings, tta=tta))
+    results = json.loads(out.read_text())
+    for image_id in (10, 11, 12):
+        path = Path(options['test_dataloader.dataset.dataset.data_prefix.img']) / f'{image_id}.png'
+        [sample] = detector(path)
+        own = [result for result in results if result['image_id'] == image_id]
+        boxes = torch.tensor([result['bbox'] for result in own])
+        boxes[:, 2:] += boxes[:, :2]
+        boxes = boxes.clamp(min=0).minimum(torch.tensor([64.0, 48.0, 64.0, 48.0]))
+        is_inside = (boxes[:, 2:] > boxes[:, :2]).all(1)
+        scores = torch.tensor([result['score'] for result in own])[is_inside]
+        torch.testing.assert_close(
+            sample.pred_instances.bboxes, boxes[is_inside], atol=1e-3, rtol=0
+        )
+        torch.testing.assert_close(sample.pred_instances.scores, scores)

@@ -1,6 +1,6 @@
 """Detectors."""
 
 from effdet_plugin.models.detectors.efficientdet import EfficientDet
-from effdet_plugin.models.detectors.merged_views import MergedViews
+from effdet_plugin.models.detectors.tta_model import EfficientDetTTAModel
 
-__all__ = ['EfficientDet', 'MergedViews']
+__all__ = ['EfficientDet', 'EfficientDetTTAModel']

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from effdet_plugin.errors import ConfigError, DatasetError
-from effdet_plugin.inference.fusing import evaluate_files, fuse_files, fuse_rows, read_truth
+from effdet_plugin.inference.fuse import evaluate_files, fuse_files, fuse_results, read_truth
 from effdet_plugin.testing import load_oracle
 
 Row = dict[str, Any]
@@ -26,7 +26,7 @@ def write(path: Path, content: object) -> Path:
     return path
 
 
-def test_fuse_rows__equals_the_reference() -> None:
+def test_fuse_results__equals_the_reference() -> None:
     oracle = load_oracle('wbf')
     rows, expected = oracle['in_b'], oracle['out_b']
     own = [
@@ -35,18 +35,18 @@ def test_fuse_rows__equals_the_reference() -> None:
         )
         for r in rows
     ]
-    fused = fuse_rows([own[0::3], own[1::3], own[2::3]])
+    fused = fuse_results([own[0::3], own[1::3], own[2::3]])
     boxes = np.array([f['bbox'] for f in fused])
     boxes[:, 2:] += boxes[:, :2]
     np.testing.assert_allclose(boxes, expected[:, 1:5], atol=1e-4)
     assert [f['category_id'] for f in fused] == expected[:, 6].tolist()
 
 
-def test_fuse_files__pictures_apart_and_the_best_only(tmp_path: Path) -> None:
+def test_fuse_files__images_apart_and_the_best_only(tmp_path: Path) -> None:
     a = [row(1, [0, 0, 10, 10], 0.9), row(2, [0, 0, 10, 10], 0.8), row(2, [50, 50, 9, 9], 0.3)]
     b = [row(1, [0, 0, 10, 10], 0.7)]
     paths = [write(tmp_path / 'a.json', a), write(tmp_path / 'b.json', b)]
-    assert fuse_files(paths, tmp_path / 'out' / 'fused.json', max_per_image=1) == 2
+    assert fuse_files(paths, tmp_path / 'out' / 'fused.json', max_per_img=1) == 2
     fused = json.loads((tmp_path / 'out' / 'fused.json').read_text())
     assert [f['image_id'] for f in fused] == [1, 2]
     assert [f['score'] for f in fused] == pytest.approx([0.8, 0.4])
@@ -55,25 +55,23 @@ def test_fuse_files__pictures_apart_and_the_best_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('content', 'words'),
     [
-        ({'images': []}, 'no list of detections'),
-        ([dict(image_id=1, category_id=1, score=0.5)], "detection 0 has no 'bbox'"),
-        ([row(7, [0, 0, 1, 1], 0.5)], 'no picture in common'),
-        ([row(1, [0, 0, 1, 1], 0.5, category=2)], 'no category in common .*category_id 2 and 1'),
-        ([row(1, [0, 0, 1, 1], '0.9')], "detection 0: 'score' must be a finite number, not '0.9'"),
-        ([row(1, [0, 0, 1, 1], float('nan'))], "'score' must be a finite number, not nan"),
-        ([row(1, [0, 0, 1], 0.5)], r"'bbox' must be 4 finite numbers, not \[0, 0, 1\]"),
-        ([row(1, [0, 0, 1, None], 0.5)], "'bbox' must be 4 finite numbers"),
-        ([row(1, [0, 0, 1, float('inf')], 0.5)], "'bbox' must be 4 finite numbers"),
-        ([row(1, [0, 0, 1, 1], 0.5, category='cat')], "'category_id' must be a whole number"),
-        ([row([1], [0, 0, 1, 1], 0.5)], "'image_id' must be a whole number or text"),
+        ({'images': []}, 'tools/test.py --out'),
+        ([dict(image_id=1, category_id=1, score=0.5)], "detection 0 .*'bbox'"),
+        ([row(7, [0, 0, 1, 1], 0.5)], 'image_id 7 and 1'),
+        ([row(1, [0, 0, 1, 1], 0.5, category=2)], 'category_id 2 and 1'),
+        ([row(1, [0, 0, 1, 1], '0.9')], "detection 0: 'score' .*'0.9'"),
+        ([row(1, [0, 0, 1, 1], float('nan'))], "'score' .*nan"),
+        ([row(1, [0, 0, 1], 0.5)], r"'bbox' .*\[0, 0, 1\]"),
+        ([row(1, [0, 0, 1, None], 0.5)], "'bbox' .*None"),
+        ([row(1, [0, 0, 1, float('inf')], 0.5)], "'bbox' .*inf"),
+        ([row(1, [0, 0, 1, 1], 0.5, category='cat')], "'category_id' .*'cat'"),
+        ([row([1], [0, 0, 1, 1], 0.5)], r"'image_id' .*\[1\]"),
     ],
 )
-def test_fuse_files__refuses_what_is_no_result_file(
-    tmp_path: Path, content: object, words: str
-) -> None:
+def test_fuse_files__refuses_other_files(tmp_path: Path, content: object, words: str) -> None:
     good = write(tmp_path / 'good.json', [row(1, [0, 0, 10, 10], 0.9)])
     bad = write(tmp_path / 'bad.json', content)
-    with pytest.raises(DatasetError, match=f'bad.json: .*{words}'):
+    with pytest.raises(DatasetError, match=rf'bad\.json.*{words}'):
         fuse_files([good, bad], tmp_path / 'fused.json')
 
 
@@ -81,55 +79,55 @@ def test_fuse_files__an_empty_first_file_hides_no_misfit(tmp_path: Path) -> None
     contents = ([], [row(1, [0, 0, 9, 9], 0.9)], [row(7, [0, 0, 9, 9], 0.9)])
     paths = [write(tmp_path / f'{n}.json', content) for n, content in enumerate(contents)]
     assert fuse_files(paths[:2], tmp_path / 'fused.json') == 1
-    with pytest.raises(DatasetError, match=r'2.json: has no picture in common with .*1.json'):
+    with pytest.raises(DatasetError, match=r'2\.json.*1\.json.*image_id 7 and 1'):
         fuse_files(paths, tmp_path / 'fused.json')
 
 
 @pytest.mark.parametrize('threshold', [55, 0, -0.5, 1.01, float('nan')])
 def test_fuse__refuses_a_threshold_that_is_no_iou(tmp_path: Path, threshold: float) -> None:
     paths = [write(tmp_path / f'{name}.json', [row(1, [0, 0, 9, 9], 0.9)]) for name in 'ab']
-    with pytest.raises(ConfigError, match=f'--iou-thr.* {threshold}: must be above 0'):
+    with pytest.raises(ConfigError, match=f'--iou-thr.* {threshold}'):
         fuse_files(paths, tmp_path / 'fused.json', threshold)
     with pytest.raises(ConfigError, match='--iou-thr'):
-        fuse_rows([[], []], threshold)
+        fuse_results([[], []], threshold)
     assert fuse_files(paths, tmp_path / 'fused.json', 1) == 1
 
 
 def test_fuse_files__refuses_one_alone(tmp_path: Path) -> None:
     alone = write(tmp_path / 'a.json', [row(1, [0, 0, 9, 9], 0.9)])
-    with pytest.raises(ConfigError, match=r'a.json: nothing to fuse with'):
+    with pytest.raises(ConfigError, match=r'a\.json'):
         fuse_files([alone], tmp_path / 'fused.json')
 
 
 @pytest.mark.parametrize(
     ('foreign', 'words'),
     [
-        (row(7, [0, 0, 9, 9], 0.9), 'image_id 7 is not in the ground truth'),
-        (row('1', [0, 0, 9, 9], 0.9), "image_id '1' is not in the ground truth"),
-        (row(1, [0, 0, 9, 9], 0.9, category=3), 'category_id 3 is not in the ground truth'),
+        (row(7, [0, 0, 9, 9], 0.9), 'image_id 7'),
+        (row('1', [0, 0, 9, 9], 0.9), "image_id '1'"),
+        (row(1, [0, 0, 9, 9], 0.9, category=3), 'category_id 3'),
     ],
 )
 def test_truth__must_have_what_the_rows_name(tmp_path: Path, foreign: Row, words: str) -> None:
     truth = read_truth(write(tmp_path / 'truth.json', TRUTH))
     good = write(tmp_path / 'good.json', [row(1, [0, 0, 9, 9], 0.9)])
     bad = write(tmp_path / 'bad.json', [row(1, [0, 0, 9, 9], 0.9), foreign, foreign])
-    with pytest.raises(DatasetError, match=rf'bad.json: {words} \(1 such\)'):
+    with pytest.raises(DatasetError, match=rf'bad\.json: {words} .*\(1 such\)'):
         fuse_files([good, bad], tmp_path / 'fused.json', truth=truth)
     assert not (tmp_path / 'fused.json').exists()
-    with pytest.raises(DatasetError, match=f'bad.json: {words}'):
+    with pytest.raises(DatasetError, match=rf'bad\.json: {words} '):
         list(evaluate_files(truth, [bad]))
 
 
 @pytest.mark.parametrize(
     ('content', 'words'),
     [
-        ([row(1, [0, 0, 9, 9], 0.9)], 'is no ground truth'),
-        (dict(images=[]), 'is no ground truth'),
+        ([row(1, [0, 0, 9, 9], 0.9)], 'categories'),
+        (dict(images=[]), 'categories'),
         (TRUTH | dict(annotations=[dict(image_id=1, segments_info=[])]), "KeyError.'id'"),
     ],
 )
 def test_read_truth__refuses_what_is_none(tmp_path: Path, content: object, words: str) -> None:
-    with pytest.raises(DatasetError, match=f'other.json: .*{words}'):
+    with pytest.raises(DatasetError, match=rf'other\.json: .*{words}'):
         read_truth(write(tmp_path / 'other.json', content))
 
 

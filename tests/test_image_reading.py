@@ -1,4 +1,4 @@
-"""Pictures as people have them: made odd here, and the shared folder of odd ones where it is."""
+"""Odd image files are read: made here, and the shared folder of odd ones if it is there."""
 
 import json
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from effdet_plugin.errors import DatasetError
-from effdet_plugin.inference.images import find_images, read_image, write_image
+from effdet_plugin.files import read_image, write_image
 from effdet_plugin.testing import shared_dir
 
 RED, BLUE = (250, 10, 10), (10, 10, 250)
@@ -92,7 +92,7 @@ def _cut_png(path: Path) -> None:
 
 BROKEN: dict[str, Callable[[Path], object]] = {
     'empty.jpg': lambda path: path.write_bytes(b''),
-    'text.jpg': lambda path: path.write_text('not a picture'),
+    'text.jpg': lambda path: path.write_text('not a image'),
     'cut.png': _cut_png,
     'folder.jpg': lambda path: path.mkdir(),
     'missing.jpg': lambda path: None,
@@ -100,7 +100,7 @@ BROKEN: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize('name', BROKEN)
-def test_read_image__refuses_in_one_line_that_names_the_file(tmp_path: Path, name: str) -> None:
+def test_read_image__error_is_one_line_with_the_file(tmp_path: Path, name: str) -> None:
     BROKEN[name](tmp_path / name)
     with pytest.raises(DatasetError, match=name) as caught:
         read_image(tmp_path / name)
@@ -133,48 +133,8 @@ def test_read_image__cmyk_is_near_its_rgb_twin() -> None:
     assert np.abs(base - cmyk).mean() < 6
 
 
-def test_write_image__leaves_the_picture_and_nothing_else(tmp_path: Path) -> None:
+def test_write_image__leaves_the_image_and_nothing_else(tmp_path: Path) -> None:
     image = np.asarray(_two_halves())
     write_image(tmp_path / 'new' / 'a.png', image)
     np.testing.assert_array_equal(read_image(tmp_path / 'new' / 'a.png'), image)
     assert [path.name for path in (tmp_path / 'new').iterdir()] == ['a.png']
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """A folder of b.png, a.JPG, notes and a sub-folder with c.png."""
-    for name in ('b.png', 'a.JPG', 'notes.json', 'sub/c.png', '.hidden.png'):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    return tmp_path
-
-
-def test_find_images__file_folder_glob(pictures: Path) -> None:
-    assert find_images(pictures / 'b.png') == [pictures / 'b.png']
-    assert find_images(pictures) == [pictures / 'a.JPG', pictures / 'b.png']
-    assert find_images(f'{pictures}/**/*.png') == [pictures / 'b.png', pictures / 'sub' / 'c.png']
-
-
-def test_find_images__a_list_keeps_its_order(
-    pictures: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (pictures / 'list.txt').write_text('# mine\nsub/c.png\n\nb.png\ngone.png\n')
-    expected = [pictures / 'sub/c.png', pictures / 'b.png', Path('gone.png')]
-    assert find_images(pictures / 'list.txt') == expected
-    (pictures / 'sub' / 'list.txt').write_text('b.png\n')
-    monkeypatch.chdir(pictures)
-    assert find_images('sub/list.txt') == [Path('b.png')]
-
-
-def test_find_images__a_file_whose_name_looks_like_a_pattern(tmp_path: Path) -> None:
-    (tmp_path / 'a[1].png').touch()
-    assert find_images(tmp_path / 'a[1].png') == [tmp_path / 'a[1].png']
-
-
-@pytest.mark.parametrize(
-    ('source', 'says'),
-    [('none.png', 'no such file'), ('*.bmp', 'no file matches'), ('', 'no picture in')],
-)
-def test_find_images__says_what_is_missing(tmp_path: Path, source: str, says: str) -> None:
-    with pytest.raises(DatasetError, match=says):
-        find_images(tmp_path / source)

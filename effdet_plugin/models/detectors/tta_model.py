@@ -1,4 +1,4 @@
-"""Test-time augmentation: the detections of several views of a picture, merged to one list."""
+"""Test-time augmentation: merge the detections of several views of an image."""
 
 from collections.abc import Sequence
 
@@ -14,80 +14,80 @@ from effdet_plugin.ops.nms import NEVER, batched_nms
 from effdet_plugin.ops.wbf import IOU_THRESHOLD, fuse_boxes
 
 MERGES = ('nms', 'wbf')
-# Views differ by few pixels; of two objects that overlap this much one would be lost.
+# Boxes of one object in two views differ by a few pixels only, so a high threshold merges them and
+# keeps different objects that overlap less.
 NMS_IOU = 0.6
 
 
 @MODELS.register_module()
-class MergedViews(BaseTTAModel):
-    """A detector that is given several views of each picture, as mmcv's ``TestTimeAug`` makes them.
+class EfficientDetTTAModel(BaseTTAModel):
+    """mmengine's TTA model around any detector, for the views that mmcv's ``TestTimeAug`` makes.
 
     Args:
-        module: The detector; its predictions are in pixels of the original picture.
+        module: The detector; its predictions are in pixels of the original image.
         merge: ``'nms'`` keeps the best of overlapping boxes, ``'wbf'`` averages them.
-        iou_threshold: From which IoU on boxes of a class are the same object; None: 0.6 for
-            ``'nms'``, 0.55 (the reference's) for ``'wbf'``.
-        max_per_image: Detections of a picture.
+        iou_thr: Boxes of one class with at least this IoU are the same object; None: 0.6 for
+            ``'nms'``, 0.55 for ``'wbf'`` (as in google/automl ``efficientdet/wbf.py``).
+        max_per_img: Number of detections kept per image.
 
     Raises:
-        ConfigError: Unknown ``merge``.
+        ConfigError: ``merge`` is unknown.
     """
 
     def __init__(
         self,
         module: nn.Module | dict[str, object],
         merge: str = 'nms',
-        iou_threshold: float | None = None,
-        max_per_image: int = 100,
+        iou_thr: float | None = None,
+        max_per_img: int = 100,
     ) -> None:
         super().__init__(module)
         check_merge(merge)
         self.merge = merge
-        self.iou_threshold = iou_threshold
-        self.max_per_image = max_per_image
+        self.iou_thr = iou_thr
+        self.max_per_img = max_per_img
 
     @torch.no_grad()
     def merge_preds(
         self, data_samples_list: Sequence[Sequence[DetDataSample]]
     ) -> list[DetDataSample]:
-        """Merge the views of each picture into its first sample.
+        """Merge the views of each image into its first sample.
 
         Args:
-            data_samples_list: For each picture its views, with ``flip`` and ``flip_direction``
-                among their metas.
+            data_samples_list: The views of each image, with ``flip`` and ``flip_direction`` in
+                their metainfo.
         """
         merged = []
         for views in data_samples_list:
             found = [unflip(view.pred_instances, view.metainfo) for view in views]
             views[0].pred_instances = merge_instances(
-                found, self.merge, self.iou_threshold, self.max_per_image
+                found, self.merge, self.iou_thr, self.max_per_img
             )
             merged.append(views[0])
         return merged
 
 
 def check_merge(merge: str) -> None:
-    """Refuse an unknown way of merging.
-
-    Raises:
-        ConfigError: It is unknown.
-    """
+    """Raise ConfigError for an unknown way of merging."""
     if merge not in MERGES:
         raise ConfigError(f'merge={merge!r} is unknown; choose one of {", ".join(MERGES)}')
 
 
 def unflip(found: InstanceData, meta: dict[str, object]) -> InstanceData:
-    """Return detections of a view in the frame of the original picture.
+    """Return detections of a view in the coordinates of the original image.
 
     Args:
-        found: ``bboxes`` ``(N, 4)`` xyxy in pixels of the picture as it was flipped.
-        meta: ``flip`` and ``ori_shape`` (height, width); views are flipped left to right only.
+        found: ``bboxes`` ``(N, 4)`` xyxy in pixels of the flipped image.
+        meta: ``flip``, ``flip_direction`` and ``ori_shape`` (height, width).
+
+    Raises:
+        ConfigError: The view was not flipped from left to right.
     """
     if not meta.get('flip'):
         return found
     if meta.get('flip_direction') != 'horizontal':
         raise ConfigError(
-            f'flip_direction={meta.get("flip_direction")!r}: only horizontal is known'
+            f'flip_direction={meta.get("flip_direction")!r}: only horizontal is supported'
         )
     width = meta['ori_shape'][1]  # type: ignore[index]
     x1, y1, x2, y2 = found.bboxes.unbind(-1)
@@ -101,16 +101,17 @@ def unflip(found: InstanceData, meta: dict[str, object]) -> InstanceData:
 def merge_instances(
     views: Sequence[InstanceData],
     merge: str = 'nms',
-    iou_threshold: float | None = None,
-    max_per_image: int = 100,
+    iou_thr: float | None = None,
+    max_per_img: int = 100,
 ) -> InstanceData:
-    """Merge detections of one picture, class by class.
+    """Merge the detections of one image, class by class.
 
     Args:
-        views: ``bboxes`` ``(N, 4)`` xyxy in one frame, ``scores`` ``(N,)``, ``labels`` ``(N,)``.
-        merge: See `MergedViews`.
-        iou_threshold: See `MergedViews`.
-        max_per_image: See `MergedViews`.
+        views: ``bboxes`` ``(N, 4)`` xyxy in the same coordinates, ``scores`` and ``labels``
+            ``(N,)``.
+        merge: See `EfficientDetTTAModel`.
+        iou_thr: See `EfficientDetTTAModel`.
+        max_per_img: See `EfficientDetTTAModel`.
 
     Returns:
         The same three, by descending score.
@@ -121,13 +122,13 @@ def merge_instances(
     order = scores.argsort(descending=True, stable=True)
     boxes, scores, labels = boxes[order], scores[order], labels[order]
     if merge == 'wbf':
-        threshold = IOU_THRESHOLD if iou_threshold is None else iou_threshold
+        threshold = IOU_THRESHOLD if iou_thr is None else iou_thr
         boxes, scores, labels = _fused(boxes, scores, labels, len(views), threshold)
     else:
-        threshold = NMS_IOU if iou_threshold is None else iou_threshold
-        keep = _kept(boxes, scores, labels, threshold, max_per_image)
+        threshold = NMS_IOU if iou_thr is None else iou_thr
+        keep = _kept(boxes, scores, labels, threshold, max_per_img)
         boxes, scores, labels = boxes[keep], scores[keep], labels[keep]
-    best = slice(max_per_image)
+    best = slice(max_per_img)
     return InstanceData(bboxes=boxes[best], scores=scores[best], labels=labels[best])
 
 

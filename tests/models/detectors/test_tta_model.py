@@ -5,8 +5,8 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from effdet_plugin.errors import ConfigError
-from effdet_plugin.models.detectors import MergedViews
-from effdet_plugin.models.detectors.merged_views import merge_instances, unflip
+from effdet_plugin.models.detectors import EfficientDetTTAModel
+from effdet_plugin.models.detectors.tta_model import merge_instances, unflip
 
 
 def instances(boxes: list[list[float]], scores: list[float], label: int = 0) -> InstanceData:
@@ -39,7 +39,7 @@ def test_merge__nms_keeps_the_best_of_each_object() -> None:
 def test_merge__a_threshold_of_zero_is_one() -> None:
     touching = [instances([[0, 0, 10, 10], [9, 9, 19, 19], [30, 30, 40, 40]], [0.9, 0.8, 0.7])]
     assert len(merge_instances(touching, 'nms')) == 3
-    merged = merge_instances(touching, 'nms', iou_threshold=0.0)
+    merged = merge_instances(touching, 'nms', iou_thr=0.0)
     assert merged.scores.tolist() == pytest.approx([0.9, 0.7])
 
 
@@ -55,7 +55,7 @@ def test_merge__wbf_averages_them() -> None:
 def test_merge__classes_apart_at_most_so_many_and_nothing(merge: str) -> None:
     views = [instances([[0, 0, 10, 10]], [0.6], 0), instances([[0, 0, 10, 10]], [0.5], 1)]
     assert merge_instances(views, merge).labels.tolist() == [0, 1]
-    assert len(merge_instances(views, merge, max_per_image=1)) == 1
+    assert len(merge_instances(views, merge, max_per_img=1)) == 1
     assert len(merge_instances([instances([], []), instances([], [])], merge)) == 0
 
 
@@ -80,14 +80,14 @@ def sample_of(flip: bool) -> DetDataSample:
     return DetDataSample(metainfo=dict(ori_shape=(40, 100), flip=flip, flip_direction='horizontal'))
 
 
-def test_model__merges_the_views_of_each_picture() -> None:
+def test_model__merges_the_views_of_each_image() -> None:
     views = [[sample_of(flip) for _ in range(2)] for flip in (False, True)]
     images: list[Tensor] = [torch.zeros(2, 3, 4, 4)] * 2
-    found = MergedViews(Fixed()).test_step(dict(inputs=images, data_samples=views))
+    found = EfficientDetTTAModel(Fixed()).test_step(dict(inputs=images, data_samples=views))
     assert len(found) == 2
     assert found[0].pred_instances.bboxes.tolist() == [[10, 5, 30, 25], [70, 5, 90, 25]]
 
 
 def test_model__refuses_an_unknown_merge() -> None:
-    with pytest.raises(ConfigError, match="'soft' is unknown"):
-        MergedViews(Fixed(), merge='soft')
+    with pytest.raises(ConfigError, match=r"'soft'.*nms, wbf"):
+        EfficientDetTTAModel(Fixed(), merge='soft')
