@@ -33,7 +33,7 @@ def embed_config(converted: Converted, folder: Path) -> Path | None:
     config.num_classes = len(meta['dataset_meta']['classes'])
     config.model.bbox_head.num_classes = config.num_classes
     if meta['anchor_aspects'] != 'sqrt2':
-        config.model.bbox_head.anchor_generator.ratios = [list(pair) for pair in OLD_PAIRS]
+        config.model.bbox_head.anchor_generator.aspect_ratios = [list(pair) for pair in OLD_PAIRS]
     if meta['padding'] == 'symmetric':
         backbone = config.model.backbone
         backbone.model_name = backbone.model_name.removeprefix('tf_')

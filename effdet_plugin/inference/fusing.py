@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from effdet_plugin.errors import ConfigError, DatasetError
 from effdet_plugin.evaluation.coco_twelve import NAMES, evaluate_rows
 from effdet_plugin.files import replacing
-from effdet_plugin.ops.wbf import IOU_THRESHOLD, fuse_boxes
+from effdet_plugin.ops.wbf import IOU_THR, fuse_boxes
 
 Row = dict[str, Any]
 
@@ -45,7 +45,7 @@ _FORM: dict[str, tuple[Callable[[object], bool], str]] = {
 def fuse_files(
     paths: Sequence[Path],
     out: Path,
-    iou_threshold: float = IOU_THRESHOLD,
+    iou_threshold: float = IOU_THR,
     max_per_image: int = 100,
     labels_below: int | None = None,
     truth: COCO | None = None,
@@ -153,7 +153,7 @@ def read_rows(path: Path) -> list[Row]:
 
 def fuse_rows(
     models: Sequence[Sequence[Row]],
-    iou_threshold: float = IOU_THRESHOLD,
+    iou_threshold: float = IOU_THR,
     max_per_image: int = 100,
     labels_below: int | None = None,
 ) -> list[Row]:

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.ops.boxes import clip_boxes, decode_deltas
-from effdet_plugin.ops.nms import NEVER, batched_nms
+from effdet_plugin.ops.nms import NEG_INF, batched_nms
 
 # The reference reads a Gaussian threshold of 0 as this ("0 or default"); a hard one of 0 as none.
-GAUSSIAN_SCORE_THRESHOLD = 0.001
+GAUSSIAN_SCORE_THR = 0.001
 
 
 class Detections(NamedTuple):
@@ -37,32 +37,32 @@ class DetectionPostProcessor(nn.Module):
     """Candidates -> decode -> NMS, for a whole batch, without waiting for the device.
 
     The reference's evaluation is the default: the best 5000 (anchor, class) pairs over all levels,
-    Gaussian soft-NMS class by class, no clipping. Its deployment form is ``max_candidates=0,
+    Gaussian soft-NMS class by class, no clipping. Its deployment form is ``nms_pre=0,
     class_wise=False, clip='after'``; mmdet's habit is ``candidates_per_level=1000, method='hard',
     clip='before'``.
 
     Args:
-        max_candidates: best (anchor, class) pairs over all levels that enter NMS; 0: every anchor
+        nms_pre: best (anchor, class) pairs over all levels that enter NMS; 0: every anchor
             enters with its best class.
         candidates_per_level: best pairs of each level instead.
         method: ``'gaussian'`` or ``'hard'``.
-        iou_threshold: of hard NMS; none in Gaussian NMS.
+        iou_thr: of hard NMS; none in Gaussian NMS.
         sigma: of Gaussian NMS.
-        score_threshold: lowest score; None: 0.001 for Gaussian, none for hard NMS.
-        max_per_image: detections of an image.
+        score_thr: lowest score; None: 0.001 for Gaussian, none for hard NMS.
+        max_per_img: detections of an image.
         class_wise: boxes of different classes do not suppress each other.
         clip: ``'none'``, ``'before'`` or ``'after'`` NMS, to the network input.
     """
 
     def __init__(
         self,
-        max_candidates: int = 5000,
+        nms_pre: int = 5000,
         candidates_per_level: int | None = None,
         method: str = 'gaussian',
-        iou_threshold: float = 0.5,
+        iou_thr: float = 0.5,
         sigma: float = 0.5,
-        score_threshold: float | None = None,
-        max_per_image: int = 100,
+        score_thr: float | None = None,
+        max_per_img: int = 100,
         class_wise: bool = True,
         clip: str = 'none',
     ) -> None:
@@ -73,13 +73,13 @@ class DetectionPostProcessor(nn.Module):
             )
         if clip not in ('none', 'before', 'after'):
             raise ConfigError(f"clip={clip!r}; choose 'none', 'before' or 'after'")
-        self.max_candidates = max_candidates
+        self.nms_pre = nms_pre
         self.candidates_per_level = candidates_per_level
         self.method = method
-        self.iou_threshold = iou_threshold
+        self.iou_thr = iou_thr
         self.sigma = sigma
-        self.score_threshold = score_threshold
-        self.max_per_image = max_per_image
+        self.score_thr = score_thr
+        self.max_per_img = max_per_img
         self.class_wise = class_wise
         self.clip = clip
 
@@ -113,16 +113,16 @@ class DetectionPostProcessor(nn.Module):
             scores,
             labels,
             method=self.method,
-            iou_threshold=self.iou_threshold,
+            iou_thr=self.iou_thr,
             sigma=self.sigma,
-            score_threshold=self._threshold(),
-            max_per_image=self.max_per_image,
+            score_thr=self._threshold(),
+            max_per_img=self.max_per_img,
             class_wise=self.class_wise,
         )
         boxes = boxes.gather(1, keep.unsqueeze(-1).expand(-1, -1, 4))
         if self.clip == 'after':
             boxes = clip_boxes(boxes, image_size)
-        real = kept != NEVER
+        real = kept != NEG_INF
         return Detections(
             torch.where(real.unsqueeze(-1), boxes, 0.0),
             torch.where(real, kept, 0.0),
@@ -149,8 +149,8 @@ class DetectionPostProcessor(nn.Module):
                 [part[1] + start for part, start in zip(parts, starts, strict=True)], 1
             )
             best, labels = (torch.cat([part[i] for part in parts], 1) for i in (0, 2))
-        elif self.max_candidates > 0:
-            best, index, labels = top_pairs(logits, self.max_candidates)
+        elif self.nms_pre > 0:
+            best, index, labels = top_pairs(logits, self.nms_pre)
         else:
             best, labels = logits.max(-1)
             index = torch.arange(logits.shape[1], device=logits.device).expand_as(labels)
@@ -158,8 +158,8 @@ class DetectionPostProcessor(nn.Module):
 
     def _threshold(self) -> float:
         if self.method == 'gaussian':
-            return self.score_threshold or GAUSSIAN_SCORE_THRESHOLD
-        return NEVER if self.score_threshold is None else self.score_threshold
+            return self.score_thr or GAUSSIAN_SCORE_THR
+        return NEG_INF if self.score_thr is None else self.score_thr
 
 
 def top_pairs(logits: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -23,22 +23,22 @@ def level_sizes(
 
 
 def anchor_sides(
-    anchor_scale: float, num_scales: int, aspect_ratios: Sequence[AspectRatio]
+    octave_base_scale: float, scales_per_octave: int, aspect_ratios: Sequence[AspectRatio]
 ) -> np.ndarray:
     """Width and height of a level's anchors in units of its stride.
 
     Args:
-        anchor_scale: side of the square anchor of the first octave, in strides.
-        num_scales: octaves ``2 ** (i / num_scales)``.
+        octave_base_scale: side of the square anchor of the first octave, in strides.
+        scales_per_octave: octaves ``2 ** (i / scales_per_octave)``.
         aspect_ratios: width / height, of which the square root is applied to both sides; or pairs
             (width factor, height factor) used as they are, e.g. (1.4, 0.7) of the older reference.
 
     Returns:
-        ``(num_scales * len(aspect_ratios), 2)`` float64 (width, height); scale outer, aspect inner.
+        ``(scales_per_octave * len(aspect_ratios), 2)`` float64 (width, height); scale outer, aspect inner.
     """
     sides = []
-    for octave in range(num_scales):
-        side = anchor_scale * 2 ** (octave / num_scales)
+    for octave in range(scales_per_octave):
+        side = octave_base_scale * 2 ** (octave / scales_per_octave)
         for ratio in aspect_ratios:
             pair = (
                 (ratio[0], ratio[1]) if isinstance(ratio, Sequence) else (ratio**0.5, ratio**-0.5)
@@ -76,8 +76,8 @@ def anchor_boxes(
     image_size: tuple[int, int],
     min_level: int = 3,
     max_level: int = 7,
-    anchor_scale: float | Sequence[float] = 4.0,
-    num_scales: int = 3,
+    octave_base_scale: float | Sequence[float] = 4.0,
+    scales_per_octave: int = 3,
     aspect_ratios: Sequence[AspectRatio] = (1.0, 2.0, 0.5),
 ) -> Tensor:
     """All anchors of an image size: level, row, column, then ``scale * num_ratios + ratio``.
@@ -88,17 +88,21 @@ def anchor_boxes(
         image_size: (height, width) of the network input in pixels.
         min_level: finest level, 3 for P3.
         max_level: coarsest level, 7 (8 in D7x).
-        anchor_scale: one number, or one per level.
-        num_scales: see :func:`anchor_sides`.
+        octave_base_scale: one number, or one per level.
+        scales_per_octave: see :func:`anchor_sides`.
         aspect_ratios: see :func:`anchor_sides`.
 
     Returns:
         ``(N, 4)`` xyxy float32; 49,104 anchors at 512x512.
     """
     sizes = level_sizes(image_size, min_level, max_level)
-    scales = anchor_scale if isinstance(anchor_scale, Sequence) else [anchor_scale] * len(sizes)
+    scales = (
+        octave_base_scale
+        if isinstance(octave_base_scale, Sequence)
+        else [octave_base_scale] * len(sizes)
+    )
     tables = [
-        level_anchors(size, stride, anchor_sides(scale, num_scales, aspect_ratios))
+        level_anchors(size, stride, anchor_sides(scale, scales_per_octave, aspect_ratios))
         for size, stride, scale in zip(sizes, strides_of(image_size, sizes), scales, strict=True)
     ]
     return torch.from_numpy(np.concatenate(tables).astype(np.float32))

@@ -15,12 +15,12 @@ def match_anchors(
     anchors: Tensor,
     boxes: Tensor,
     valid: Tensor,
-    positive_iou: float = 0.5,
-    force_match: bool = True,
+    pos_iou_thr: float = 0.5,
+    match_low_quality: bool = True,
 ) -> Tensor:
     """Give each anchor its box, the reference's way (argmax matcher with forced matches).
 
-    An anchor takes the box of highest IoU (the first on ties) if that is at least ``positive_iou``.
+    An anchor takes the box of highest IoU (the first on ties) if that is at least ``pos_iou_thr``.
     Then each box takes its best anchor (the first on ties) whatever the IoU, overriding the former;
     where several boxes want one anchor, the first box gets it and the others may stay without any.
 
@@ -29,9 +29,9 @@ def match_anchors(
         boxes: ``(B, G, 4)`` xyxy, padded.
         valid: ``(B, G)`` bool, False for padding. Boxes without area should be dropped before:
             one that overlaps nothing takes anchor 0, as in the reference.
-        positive_iou: IoU from which on an anchor is positive; below it is background, nothing is
+        pos_iou_thr: IoU from which on an anchor is positive; below it is background, nothing is
             ignored.
-        force_match: see above.
+        match_low_quality: see above.
 
     Returns:
         ``(B, N)`` int64 index into ``G``, or -1 for background.
@@ -41,12 +41,12 @@ def match_anchors(
     if num_boxes == 0 or num_anchors == 0:
         return anchors.new_full((batch, num_anchors), NO_MATCH, dtype=torch.long)
     best_iou, best_box, best_anchor = _best(anchors.float(), boxes.float(), valid)
-    if not force_match:
-        return best_box.masked_fill(best_iou < positive_iou, NO_MATCH)
+    if not match_low_quality:
+        return best_box.masked_fill(best_iou < pos_iou_thr, NO_MATCH)
     # Smaller is stronger: a forced match is its box 0 .. G-1, another one G .. 2G-1, none 2G.
     # (As two tensors, merged, torch 2.13 compiles it to a merge before the scatter.)
     none = 2 * num_boxes
-    match = torch.where(best_iou < positive_iou, none, best_box + num_boxes)
+    match = torch.where(best_iou < pos_iou_thr, none, best_box + num_boxes)
     index = torch.arange(num_boxes, device=boxes.device).expand(batch, -1)
     index = index.masked_fill(~valid, none)
     match.scatter_reduce_(1, best_anchor, index, reduce='amin')  # the first box in order wins

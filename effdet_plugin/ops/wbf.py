@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from effdet_plugin.errors import ConfigError
 
 Array = NDArray[np.float64]
-IOU_THRESHOLD = 0.55  # the reference's
+IOU_THR = 0.55  # the reference's
 
 
 def fuse_boxes(
@@ -18,7 +18,7 @@ def fuse_boxes(
     scores: Array,
     labels: NDArray[np.int64],
     num_models: int,
-    iou_threshold: float = IOU_THRESHOLD,
+    iou_thr: float = IOU_THR,
     labels_below: int | None = None,
 ) -> tuple[Array, Array, NDArray[np.int64]]:
     """Fuse detections of one image, class by class.
@@ -33,7 +33,7 @@ def fuse_boxes(
         scores: ``(N,)``, positive.
         labels: ``(N,)`` integers.
         num_models: how many models or views the detections come from.
-        iou_threshold: least IoU to join a cluster.
+        iou_thr: least IoU to join a cluster.
         labels_below: leave out labels from this one on, as the reference does with its
             ``num_classes``: its labels begin at 1, so that the last class is lost. None keeps all.
 
@@ -48,7 +48,7 @@ def fuse_boxes(
     names = [label for label in np.unique(labels) if labels_below is None or label < labels_below]
     if not names:
         return np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64)
-    clusters = [_fuse_class(boxes[labels == n], scores[labels == n], iou_threshold) for n in names]
+    clusters = [_fuse_class(boxes[labels == n], scores[labels == n], iou_thr) for n in names]
     means, totals, counts = (np.concatenate(parts) for parts in zip(*clusters, strict=True))
     result = totals / counts * np.minimum(1, counts / num_models)
     fused_labels = np.repeat(names, [len(cluster[0]) for cluster in clusters])
@@ -56,7 +56,7 @@ def fuse_boxes(
     return means[order], result[order], fused_labels[order].astype(np.int64)
 
 
-def _fuse_class(boxes: Array, scores: Array, iou_threshold: float) -> tuple[Array, Array, Array]:
+def _fuse_class(boxes: Array, scores: Array, iou_thr: float) -> tuple[Array, Array, Array]:
     """Clusters of one class: average boxes ``(M, 4)``, sums of scores, and numbers of members."""
     sums, means = np.zeros((len(boxes), 4)), np.zeros((len(boxes), 4))
     totals, counts = np.zeros(len(boxes)), np.zeros(len(boxes))
@@ -64,7 +64,7 @@ def _fuse_class(boxes: Array, scores: Array, iou_threshold: float) -> tuple[Arra
     for box, score in zip(boxes.astype(np.float64), scores.astype(np.float64), strict=True):
         iou = _iou(means[:used], box)
         best = int(iou.argmax()) if used else 0
-        if not used or iou[best] < iou_threshold:
+        if not used or iou[best] < iou_thr:
             best, used = used, used + 1
         sums[best] += score * box
         totals[best] += score

@@ -27,10 +27,10 @@ class EfficientDetAnchorGenerator(AnchorGenerator):
 
     Args:
         strides: pixels per cell of each level.
-        anchor_scale: side of the smallest square anchor in strides; one number, or one per level.
+        octave_base_scale: side of the smallest square anchor in strides; one number, or one per level.
             D0-D6, D7x, Lite3, Lite4: 4; D7: 5; Lite0-Lite2, Lite3x: 3.
         scales_per_octave: number of scales ``2 ** (i / n)``.
-        ratios: width / height, the inverse of mmdet's ``AnchorGenerator`` (the square root is
+        aspect_ratios: width / height, the inverse of mmdet's ``AnchorGenerator`` (the square root is
             applied to both sides), or pairs (width factor, height factor) such as ``(1.4, 0.7)``,
             which older ports were trained with.
         stride_mode: ``'fractional'``, or ``'power_of_two'`` to use ``strides`` always.
@@ -39,9 +39,9 @@ class EfficientDetAnchorGenerator(AnchorGenerator):
     def __init__(
         self,
         strides: Sequence[int] = (8, 16, 32, 64, 128),
-        anchor_scale: float | Sequence[float] = 4.0,
+        octave_base_scale: float | Sequence[float] = 4.0,
         scales_per_octave: int = 3,
-        ratios: Sequence[AspectRatio] = (1.0, 2.0, 0.5),
+        aspect_ratios: Sequence[AspectRatio] = (1.0, 2.0, 0.5),
         stride_mode: str = 'fractional',
     ) -> None:
         if stride_mode not in STRIDE_MODES:
@@ -49,13 +49,15 @@ class EfficientDetAnchorGenerator(AnchorGenerator):
                 f'stride_mode={stride_mode!r}; choose one of {", ".join(STRIDE_MODES)}'
             )
         scales = (
-            [anchor_scale] * len(strides)
-            if isinstance(anchor_scale, (int, float))
-            else anchor_scale
+            [octave_base_scale] * len(strides)
+            if isinstance(octave_base_scale, (int, float))
+            else octave_base_scale
         )
         if len(scales) != len(strides):
-            raise ConfigError(f'anchor_scale has {len(scales)} values for {len(strides)} levels')
-        self.sides = [anchor_sides(scale, scales_per_octave, ratios) for scale in scales]
+            raise ConfigError(
+                f'octave_base_scale has {len(scales)} values for {len(strides)} levels'
+            )
+        self.sides = [anchor_sides(scale, scales_per_octave, aspect_ratios) for scale in scales]
         self.stride_mode = stride_mode
         self._cache: OrderedDict[tuple[object, ...], list[Tensor]] = OrderedDict()
         super().__init__(

@@ -20,17 +20,17 @@ class BatchMaxIoUAssigner(BaseAssigner):
     to ignore.
 
     Args:
-        positive_iou: IoU from which on an anchor is positive.
-        force_match: give each box its best anchor whatever the IoU.
+        pos_iou_thr: IoU from which on an anchor is positive.
+        match_low_quality: give each box its best anchor whatever the IoU.
     """
 
-    def __init__(self, positive_iou: float = 0.5, force_match: bool = True) -> None:
-        self.positive_iou = positive_iou
-        self.force_match = force_match
+    def __init__(self, pos_iou_thr: float = 0.5, match_low_quality: bool = True) -> None:
+        self.pos_iou_thr = pos_iou_thr
+        self.match_low_quality = match_low_quality
 
     def assign_batch(self, priors: Tensor, boxes: Tensor, valid: Tensor) -> Tensor:
         """Anchors ``(N, 4)``, boxes ``(B, G, 4)``, valid ``(B, G)`` -> index ``(B, N)`` or -1."""
-        return match_anchors(priors, boxes, valid, self.positive_iou, self.force_match)
+        return match_anchors(priors, boxes, valid, self.pos_iou_thr, self.match_low_quality)
 
     def assign(
         self,

@@ -38,7 +38,7 @@ def test_top_pairs__equal_to_a_sort_of_all_pairs(seed: int, k: int) -> None:
 
 
 def test_detections__rows_beyond_the_number_are_empty() -> None:
-    found = detect(score_threshold=0.5, max_per_image=40)
+    found = detect(score_thr=0.5, max_per_img=40)
     assert found.boxes.shape == (2, 40, 4)
     for image, number in enumerate(found.num.tolist()):
         assert 0 < number < 40
@@ -50,7 +50,7 @@ def test_detections__rows_beyond_the_number_are_empty() -> None:
 
 def test_detections__come_from_their_anchors() -> None:
     logits, deltas = raw()
-    found = detect(method='hard', iou_threshold=1.0, class_wise=False, max_per_image=1)
+    found = detect(method='hard', iou_thr=1.0, class_wise=False, max_per_img=1)
     for image in range(2):
         best = logits[image].amax(-1).argmax()
         box = decode_deltas(ANCHORS[best], deltas[image, best])
@@ -82,10 +82,10 @@ def test_candidates_per_level__each_level_has_its_own() -> None:
 
 def test_candidates__one_class_an_anchor_or_all_pairs() -> None:
     logits, _ = raw()
-    _, index, labels = DetectionPostProcessor(max_candidates=0).select(logits)
+    _, index, labels = DetectionPostProcessor(nms_pre=0).select(logits)
     assert torch.equal(index, torch.arange(len(ANCHORS)).expand(2, -1))
     assert torch.equal(labels, logits.argmax(-1))
-    scores, _, _ = DetectionPostProcessor(max_candidates=10**9).select(logits)
+    scores, _, _ = DetectionPostProcessor(nms_pre=10**9).select(logits)
     assert scores.shape == (2, logits[0].numel())
 
 
@@ -93,10 +93,10 @@ def test_candidates__one_class_an_anchor_or_all_pairs() -> None:
     ('settings', 'lowest'),
     [
         (dict(method='gaussian'), 0.001),
-        (dict(method='gaussian', score_threshold=0.0), 0.001),  # the reference's "0 or default"
-        (dict(method='hard', score_threshold=0.0), 0.0),
+        (dict(method='gaussian', score_thr=0.0), 0.001),  # the reference's "0 or default"
+        (dict(method='hard', score_thr=0.0), 0.0),
         (dict(method='hard'), float('-inf')),
-        (dict(method='hard', score_threshold=0.2), 0.2),
+        (dict(method='hard', score_thr=0.2), 0.2),
     ],
 )
 def test_threshold__its_defaults(settings: dict[str, Any], lowest: float) -> None:

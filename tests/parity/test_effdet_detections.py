@@ -45,7 +45,7 @@ def letter_box(image: np.ndarray, size: tuple[int, int]) -> tuple[Tensor, float]
     return F.pad(resized, (0, size[1] - valid[1], 0, size[0] - valid[0])), float(scale)
 
 
-def reference_anchors(size: tuple[int, int], anchor_scale: float = 4.0) -> Tensor:
+def reference_anchors(size: tuple[int, int], octave_base_scale: float = 4.0) -> Tensor:
     """Centres and sides (N, 4), (y, x, h, w), by level, row, column, scale, aspect."""
     rows, feature = [], size
     for level in range(1, 8):
@@ -58,7 +58,7 @@ def reference_anchors(size: tuple[int, int], anchor_scale: float = 4.0) -> Tenso
                 centre = (y + 0.5) * stride[0], (x + 0.5) * stride[1]
                 for octave in range(3):
                     for aspect in (1.0, 2.0, 0.5):
-                        side = anchor_scale * 2 ** (octave / 3)
+                        side = octave_base_scale * 2 ** (octave / 3)
                         root = math.sqrt(aspect)
                         rows.append((*centre, side * stride[0] / root, side * stride[1] * root))
     return torch.tensor(rows, dtype=torch.float64)

@@ -10,8 +10,8 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from effdet_plugin.errors import ConfigError
-from effdet_plugin.ops.nms import NEVER, batched_nms
-from effdet_plugin.ops.wbf import IOU_THRESHOLD, fuse_boxes
+from effdet_plugin.ops.nms import NEG_INF, batched_nms
+from effdet_plugin.ops.wbf import IOU_THR, fuse_boxes
 
 MERGES = ('nms', 'wbf')
 # Views differ by few pixels; of two objects that overlap this much one would be lost.
@@ -121,7 +121,7 @@ def merge_instances(
     order = scores.argsort(descending=True, stable=True)
     boxes, scores, labels = boxes[order], scores[order], labels[order]
     if merge == 'wbf':
-        threshold = IOU_THRESHOLD if iou_threshold is None else iou_threshold
+        threshold = IOU_THR if iou_threshold is None else iou_threshold
         boxes, scores, labels = _fused(boxes, scores, labels, len(views), threshold)
     else:
         threshold = NMS_IOU if iou_threshold is None else iou_threshold
@@ -137,11 +137,11 @@ def _kept(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float, number: int
         scores[None],
         labels[None],
         method='hard',
-        iou_threshold=iou,
-        score_threshold=NEVER,
-        max_per_image=min(number, len(boxes)),
+        iou_thr=iou,
+        score_thr=NEG_INF,
+        max_per_img=min(number, len(boxes)),
     )
-    return keep[0][kept_scores[0] != NEVER]
+    return keep[0][kept_scores[0] != NEG_INF]
 
 
 def _fused(

@@ -17,7 +17,7 @@ CELLS = [(8, 12), (4, 6)]
 NUM_CLASSES = 3
 METAS = [{'batch_input_shape': SIZE}]
 ANCHORS: dict[str, Any] = dict(
-    type='EfficientDetAnchorGenerator', strides=STRIDES, anchor_scale=2.0
+    type='EfficientDetAnchorGenerator', strides=STRIDES, octave_base_scale=2.0
 )
 
 
@@ -165,7 +165,7 @@ def test_normaliser__positives_of_the_batch_plus_one() -> None:
 
 def test_box_loss__by_hand() -> None:
     """One box, one anchor, its deltas all wrong by 0.4: 4 times 0.035 * 50 / (4 * 2)."""
-    head = build(assigner=dict(type='BatchMaxIoUAssigner', positive_iou=2.0))
+    head = build(assigner=dict(type='BatchMaxIoUAssigner', pos_iou_thr=2.0))
     logits, deltas = outputs(1)
     box = torch.tensor([[17.0, 11, 43, 50]])
     anchors = torch.cat(head.anchors(logits, SIZE))
@@ -186,7 +186,7 @@ def test_box_loss__exact_zeros_fall_out_as_in_the_reference(masked: bool) -> Non
     logits, deltas = outputs(1)
     anchor = torch.cat(head.anchors(logits, SIZE))[450:451]  # its codes are all 0
     only = build(
-        mask_zero_targets=masked, assigner=dict(type='BatchMaxIoUAssigner', positive_iou=1.0)
+        mask_zero_targets=masked, assigner=dict(type='BatchMaxIoUAssigner', pos_iou_thr=1.0)
     )
     instances = [InstanceData(bboxes=anchor, labels=torch.tensor([1]))]
     found = only.loss_by_feat(logits, deltas, instances, METAS)
@@ -309,14 +309,14 @@ def test_predict__clips_to_a_size_that_it_knows(clip: str) -> None:
 
 
 def test_predict__nothing_found() -> None:
-    processor = dict(type='DetectionPostProcessor', score_threshold=0.9999)
+    processor = dict(type='DetectionPostProcessor', score_thr=0.9999)
     (found,) = predict(build(postprocessor=processor), 1)
     assert len(found) == 0
     assert found.bboxes.shape == (0, 4)
 
 
 def test_predict__candidates_without_nms() -> None:
-    processor = dict(type='DetectionPostProcessor', max_candidates=17)
+    processor = dict(type='DetectionPostProcessor', nms_pre=17)
     found = predict(build(postprocessor=processor), with_nms=False)
     assert [len(x) for x in found] == [17, 17]
     assert (found[0].scores[:-1] >= found[0].scores[1:]).all()
