@@ -53,6 +53,6 @@ param_scheduler = [
         convert_to_iter_based=True,
     )
 ]
-# An average over 100 steps would lag behind in a training of 400, and so would BN's statistics.
-custom_hooks = [dict(type='NormMomentumHook', momentum=0.1), dict(type='FiniteLossHook')]
+# No moving average of the weights: over 100 steps it would lag behind in a training of 400.
+custom_hooks = [dict(type='FiniteLossHook')]
 default_hooks = dict(checkpoint=dict(interval=max_epochs, save_best=None))

@@ -6,7 +6,6 @@ from effdet_plugin.engine.fit import LoadMatchingHook, check_classes, check_fit,
 from effdet_plugin.engine.fusion_weights import FusionWeightsHook
 from effdet_plugin.engine.hooks import DeferredRuntimeInfoHook, FiniteLossHook
 from effdet_plugin.engine.layer_decay import LayerDecayOptimWrapperConstructor
-from effdet_plugin.engine.norm_momentum import NormMomentumHook
 from effdet_plugin.engine.optim import ClippedAmpOptimWrapper, ClippedOptimWrapper
 from effdet_plugin.engine.param_groups import GroupedOptimWrapperConstructor
 from effdet_plugin.engine.progress import ProgressBarHook
@@ -29,7 +28,6 @@ __all__ = [
     'GroupedOptimWrapperConstructor',
     'LayerDecayOptimWrapperConstructor',
     'LoadMatchingHook',
-    'NormMomentumHook',
     'ProgressBarHook',
     'RampUpEMA',
     'RampUpEMAHook',

@@ -1,4 +1,7 @@
-"""Anchors of all levels as plain tables, as the reference has them, also for odd sizes."""
+"""Anchors of all levels as plain tables, also for image sizes that the strides do not divide.
+
+Source: google/automl efficientdet/tf2/anchors.py (the reference).
+"""
 
 from collections.abc import Sequence
 
@@ -12,7 +15,7 @@ AspectRatio = float | tuple[float, float]
 def level_sizes(
     image_size: tuple[int, int], min_level: int, max_level: int
 ) -> list[tuple[int, int]]:
-    """Feature sizes (height, width): the image size halved, rounding up, once a level."""
+    """Feature sizes (height, width): the image size halved and rounded up, once per level."""
     height, width = image_size
     sizes = []
     for level in range(1, max_level + 1):
@@ -28,22 +31,23 @@ def anchor_sides(
     """Width and height of a level's anchors in units of its stride.
 
     Args:
-        octave_base_scale: side of the square anchor of the first octave, in strides.
-        scales_per_octave: octaves ``2 ** (i / scales_per_octave)``.
+        octave_base_scale: side of the smallest square anchor, in strides.
+        scales_per_octave: number of scales ``2 ** (i / scales_per_octave)``.
         aspect_ratios: width / height, of which the square root is applied to both sides; or pairs
-            (width factor, height factor) used as they are, e.g. (1.4, 0.7) of the older reference.
+            (width factor, height factor) used as they are, e.g. (1.4, 0.7) of older versions of
+            the reference.
 
     Returns:
-        ``(scales_per_octave * len(aspect_ratios), 2)`` float64 (width, height); scale outer, aspect inner.
+        ``(A, 2)`` float64 (width, height) with ``A = scales_per_octave * len(aspect_ratios)``; the
+        aspect ratio changes fastest.
     """
     sides = []
     for octave in range(scales_per_octave):
         side = octave_base_scale * 2 ** (octave / scales_per_octave)
         for ratio in aspect_ratios:
-            pair = (
-                (ratio[0], ratio[1]) if isinstance(ratio, Sequence) else (ratio**0.5, ratio**-0.5)
-            )
-            sides.append((side * pair[0], side * pair[1]))
+            # A ratio keeps the area of the anchor, a pair need not.
+            w, h = ratio if isinstance(ratio, Sequence) else (ratio**0.5, ratio**-0.5)
+            sides.append((side * w, side * h))
     return np.array(sides, dtype=np.float64)
 
 
@@ -54,14 +58,15 @@ def level_anchors(
 
     Args:
         feature_size: (height, width) of the map.
-        stride: pixels of the network input per cell, (vertical, horizontal); may be fractions.
+        stride: pixels of the network input per map position, (vertical, horizontal); may be
+            fractions.
         sides: ``(A, 2)`` (width, height) in strides, see :func:`anchor_sides`.
     """
     rows, cols = feature_size
     half = sides / 2 * np.array([stride[1], stride[0]])  # (A, 2)
     x = (np.arange(cols) + 0.5) * stride[1]
     y = (np.arange(rows) + 0.5) * stride[0]
-    centres = np.stack(np.meshgrid(x, y), axis=-1)[:, :, None]  # (rows, cols, 1, 2)
+    centres = np.stack(np.meshgrid(x, y), axis=-1)[:, :, None]  # (rows, cols, 1, 2): x, y
     return np.concatenate([centres - half, centres + half], axis=-1).reshape(-1, 4)
 
 
@@ -82,13 +87,13 @@ def anchor_boxes(
 ) -> Tensor:
     """All anchors of an image size: level, row, column, then ``scale * num_ratios + ratio``.
 
-    Computed in float64 and stored float32, not clipped to the image, as the reference.
+    Not clipped to the image.
 
     Args:
         image_size: (height, width) of the network input in pixels.
         min_level: finest level, 3 for P3.
         max_level: coarsest level, 7 (8 in D7x).
-        octave_base_scale: one number, or one per level.
+        octave_base_scale: see :func:`anchor_sides`; one number, or one per level.
         scales_per_octave: see :func:`anchor_sides`.
         aspect_ratios: see :func:`anchor_sides`.
 
@@ -105,4 +110,5 @@ def anchor_boxes(
         level_anchors(size, stride, anchor_sides(scale, scales_per_octave, aspect_ratios))
         for size, stride, scale in zip(sizes, strides_of(image_size, sizes), scales, strict=True)
     ]
+    # Computed in float64 and rounded once, as in the reference.
     return torch.from_numpy(np.concatenate(tables).astype(np.float32))

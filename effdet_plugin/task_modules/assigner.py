@@ -1,4 +1,4 @@
-"""EfficientDet's assignment, for a whole batch and behind mmdet's per-image interface."""
+"""EfficientDet's assignment, for a whole batch and with mmdet's per-image interface."""
 
 import torch
 from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner
@@ -13,15 +13,14 @@ from effdet_plugin.ops.matching import match_anchors
 
 @TASK_UTILS.register_module()
 class BatchMaxIoUAssigner(BaseAssigner):
-    """Highest IoU with forced matches: see :func:`~effdet_plugin.ops.match_anchors`.
+    """Highest IoU with forced matches, see :func:`~effdet_plugin.ops.match_anchors`.
 
-    Differs from mmdet's ``MaxIoUAssigner`` in the forced match (one anchor a box, the first on
-    ties, also at IoU 0; the first of several boxes gets a contested anchor) and in having nothing
-    to ignore.
+    It differs from mmdet's ``MaxIoUAssigner`` in the forced match (one anchor per box, the first on
+    ties, also at IoU 0; of several boxes the first gets the anchor), and ignores nothing.
 
     Args:
-        pos_iou_thr: IoU from which on an anchor is positive.
-        match_low_quality: give each box its best anchor whatever the IoU.
+        pos_iou_thr: an anchor of this IoU or more is positive.
+        match_low_quality: assign each box to its best anchor whatever the IoU.
     """
 
     def __init__(self, pos_iou_thr: float = 0.5, match_low_quality: bool = True) -> None:
@@ -44,7 +43,7 @@ class BatchMaxIoUAssigner(BaseAssigner):
         Args:
             pred_instances: has ``priors`` ``(N, 4)`` xyxy.
             gt_instances: has ``bboxes`` ``(G, 4)`` and ``labels`` ``(G,)``.
-            gt_instances_ignore: not used: nothing is ignored, as in the reference.
+            gt_instances_ignore: not used; nothing is ignored.
             **kwargs: not used; mmdet's heads pass further data to some assigners.
 
         Returns:
@@ -59,6 +58,7 @@ class BatchMaxIoUAssigner(BaseAssigner):
         if len(boxes) == 0:
             overlaps, labels = priors.new_zeros(len(priors)), matched
         else:
+            # The IoU is computed again: match_anchors keeps none, to save memory in our own head.
             index = matched.clamp(min=0)
             iou = pairwise_iou(boxes.float(), priors.float()).gather(0, index[None])[0]
             overlaps = torch.where(positive, iou, 0.0)

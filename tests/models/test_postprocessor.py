@@ -60,7 +60,7 @@ def test_detections__come_from_their_anchors() -> None:
 
 
 @pytest.mark.parametrize('clip', ['before', 'after'])
-def test_clip__keeps_boxes_in_the_picture(clip: str) -> None:
+def test_clip__keeps_boxes_in_the_image(clip: str) -> None:
     limits = torch.tensor([64, 64, 64, 64])
     assert (detect(clip='none').boxes < 0).any()
     boxes = detect(clip=clip).boxes
@@ -99,8 +99,8 @@ def test_candidates__one_class_an_anchor_or_all_pairs() -> None:
         (dict(method='hard', score_thr=0.2), 0.2),
     ],
 )
-def test_threshold__its_defaults(settings: dict[str, Any], lowest: float) -> None:
-    assert DetectionPostProcessor(**settings)._threshold() == lowest
+def test_score_thr__defaults(settings: dict[str, Any], lowest: float) -> None:
+    assert DetectionPostProcessor(**settings).score_thr == lowest
 
 
 def test_class_wise__others_do_not_suppress() -> None:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from effdet_plugin.errors import ConfigError
 from effdet_plugin.ops.boxes import pairwise_iou
 from effdet_plugin.ops.nms import NEG_INF, batched_nms
 from effdet_plugin.testing import random_boxes
@@ -142,5 +143,5 @@ def test_nms__nothing_there(shape: tuple[int, int]) -> None:
 
 
 def test_nms__unknown_method() -> None:
-    with pytest.raises(ValueError, match=r"method='linear'.*'hard' or 'gaussian'"):
+    with pytest.raises(ConfigError, match=r"method='linear'.*gaussian, hard"):
         nms(*candidates(0), method='linear')

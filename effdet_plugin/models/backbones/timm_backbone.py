@@ -17,7 +17,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.models.backbones.pretrained import load_pretrained
-from effdet_plugin.models.layers.checkpoint import checkpoint_module
+from effdet_plugin.models.layers import checkpoint_activations
+from effdet_plugin.models.layers.conv import check_momentum
 
 # Networks that are a chain of modules, which can be recomputed one by one.
 CHAINS = (EfficientNetFeatures, MobileNetV3Features, FeatureListNet)
@@ -82,7 +83,12 @@ class TimmBackbone(BaseModule):
         self.with_cp = with_cp
         self.out_channels: list[int] = self.model.feature_info.channels()
         self.strides: list[int] = self.model.feature_info.reduction()
-        self._set_norm_constants(norm_eps, norm_momentum)
+        if norm_momentum is not None:
+            check_momentum(norm_momentum)
+        for module in self.modules():
+            if isinstance(module, _BatchNorm):
+                module.eps = module.eps if norm_eps is None else norm_eps
+                module.momentum = module.momentum if norm_momentum is None else norm_momentum
         if with_cp and not isinstance(self.model, CHAINS):
             self.model.set_grad_checkpointing(True)
         self._freeze()
@@ -123,16 +129,10 @@ class TimmBackbone(BaseModule):
         """timm's own forward, with each stage recomputed and its BN updated once."""
         features = []
         for module, is_taken in _chain(self.model):
-            x = checkpoint_module(module, x) if _has_parts(module) else module(x)
+            x = checkpoint_activations(module, x) if _has_parts(module) else module(x)
             if is_taken:
                 features.append(x)
         return features
-
-    def _set_norm_constants(self, eps: float | None, momentum: float | None) -> None:
-        for module in self.modules():
-            if isinstance(module, _BatchNorm):
-                module.eps = module.eps if eps is None else eps
-                module.momentum = module.momentum if momentum is None else momentum
 
     def _frozen_modules(self) -> list[nn.Module]:
         """Stem and stages up to ``frozen_stages``, in the order of the network."""

@@ -1,10 +1,14 @@
-"""Small modules that backbone, neck and head are put together from."""
+"""Layers that backbone, neck and head are built from."""
 
-from effdet_plugin.models.layers.activation import build_activation
-from effdet_plugin.models.layers.batch_norm import BatchNorm2d
+from effdet_plugin.models.layers.activation_checkpoint import checkpoint_activations
+from effdet_plugin.models.layers.conv import (
+    BatchNorm2d,
+    SeparableConv2d,
+    build_activation,
+    build_conv,
+)
 from effdet_plugin.models.layers.fusion import Fusion, build_fusion
 from effdet_plugin.models.layers.resample import Resample
-from effdet_plugin.models.layers.separable_conv import SeparableConv2d, build_conv
 
 __all__ = [
     'BatchNorm2d',
@@ -14,4 +18,5 @@ __all__ = [
     'build_activation',
     'build_conv',
     'build_fusion',
+    'checkpoint_activations',
 ]
