@@ -4,6 +4,7 @@ Source: google/automl efficientdet/tf2/postprocess.py (the reference).
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from effdet_plugin.errors import ConfigError
-from effdet_plugin.ops.boxes import clip_boxes, decode_deltas
+from effdet_plugin.ops.boxes import clip_boxes, decode_deltas, gather_rows
 from effdet_plugin.ops.nms import NEG_INF, batched_nms, check_nms_method
 
 # The reference takes this for a Gaussian threshold of 0 ("0 or default"); a hard 0 means none.
@@ -82,13 +83,16 @@ class DetectionPostProcessor(nn.Module):
             score_thr = score_thr or GAUSSIAN_SCORE_THR
         self.nms_pre = nms_pre
         self.candidates_per_level = candidates_per_level
-        self.method = method
-        self.iou_thr = iou_thr
-        self.sigma = sigma
-        self.score_thr = NEG_INF if score_thr is None else score_thr
-        self.max_per_img = max_per_img
-        self.class_wise = class_wise
         self.clip = clip
+        self.nms = partial(
+            batched_nms,
+            method=method,
+            iou_thr=iou_thr,
+            sigma=sigma,
+            score_thr=NEG_INF if score_thr is None else score_thr,
+            max_per_img=max_per_img,
+            class_wise=class_wise,
+        )
 
     def forward(
         self,
@@ -112,18 +116,8 @@ class DetectionPostProcessor(nn.Module):
         boxes, scores, labels = self.candidates(logits, deltas, anchors, level_sizes, decode)
         if self.clip == 'before':
             boxes = clip_boxes(boxes, image_size)
-        keep, kept = batched_nms(
-            boxes,
-            scores,
-            labels,
-            method=self.method,
-            iou_thr=self.iou_thr,
-            sigma=self.sigma,
-            score_thr=self.score_thr,
-            max_per_img=self.max_per_img,
-            class_wise=self.class_wise,
-        )
-        boxes = _take_rows(boxes, keep)
+        keep, kept = self.nms(boxes, scores, labels)
+        boxes = gather_rows(boxes, keep)
         if self.clip == 'after':
             boxes = clip_boxes(boxes, image_size)
         # A fixed number of rows with a count: results stay on the device until they are read.
@@ -149,7 +143,7 @@ class DetectionPostProcessor(nn.Module):
         """
         scores, index, labels = self.select(logits.float(), level_sizes)
         # Only the selected rows are decoded, a tenth of all.
-        return decode(anchors[index], _take_rows(deltas.float(), index)), scores, labels
+        return decode(anchors[index], gather_rows(deltas.float(), index)), scores, labels
 
     def select(
         self, logits: Tensor, level_sizes: Sequence[int] | None = None
@@ -187,12 +181,7 @@ def top_pairs(logits: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     num_anchors, num_classes = logits.shape[1:]
     if num_anchors > k:
         _, anchors = logits.amax(-1).topk(k, dim=1)  # (B, k)
-        logits = logits.gather(1, anchors.unsqueeze(-1).expand(-1, -1, num_classes))  # (B, k, C)
+        logits = gather_rows(logits, anchors)  # (B, k, C)
     values, flat = logits.flatten(1).topk(min(k, logits[0].numel()), dim=1)
     rows, labels = flat.div(num_classes, rounding_mode='floor'), flat % num_classes
     return values, anchors.gather(1, rows) if num_anchors > k else rows, labels
-
-
-def _take_rows(values: Tensor, index: Tensor) -> Tensor:
-    """Rows of ``(B, N, 4)`` at ``(B, K)`` -> ``(B, K, 4)``."""
-    return values.gather(1, index.unsqueeze(-1).expand(-1, -1, values.shape[-1]))

@@ -57,6 +57,15 @@ def one_to_many_iou(box: Tensor, area: Tensor, boxes: Tensor, areas: Tensor) -> 
     return torch.where(inter > 0, inter / (areas + area - inter), 0.0)
 
 
+def gather_rows(values: Tensor, index: Tensor) -> Tensor:
+    """Rows of ``(B, G, ...)`` at ``(B, N)`` -> ``(B, N, ...)``; zeros if ``G`` is 0."""
+    if values.shape[1] == 0:
+        return values.new_zeros((*index.shape, *values.shape[2:]))
+    if values.dim() == 2:
+        return values.gather(1, index)
+    return values.gather(1, index.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
+
+
 def center_size(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Split xyxy boxes ``(..., 4)`` into centre x, centre y, width, height, each ``(...)``."""
     x1, y1, x2, y2 = boxes.unbind(-1)

@@ -102,21 +102,16 @@ class EfficientDetAnchorGenerator(AnchorGenerator):
         sizes = tuple((int(h), int(w)) for h, w in featmap_sizes)
         key = (sizes, image_size, dtype, str(device))
         if key not in self._cache:
+            # mmdet's strides are (horizontal, vertical).
+            strides = [(float(s[1]), float(s[0])) for s in self.strides]
+            if image_size is not None and self.stride_mode == 'fractional':
+                strides = strides_of(image_size, sizes)
+            tables = [level_anchors(*args) for args in zip(sizes, strides, self.sides, strict=True)]
             self._cache[key] = [
                 torch.from_numpy(table.astype(np.float32)).to(device=device, dtype=dtype)
-                for table in self._tables(sizes, image_size)
+                for table in tables
             ]
             if len(self._cache) > SETS_KEPT:
                 self._cache.popitem(last=False)  # the least recently used
         self._cache.move_to_end(key)
         return self._cache[key]
-
-    def _tables(
-        self, sizes: Sequence[tuple[int, int]], image_size: tuple[int, int] | None
-    ) -> list[np.ndarray]:
-        if image_size is None or self.stride_mode == 'power_of_two':
-            # mmdet's strides are (horizontal, vertical).
-            strides = [(float(s[1]), float(s[0])) for s in self.strides]
-        else:
-            strides = strides_of(image_size, sizes)
-        return [level_anchors(*args) for args in zip(sizes, strides, self.sides, strict=True)]

@@ -100,7 +100,7 @@ def test_candidates__one_class_an_anchor_or_all_pairs() -> None:
     ],
 )
 def test_score_thr__defaults(settings: dict[str, Any], lowest: float) -> None:
-    assert DetectionPostProcessor(**settings).score_thr == lowest
+    assert DetectionPostProcessor(**settings).nms.keywords['score_thr'] == lowest
 
 
 def test_class_wise__others_do_not_suppress() -> None:

@@ -5,7 +5,7 @@ efficientdet/tf2/train_lib.py for the losses (the reference).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from effdet_plugin.errors import ConfigError
 from effdet_plugin.models.dense_heads.tower import Tower
 from effdet_plugin.models.layers.conv import NORM_MOMENTUM
 from effdet_plugin.models.losses import loss_normalizer
+from effdet_plugin.ops.boxes import gather_rows
 
 # Foreground probability that the class bias starts from (focal loss paper, section 3.3): without it
 # the loss of the many background anchors would dominate the first steps.
@@ -192,11 +193,11 @@ class EfficientDetHead(BaseDenseHead):
         )
         # Background rows index box 0, and are masked afterwards: shapes stay fixed without a sync.
         index = matched.clamp(min=0)
-        labels = torch.where(positive, _take(gt_labels, index), self.num_classes)
+        labels = torch.where(positive, gather_rows(gt_labels, index), self.num_classes)
         loss_cls = self.loss_cls(
             logits.reshape(-1, self.num_classes), labels.reshape(-1), avg_factor=normalizer
         )
-        target_boxes = _take(boxes, index)  # (B, N, 4)
+        target_boxes = gather_rows(boxes, index)  # (B, N, 4)
         box_losses = self._box_losses(
             deltas, anchors.expand_as(deltas), target_boxes, positive, 4 * normalizer
         )
@@ -266,7 +267,7 @@ class EfficientDetHead(BaseDenseHead):
         if not with_nms:
             found = zip(*self.postprocessor.candidates(*raw, **options), strict=True)
             return [
-                _instances(*image, meta, rescale)
+                _instances(image, meta, rescale)
                 for image, meta in zip(found, batch_img_metas, strict=True)
             ]
         if image_size is None and self.postprocessor.clip != 'none':
@@ -277,7 +278,7 @@ class EfficientDetHead(BaseDenseHead):
         *padded, num = self.postprocessor(*raw, image_size or (0, 0), **options)
         # The one device sync of a batch: from here on each image has its own number of rows.
         return [
-            _instances(*(x[i, :n] for x in padded), meta, rescale)
+            _instances((x[i, :n] for x in padded), meta, rescale)
             for i, (n, meta) in enumerate(zip(num.tolist(), batch_img_metas, strict=True))
         ]
 
@@ -292,18 +293,8 @@ def pack_targets(instances: Sequence[InstanceData]) -> tuple[Tensor, Tensor]:
     )
 
 
-def _take(values: Tensor, index: Tensor) -> Tensor:
-    """Rows of ``(B, G, ...)`` at ``(B, N)`` -> ``(B, N, ...)``; zeros if the batch has no box."""
-    if values.shape[1] == 0:
-        return values.new_zeros((*index.shape, *values.shape[2:]))
-    if values.dim() == 2:
-        return values.gather(1, index)
-    return values.gather(1, index.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
-
-
-def _instances(
-    boxes: Tensor, scores: Tensor, labels: Tensor, meta: dict[str, Any], rescale: bool
-) -> InstanceData:
+def _instances(found: Iterable[Tensor], meta: dict[str, Any], rescale: bool) -> InstanceData:
+    boxes, scores, labels = found
     if rescale:  # (horizontal, vertical) -> one factor for each of x1, y1, x2, y2
         boxes = boxes / boxes.new_tensor(meta['scale_factor']).repeat(2)
     return InstanceData(bboxes=boxes, scores=scores, labels=labels)

@@ -9,8 +9,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from effdet_plugin.models.layers import BatchNorm2d, build_activation, build_conv
-from effdet_plugin.models.layers.conv import NORM_MOMENTUM, init_fan_in_normal, init_normal
+from effdet_plugin.models.layers.conv import (
+    NORM_MOMENTUM,
+    BatchNorm2d,
+    build_activation,
+    build_conv,
+    init_fan_in_normal,
+    init_normal,
+)
 
 
 class Tower(nn.Module):

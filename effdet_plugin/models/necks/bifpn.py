@@ -25,15 +25,16 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from effdet_plugin.errors import ConfigError
-from effdet_plugin.models.layers import (
+from effdet_plugin.models.layers.activation_checkpoint import checkpoint_activations
+from effdet_plugin.models.layers.conv import (
+    NORM_MOMENTUM,
     BatchNorm2d,
-    Resample,
     build_activation,
     build_conv,
-    build_fusion,
-    checkpoint_activations,
+    init_glorot_uniform,
 )
-from effdet_plugin.models.layers.conv import NORM_MOMENTUM, init_glorot_uniform
+from effdet_plugin.models.layers.fusion import build_fusion
+from effdet_plugin.models.layers.resample import Resample
 from effdet_plugin.models.necks.topology import NodeSpec, Topology, build_topology, output_ids
 
 
@@ -43,12 +44,12 @@ class FusionNode(nn.Module):
     Args:
         in_channels: channels of each input, in order.
         channels: of the node.
-        fusion: see :func:`~effdet_plugin.models.layers.build_fusion`.
+        fusion: see :func:`~effdet_plugin.models.layers.fusion.build_fusion`.
         act: activation before the convolution (after BN with ``conv_bn_act_pattern``).
         separable: separable or plain 3x3 convolution.
         conv_bn_act_pattern: convolution without bias, BN, activation, in this order.
         norm_momentum: momentum of BN.
-        resample_cfg: arguments of :class:`~effdet_plugin.models.layers.Resample`.
+        resample_cfg: arguments of :class:`~effdet_plugin.models.layers.resample.Resample`.
     """
 
     def __init__(
@@ -142,7 +143,7 @@ class BiFPN(BaseModule):
             list, see :mod:`effdet_plugin.models.necks.topology`.
         fusion: ``'fast_attn'``, ``'attn'``, ``'sum'``, ``'channel_fast_attn'``, ``'channel_attn'``,
             or the config of a fusion of your own, see
-            :func:`~effdet_plugin.models.layers.build_fusion`.
+            :func:`~effdet_plugin.models.layers.fusion.build_fusion`.
         act: activation: swish, relu6, ...
         start_level: index of the first backbone map that is used.
         separable: separable convolutions in the nodes.

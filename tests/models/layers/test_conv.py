@@ -4,13 +4,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from effdet_plugin.errors import ConfigError
-from effdet_plugin.models.layers import (
+from effdet_plugin.models.layers.conv import (
     BatchNorm2d,
     SeparableConv2d,
     build_activation,
     build_conv,
-)
-from effdet_plugin.models.layers.conv import (
     init_fan_in_normal,
     init_glorot_uniform,
     init_normal,

@@ -5,8 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from effdet_plugin.errors import ConfigError
-from effdet_plugin.models.layers import Fusion
-from effdet_plugin.models.layers.fusion import METHODS, build_fusion
+from effdet_plugin.models.layers.fusion import METHODS, Fusion, build_fusion
 
 
 @pytest.mark.parametrize('method', METHODS)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from effdet_plugin.errors import ConfigError
-from effdet_plugin.models.layers import Resample
+from effdet_plugin.models.layers.resample import Resample
 
 
 def test_resample__a_convolution_exactly_where_channels_differ() -> None:
