@@ -62,6 +62,7 @@ class EfficientDetAnchorGenerator(AnchorGenerator):
             )
         self.sides = [anchor_sides(scale, scales_per_octave, aspect_ratios) for scale in scales]
         self.stride_mode = stride_mode
+        # The key has the map sizes, so any number of image sizes can alternate.
         self._cache: OrderedDict[tuple[object, ...], list[Tensor]] = OrderedDict()
         # The base class would make its own square anchors: gen_base_anchors replaces them.
         super().__init__(

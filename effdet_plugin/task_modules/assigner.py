@@ -52,6 +52,7 @@ class BatchMaxIoUAssigner(BaseAssigner):
         """
         priors = get_box_tensor(pred_instances.priors)
         boxes = get_box_tensor(gt_instances.bboxes)
+        # A batch of one: the same code as for our own head.
         valid = torch.ones((1, len(boxes)), dtype=torch.bool, device=boxes.device)
         matched = self.assign_batch(priors, boxes[None], valid)[0]
         positive = matched >= 0
@@ -63,4 +64,5 @@ class BatchMaxIoUAssigner(BaseAssigner):
             iou = pairwise_iou(boxes.float(), priors.float()).gather(0, index[None])[0]
             overlaps = torch.where(positive, iou, 0.0)
             labels = torch.where(positive, gt_instances.labels[index], -1)
+        # mmdet counts boxes from 1; -1 would mean ignored.
         return AssignResult(len(boxes), matched + 1, overlaps, labels=labels)

@@ -30,5 +30,6 @@ class EfficientDetBoxCoder(BaseBBoxCoder):
         max_shape: Sequence[int] | None = None,
     ) -> Tensor:
         """Anchors and deltas ``(..., 4)`` -> boxes, clipped to ``max_shape = (height, width)``."""
+        # mmdet's heads pass HorizontalBoxes, ours pass tensors.
         boxes = decode_deltas(get_box_tensor(bboxes), pred_bboxes)
         return boxes if max_shape is None else clip_boxes(boxes, (max_shape[0], max_shape[1]))

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from effdet_plugin.errors import ConfigError
 from effdet_plugin.models import DetectionPostProcessor
 from effdet_plugin.models.postprocessor import Detections, top_pairs
 from effdet_plugin.ops import anchor_boxes, decode_deltas
@@ -76,7 +77,7 @@ def test_candidates_per_level__each_level_has_its_own() -> None:
     assert (index[:, 5:] >= LEVELS[0]).all()
     rows = torch.arange(2)[:, None]
     assert torch.equal(logits[rows, index, labels].sigmoid(), scores)
-    with pytest.raises(ValueError, match='needs level_sizes'):
+    with pytest.raises(ConfigError, match=r'candidates_per_level.*level_sizes'):
         DetectionPostProcessor(candidates_per_level=5).select(logits)
 
 
@@ -116,7 +117,13 @@ def test_low_precision__is_computed_in_float32() -> None:
     assert short.boxes.dtype == torch.float32
 
 
-@pytest.mark.parametrize('settings', [dict(method='linear'), dict(clip='always')])
-def test_constructor__refuses(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match='choose'):
+@pytest.mark.parametrize(
+    ('settings', 'words'),
+    [
+        (dict(method='linear'), r"method='linear'.*gaussian, hard"),
+        (dict(clip='always'), r"clip='always'.*none.*before.*after"),
+    ],
+)
+def test_constructor__refuses(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
         DetectionPostProcessor(**settings)

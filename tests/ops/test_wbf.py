@@ -61,5 +61,5 @@ def test_fuse_boxes__a_copy_of_every_detection_changes_nothing(number: int, seed
 
 
 def test_fuse_boxes__refuses_no_models() -> None:
-    with pytest.raises(ValueError, match='at least one model'):
+    with pytest.raises(ValueError, match='num_models='):
         fuse_boxes(*detections(3), 0)

@@ -6,7 +6,6 @@ its graph's stand-in for the TFLite op (``tflite_*``); what that op returns is c
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from ladder import difference, nchw, swap, swap_channels
@@ -182,8 +181,9 @@ def test_forms__none_is_left_out() -> None:
 
 
 def test_processor__default_is_the_references_evaluation() -> None:
+    processor = DetectionPostProcessor()
+    assert (processor.nms_pre, processor.clip) == (5000, 'none')
     assert (
-        vars(DetectionPostProcessor()).items()
-        >= dict(nms_pre=5000, method='gaussian', sigma=0.5, class_wise=True, clip='none').items()
+        processor.nms.keywords.items()
+        >= dict(method='gaussian', sigma=0.5, class_wise=True, score_thr=0.001).items()
     )
-    assert np.isclose(DetectionPostProcessor()._threshold(), 0.001)

@@ -1,6 +1,6 @@
-# EfficientDet-D0: every part by name. The leaves say what differs.
-# Numbers of the network: Tan, Pang, Le, "EfficientDet", CVPR 2020, table 1; switches:
-# google/automl.
+# EfficientDet-D0: every part by name. The other configs say what differs.
+# Sizes of the network: Tan, Pang, Le, "EfficientDet", CVPR 2020, table 1; other settings:
+# google/automl efficientdet/hparams_config.py.
 default_scope = 'mmdet'
 custom_imports = dict(imports=['effdet_plugin'], allow_failed_imports=False)
 
@@ -18,8 +18,8 @@ model = dict(
         type='TimmBackbone',
         model_name='tf_efficientnet_b0',
         out_indices=(2, 3, 4),
-        pretrained=True,  # timm's download, when training starts; README says other ways
-        norm_momentum=0.01,
+        pretrained=True,  # timm's download, when training starts; see the README for others
+        norm_momentum=0.01,  # timm's own is 0.1; neck and head have 0.01 by default
         drop_path_rate=0.0,  # the reference switches it off for b0 only
     ),
     neck=dict(

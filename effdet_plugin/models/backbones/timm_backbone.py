@@ -103,6 +103,7 @@ class TimmBackbone(BaseModule):
             load_pretrained(self.model, self.model_name, self.pretrained)
         if self.init_cfg:
             super().init_weights()
+        # mmengine's own flag: a second call must not overwrite weights that were loaded since.
         self._is_init = True
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -119,12 +120,9 @@ class TimmBackbone(BaseModule):
         """Training mode, except for frozen stages and, with ``norm_eval``, all BN."""
         super().train(mode)
         if mode:
-            for module in self._frozen_modules():
+            norms = [m for m in self.modules() if isinstance(m, _BatchNorm)]
+            for module in [*self._frozen_modules(), *(norms if self.norm_eval else ())]:
                 module.eval()
-            if self.norm_eval:
-                for module in self.modules():
-                    if isinstance(module, _BatchNorm):
-                        module.eval()
         return self
 
     def _forward_recomputing(self, x: Tensor) -> list[Tensor]:
@@ -162,6 +160,7 @@ def _chain(network: Any) -> Iterator[tuple[nn.Module, bool]]:
             yield module, name in network.return_layers
         return
     stem, stages = _split(network)
+    # timm counts the stem as feature 0.
     for module in stem:
         yield module, module is stem[-1] and 0 in network._stage_out_idx
     for number, (stage,) in enumerate(stages, start=1):
@@ -201,6 +200,7 @@ def _stage_names(children: dict[str, nn.Module]) -> list[str]:
         return []
     # Of equally long series the later one: a stem comes first.
     word = max(reversed(runs), key=lambda word: len(runs[word]))
+    # A gap means that the names count something else than stages.
     numbers = [int(name.removeprefix(word)) for name in runs[word]]
     first = min(numbers[0], 1)
     return runs[word] if numbers == list(range(first, first + len(numbers))) else []

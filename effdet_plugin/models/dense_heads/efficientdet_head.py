@@ -6,6 +6,7 @@ efficientdet/tf2/train_lib.py for the losses (the reference).
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -99,20 +100,17 @@ class EfficientDetHead(BaseDenseHead):
         self.normalizer_value = normalizer_value
         self.mask_zero_targets = mask_zero_targets
         self.postprocessor = MODELS.build(postprocessor or dict(type='DetectionPostProcessor'))
-
-        def tower(out_channels: int) -> Tower:
-            return Tower(
-                in_channels,
-                feat_channels or in_channels,
-                out_channels,
-                num_convs=stacked_convs,
-                num_levels=num_levels,
-                separable=separable,
-                act=act,
-                survival_prob=survival_prob,
-                norm_momentum=norm_momentum,
-            )
-
+        tower = partial(
+            Tower,
+            in_channels,
+            feat_channels or in_channels,
+            num_convs=stacked_convs,
+            num_levels=num_levels,
+            separable=separable,
+            act=act,
+            survival_prob=survival_prob,
+            norm_momentum=norm_momentum,
+        )
         self.num_anchors = self.prior_generator.num_base_priors[0]
         self.cls_tower = tower(self.num_anchors * num_classes)
         self.box_tower = tower(self.num_anchors * 4)

@@ -50,6 +50,7 @@ class Tower(nn.Module):
     ) -> None:
         super().__init__()
         channels = [in_channels] + [feat_channels] * num_convs
+        # Shared convolutions see features of all scales; statistics of each level are its own.
         self.convs = nn.ModuleList(
             build_conv(channels[i], channels[i + 1], separable) for i in range(num_convs)
         )

@@ -117,7 +117,7 @@ def test_with_cp__reaches_an_argument_of_a_base_class() -> None:
 
 
 def test_with_cp__refused_where_nothing_has_it() -> None:
-    with pytest.raises(ConfigError, match='SSDVGG and FPN cannot recompute'):
+    with pytest.raises(ConfigError, match='with_cp: SSDVGG and FPN'):
         EfficientDet(dict(type='SSDVGG', depth=11), FPN, RETINA, with_cp=True)
     with pytest.raises(KeyError, match='NoSuchNet'):
         EfficientDet(dict(type='NoSuchNet'), FPN, RETINA, with_cp=True)
@@ -150,7 +150,7 @@ def test_memory_order__of_the_pictures_does_not_slip_in() -> None:
 
 def test_compile__needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, 'which', lambda name: None)
-    with pytest.raises(ConfigError, match='needs a C') as error:
+    with pytest.raises(ConfigError, match=r'model.compile.*g\+\+') as error:
         build(compile=True)
     assert '\n' not in str(error.value)
 
