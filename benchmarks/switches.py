@@ -21,14 +21,14 @@ ROWS: dict[str, dict[str, object]] = {
     "the configs' defaults": {},
     'resize uint8, not floats (`resize_dtype`)': {f'{LETTER_BOX}.resize_dtype': 'uint8'},
     '1000 candidates a level (`candidates_per_level`)': {f'{POST}.candidates_per_level': 1000},
-    'best class of each anchor (`max_candidates=0`)': {f'{POST}.max_candidates': 0},
+    'best class of each anchor (`nms_pre=0`)': {f'{POST}.nms_pre': 0},
     'hard NMS, IoU 0.5 (`method`)': {f'{POST}.method': 'hard'},
     'class-agnostic NMS (`class_wise`)': {f'{POST}.class_wise': False},
     'clip before NMS (`clip`)': {f'{POST}.clip': 'before'},
     'clip after NMS (`clip`)': {f'{POST}.clip': 'after'},
     'whole strides (`stride_mode`)': {f'{HEAD}.anchor_generator.stride_mode': 'power_of_two'},
-    'aspects 1.4, 0.7 (`ratios`)': {
-        f'{HEAD}.anchor_generator.ratios': [1.0, (1.4, 0.7), (0.7, 1.4)]
+    'aspects 1.4, 0.7 (`aspect_ratios`)': {
+        f'{HEAD}.anchor_generator.aspect_ratios': [1.0, (1.4, 0.7), (0.7, 1.4)]
     },
     'padding of -1 after scaling (`pad_value`)': {'model.data_preprocessor.pad_value': -1.0},
 }

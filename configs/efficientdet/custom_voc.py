@@ -1,4 +1,4 @@
-# Own data in a Pascal VOC tree, with mmdet's own data set and metric, as one writes it by hand.
+# Own data in a Pascal VOC tree, with mmdet's own dataset and metric, written by hand.
 # The example is BCCD (three kinds of blood cells): data_root holds JPEGImages, Annotations and
 # ImageSets, as git clones it.
 # tools/train.py configs/efficientdet/custom_voc.py

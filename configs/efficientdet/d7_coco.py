@@ -7,7 +7,7 @@ image_size = (1536, 1536)
 model = dict(
     backbone=dict(model_name='tf_efficientnet_b6', drop_path_rate=0.2),
     neck=dict(in_channels=[72, 200, 576], out_channels=384, num_cells=8, fusion='sum'),
-    bbox_head=dict(in_channels=384, stacked_convs=5, anchor_generator=dict(anchor_scale=5.0)),
+    bbox_head=dict(in_channels=384, stacked_convs=5, anchor_generator=dict(octave_base_scale=5.0)),
 )
 train_dataloader = dict(dataset=dict(image_size=image_size))
 val_dataloader = test_dataloader = dict(dataset=dict(image_size=image_size))

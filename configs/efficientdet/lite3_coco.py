@@ -7,7 +7,7 @@ image_size = (512, 512)
 model = dict(
     backbone=dict(model_name='tf_efficientnet_lite3'),
     neck=dict(in_channels=[48, 136, 384], out_channels=160, num_cells=6),
-    bbox_head=dict(in_channels=160, stacked_convs=4, anchor_generator=dict(anchor_scale=4.0)),
+    bbox_head=dict(in_channels=160, stacked_convs=4, anchor_generator=dict(octave_base_scale=4.0)),
 )
 train_dataloader = dict(dataset=dict(image_size=image_size))
 val_dataloader = test_dataloader = dict(dataset=dict(image_size=image_size))

@@ -7,7 +7,7 @@ image_size = (640, 640)
 model = dict(
     backbone=dict(model_name='tf_efficientnet_lite4'),
     neck=dict(in_channels=[56, 160, 448], out_channels=224, num_cells=7),
-    bbox_head=dict(in_channels=224, stacked_convs=4, anchor_generator=dict(anchor_scale=4.0)),
+    bbox_head=dict(in_channels=224, stacked_convs=4, anchor_generator=dict(octave_base_scale=4.0)),
 )
 train_dataloader = dict(dataset=dict(image_size=image_size))
 val_dataloader = test_dataloader = dict(dataset=dict(image_size=image_size))

@@ -1,6 +1,6 @@
-# The quickstart: a Lite0 of 256x256 on scenes that the package draws, on two cores in minutes.
+# The quickstart: a Lite0 of 256x256 on generated scenes, on two cores in minutes.
 # bash tools/quickstart.sh
-# or, where work_dirs/quickstart/scenes is: tools/train.py configs/efficientdet/quickstart.py
+# or, if work_dirs/quickstart/scenes exists: tools/train.py configs/efficientdet/quickstart.py
 _base_ = './custom_coco.py'
 
 image_size = (256, 256)
@@ -9,8 +9,8 @@ data_root = 'work_dirs/quickstart/scenes/'
 max_epochs = 10  # of 40 steps
 
 model = dict(
-    # ImageNet's features are enough to tell these shapes apart (AP50 0.97 after 480 steps, as with
-    # the last two stages trained), and a step takes half the time.
+    # ImageNet's features are enough for these shapes (AP50 0.97 after 480 steps, as with the last
+    # two stages trained), and a step takes half the time.
     backbone=dict(frozen_stages=7),
     bbox_head=dict(num_classes=len(classes)),
 )
@@ -53,6 +53,6 @@ param_scheduler = [
         convert_to_iter_based=True,
     )
 ]
-# An average over 100 steps would lag behind in a training of 400, and so would BN's statistics.
-custom_hooks = [dict(type='NormMomentumHook', momentum=0.1), dict(type='FiniteLossHook')]
+# No moving average of the weights: over 100 steps it would lag behind in a training of 400.
+custom_hooks = [dict(type='FiniteLossHook')]
 default_hooks = dict(checkpoint=dict(interval=max_epochs, save_best=None))

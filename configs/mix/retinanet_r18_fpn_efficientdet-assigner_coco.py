@@ -2,5 +2,5 @@
 _base_ = '_base_/retinanet.py'
 
 model = dict(
-    train_cfg=dict(assigner=dict(_delete_=True, type='BatchMaxIoUAssigner', positive_iou=0.5))
+    train_cfg=dict(assigner=dict(_delete_=True, type='BatchMaxIoUAssigner', pos_iou_thr=0.5))
 )

@@ -5,7 +5,6 @@ from effdet_plugin.engine.ema import RampUpEMA, RampUpEMAHook
 from effdet_plugin.engine.fusion_weights import FusionWeightsHook
 from effdet_plugin.engine.hooks import DeferredRuntimeInfoHook, FiniteLossHook, ProgressBarHook
 from effdet_plugin.engine.load_weights import LoadMatchingHook
-from effdet_plugin.engine.norm_momentum import NormMomentumHook
 from effdet_plugin.engine.optim import ClippedAmpOptimWrapper, ClippedOptimWrapper
 from effdet_plugin.engine.param_groups import (
     GroupedOptimWrapperConstructor,
@@ -26,7 +25,6 @@ __all__ = [
     'GroupedOptimWrapperConstructor',
     'LayerDecayOptimWrapperConstructor',
     'LoadMatchingHook',
-    'NormMomentumHook',
     'ProgressBarHook',
     'RampUpEMA',
     'RampUpEMAHook',

@@ -1,4 +1,4 @@
-"""Network parts, each registered in mmdet's ``MODELS`` under the names of the design."""
+"""Network parts, each registered in mmdet's ``MODELS``."""
 
 from effdet_plugin.models.backbones import TimmBackbone
 from effdet_plugin.models.data_preprocessor import EfficientDetDataPreprocessor

@@ -1,34 +1,34 @@
-"""Refuses a built detector whose layers need operators of mmcv that are not there.
+"""Refuse a built detector whose layers need compiled operators of mmcv that are missing.
 
-mmcv-lite has the Python half of every operator, so that such a detector builds, and stops at its
-first image. What stands in for the compiled half is in :mod:`effdet_plugin.mmcv_ops`.
+mmcv-lite has the Python half of every operator, so such a detector can be built, but fails at its
+first image. The operators that we replace are in :mod:`effdet_plugin.mmcv_ops`.
 """
 
 import sys
 from collections.abc import Iterator
 
-from mmcv.utils import ext_loader
 from torch import nn
 
+from effdet_plugin.compat import mmcv_ext_is_stand_in
 from effdet_plugin.errors import InstallError
 
-# Files of mmcv.ops whose layers run on plain torch or on our stand-ins.
+# Files of mmcv.ops whose layers run on plain torch or on our replacements.
 _RUNNING = {
     'cc_attention',
     'corner_pool',
     'deprecated_wrappers',
     'focal_loss',
     'merge_cells',
-    'multi_scale_deform_attn',  # on CPUs; on a GPU it stops and says so
+    'multi_scale_deform_attn',  # on CPUs; on a GPU it raises an error that says so
     'point_sample',
     'roi_align',
 }
-# Operators that heads call as functions, so that no layer of theirs shows it.
+# Operators that heads call as functions: no layer of the model is of mmcv.ops then.
 _FUNCTIONS = ('deform_conv2d', 'modulated_deform_conv2d')
 
 
 def check_compiled_ops(model: nn.Module) -> None:
-    """Refuse a model that would stop for want of a compiled mmcv; nothing where mmcv is compiled.
+    """Refuse a model that would fail without a compiled mmcv; with one, do nothing.
 
     Args:
         model: A built detector.
@@ -36,7 +36,7 @@ def check_compiled_ops(model: nn.Module) -> None:
     Raises:
         InstallError: Names the layer and the remedy.
     """
-    if not _is_stand_in():
+    if not mmcv_ext_is_stand_in():
         return
     for name, need in missing_ops(model):
         raise InstallError(
@@ -46,12 +46,13 @@ def check_compiled_ops(model: nn.Module) -> None:
 
 
 def missing_ops(model: nn.Module) -> Iterator[tuple[str, str]]:
-    """Yield layers that need a compiled mmcv: their names in the model, and what they are.
+    """Yield the layers that need a compiled mmcv: name in the model, and class or operator.
 
     Args:
         model: A built detector.
     """
     for name, module in model.named_modules():
+        # Also base classes: a layer of mmcv is often subclassed.
         for cls in type(module).__mro__:
             package, _, file = cls.__module__.rpartition('.')
             if package == 'mmcv.ops' and file not in _RUNNING:
@@ -63,12 +64,7 @@ def missing_ops(model: nn.Module) -> Iterator[tuple[str, str]]:
 
 
 def _imports(cls: type, function: str) -> bool:
-    """Whether the file of a class has imported an operator of mmcv as a function."""
+    """Whether the module that defines a class has imported an operator of mmcv as a function."""
     if cls.__module__.partition('.')[0] in ('mmcv', 'torch', 'builtins'):
         return False
     return hasattr(sys.modules.get(cls.__module__), function)
-
-
-def _is_stand_in() -> bool:
-    extension = ext_loader.load_ext('_ext', [])
-    return bool(getattr(extension, '__effdet_stub__', False))

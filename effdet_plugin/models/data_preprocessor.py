@@ -1,4 +1,7 @@
-"""Images to the device as uint8, normalised there, with the padding set after normalisation."""
+"""Move images to the device as uint8, normalise them there, then set their padding.
+
+Source: google/automl efficientdet/dataloader.py, which pads after normalisation.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,17 +16,17 @@ from torch import Tensor
 
 @MODELS.register_module()
 class EfficientDetDataPreprocessor(DetDataPreprocessor):
-    """Normalise a padded batch in one go; the padding becomes ``pad_value`` exactly.
+    """Normalise a padded batch in one step; the padding becomes exactly ``pad_value``.
 
-    mmdet's own normalises and pads image by image. Here the images of a batch have one size
-    already (a pipeline that ends with ``LetterBox`` or ``ScaleJitterCrop``), each with its valid
-    area ``img_shape`` at the top left. Images of several sizes are padded to the largest.
+    mmdet's own normalises and pads image by image. Here the images of a batch usually have one size
+    already (from ``LetterBox`` or ``ScaleJitterCrop``), each with its valid area ``img_shape`` at
+    the top left. Images of several sizes are padded to the largest.
 
     Args:
         mean: of each channel, RGB, in 0..255.
         std: of each channel.
-        pad_value: value of the padding after normalisation. 0 (the mean colour) in the reference;
-            -1 of the AdvProp models, whose images are padded before scaling.
+        pad_value: value of the padding after normalisation: 0, the mean colour; -1 for the AdvProp
+            models, whose images are padded before scaling.
         non_blocking: asynchronous copies to the device.
     """
 
@@ -40,13 +43,13 @@ class EfficientDetDataPreprocessor(DetDataPreprocessor):
         """Move a batch to the device, stack it, normalise it and set its padding.
 
         Args:
-            data: collated, with ``inputs`` uint8 or float RGB, ``(B, 3, H, W)`` or a list of
-                ``(3, h, w)``, and perhaps ``data_samples``.
-            training: not used; the same in both modes.
+            data: a collated batch: ``inputs`` uint8 or float RGB, ``(B, 3, H, W)`` or a list of
+                ``(3, h, w)``, and optionally ``data_samples``.
+            training: not used; both modes are equal.
 
         Returns:
-            The same with ``inputs`` float32 ``(B, 3, H, W)``, normalised; ``batch_input_shape`` and
-            ``pad_shape`` are set in the metas of the data samples.
+            ``inputs`` float32 ``(B, 3, H, W)``, normalised, and ``data_samples``, with
+            ``batch_input_shape`` and ``pad_shape`` set in their metas.
         """
         data = self.cast_data(data)
         inputs, samples = data['inputs'], data.get('data_samples')
@@ -54,17 +57,19 @@ class EfficientDetDataPreprocessor(DetDataPreprocessor):
         shape = (images.shape[-2], images.shape[-1])
         valid = [tuple(x.shape[-2:]) for x in inputs]
         if samples is not None:
-            samplelist_boxtype2tensor(samples)  # most of mmdet's heads take nothing else
+            samplelist_boxtype2tensor(samples)  # most of mmdet's heads take tensors only
             valid = [_valid_area(s, v) for s, v in zip(samples, valid, strict=True)]
             for sample in samples:
                 sample.set_metainfo(dict(batch_input_shape=shape, pad_shape=shape))
         return dict(inputs=self._normalize(images, valid), data_samples=samples)
 
     def _normalize(self, images: Tensor, valid: list[tuple[int, ...]]) -> Tensor:
+        # uint8 until here: a quarter of the bytes of float32 travel to the device.
         images = (images.float() - self.mean) / self.std
         height, width = images.shape[-2:]
         if all(area == (height, width) for area in valid):
             return images
+        # A mask instead of a loop over images, whatever the batch size.
         sizes = torch.tensor(valid).to(images.device, non_blocking=True)  # (B, 2)
         rows = torch.arange(height, device=images.device) < sizes[:, :1]  # (B, H)
         cols = torch.arange(width, device=images.device) < sizes[:, 1:]  # (B, W)
@@ -73,7 +78,7 @@ class EfficientDetDataPreprocessor(DetDataPreprocessor):
 
 
 def _valid_area(sample: Any, whole: tuple[int, ...]) -> tuple[int, ...]:
-    """Image area of a sample, (height, width), inside of its tensor."""
+    """Size (height, width) of a sample's image inside its tensor, which has the size ``whole``."""
     height, width = sample.metainfo.get('img_shape', whole)[:2]
     return min(int(height), whole[0]), min(int(width), whole[1])
 

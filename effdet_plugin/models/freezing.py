@@ -1,4 +1,4 @@
-"""Freeze parameters by a regular expression over their names, and BN statistics along with them."""
+"""Freeze the parameters whose names match a regular expression, and their BN statistics."""
 
 import re
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ _WORD = re.compile(r'[A-Za-z]\w*')
 
 
 def freeze_parameters(model: nn.Module, pattern: str) -> None:
-    """Take the gradients from every parameter whose name matches.
+    """Turn off the gradients of every parameter whose name matches.
 
     Args:
         model: A built model.
@@ -22,7 +22,7 @@ def freeze_parameters(model: nn.Module, pattern: str) -> None:
             ``backbone.model.blocks.0.0.conv_dw.weight``.
 
     Raises:
-        ConfigError: It is no regular expression, or matches nothing, or everything.
+        ConfigError: The pattern is not a regular expression, or matches nothing or everything.
     """
     try:
         expression = re.compile(pattern)
@@ -44,9 +44,9 @@ def freeze_parameters(model: nn.Module, pattern: str) -> None:
 
 
 def frozen_norms(model: nn.Module, pattern: str) -> Iterator[nn.Module]:
-    """Yield the batch norms all of whose parameters match.
+    """Yield the batch norms whose parameters all match.
 
-    They are looked for anew each time, since a conversion to synchronised BN replaces them.
+    They are searched on each call, since a conversion to synchronised BN replaces them.
 
     Args:
         model: A built model.
@@ -60,7 +60,8 @@ def frozen_norms(model: nn.Module, pattern: str) -> Iterator[nn.Module]:
 
 
 def _near(pattern: str, names: dict[str, nn.Parameter]) -> str:
-    """Say which names may be meant: those of modules near to a word of the pattern."""
+    """Suggest names of modules that are near to a word of the pattern."""
+    # Deeper names are layers inside blocks, of which there are hundreds alike.
     modules = {'.'.join(name.split('.')[:depth]) for name in names for depth in range(1, 5)}
     by_word = {name.rpartition('.')[2]: name for name in sorted(modules, reverse=True)}
     near = [
@@ -69,4 +70,4 @@ def _near(pattern: str, names: dict[str, nn.Parameter]) -> str:
         for match in get_close_matches(word, by_word, n=2, cutoff=0.6)
     ]
     found = dict.fromkeys(near) or sorted({name.partition('.')[0] for name in names})
-    return f'names that are near: {", ".join(found)}'
+    return f'similar names: {", ".join(found)}'

@@ -1,6 +1,10 @@
-"""From logits and deltas to detections; ``predict`` and every export run this."""
+"""From logits and deltas to detections; ``predict`` and every export run this.
+
+Source: google/automl efficientdet/tf2/postprocess.py (the reference).
+"""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -9,11 +13,13 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from effdet_plugin.errors import ConfigError
-from effdet_plugin.ops.boxes import clip_boxes, decode_deltas
-from effdet_plugin.ops.nms import NEVER, batched_nms
+from effdet_plugin.ops.boxes import clip_boxes, decode_deltas, gather_rows
+from effdet_plugin.ops.nms import NEG_INF, batched_nms, check_nms_method
 
-# The reference reads a Gaussian threshold of 0 as this ("0 or default"); a hard one of 0 as none.
-GAUSSIAN_SCORE_THRESHOLD = 0.001
+# The reference takes this for a Gaussian threshold of 0 ("0 or default"); a hard 0 means none.
+GAUSSIAN_SCORE_THR = 0.001
+
+Decode = Callable[[Tensor, Tensor], Tensor]
 
 
 class Detections(NamedTuple):
@@ -34,54 +40,59 @@ class Detections(NamedTuple):
 
 @MODELS.register_module()
 class DetectionPostProcessor(nn.Module):
-    """Candidates -> decode -> NMS, for a whole batch, without waiting for the device.
+    """Candidates -> decode -> NMS, for a whole batch, without a device sync.
 
-    The reference's evaluation is the default: the best 5000 (anchor, class) pairs over all levels,
-    Gaussian soft-NMS class by class, no clipping. Its deployment form is ``max_candidates=0,
-    class_wise=False, clip='after'``; mmdet's habit is ``candidates_per_level=1000, method='hard',
-    clip='before'``.
+    The default is the reference's evaluation: the best 5000 (anchor, class) pairs over all levels,
+    Gaussian soft-NMS class by class, no clipping. Its deployment form is ``nms_pre=0,
+    class_wise=False, clip='after'``; mmdet's usual form is ``candidates_per_level=1000,
+    method='hard', clip='before'``.
 
     Args:
-        max_candidates: best (anchor, class) pairs over all levels that enter NMS; 0: every anchor
-            enters with its best class.
+        nms_pre: best (anchor, class) pairs over all levels that enter NMS; 0: every anchor enters
+            with its best class.
         candidates_per_level: best pairs of each level instead.
         method: ``'gaussian'`` or ``'hard'``.
-        iou_threshold: of hard NMS; none in Gaussian NMS.
+        iou_thr: of hard NMS; Gaussian NMS has none.
         sigma: of Gaussian NMS.
-        score_threshold: lowest score; None: 0.001 for Gaussian, none for hard NMS.
-        max_per_image: detections of an image.
+        score_thr: scores must be above it; None: 0.001 for Gaussian, none for hard NMS.
+        max_per_img: number of detections per image.
         class_wise: boxes of different classes do not suppress each other.
         clip: ``'none'``, ``'before'`` or ``'after'`` NMS, to the network input.
+
+    Raises:
+        ConfigError: unknown ``method`` or ``clip``.
     """
 
     def __init__(
         self,
-        max_candidates: int = 5000,
+        nms_pre: int = 5000,
         candidates_per_level: int | None = None,
         method: str = 'gaussian',
-        iou_threshold: float = 0.5,
+        iou_thr: float = 0.5,
         sigma: float = 0.5,
-        score_threshold: float | None = None,
-        max_per_image: int = 100,
+        score_thr: float | None = None,
+        max_per_img: int = 100,
         class_wise: bool = True,
         clip: str = 'none',
     ) -> None:
         super().__init__()
-        if method not in ('gaussian', 'hard'):
-            raise ConfigError(
-                f"method={method!r} is not an NMS method; choose 'gaussian' or 'hard'"
-            )
+        check_nms_method(method)
         if clip not in ('none', 'before', 'after'):
-            raise ConfigError(f"clip={clip!r}; choose 'none', 'before' or 'after'")
-        self.max_candidates = max_candidates
+            raise ConfigError(f"clip={clip!r}; choose one of 'none', 'before', 'after'")
+        if method == 'gaussian':
+            score_thr = score_thr or GAUSSIAN_SCORE_THR
+        self.nms_pre = nms_pre
         self.candidates_per_level = candidates_per_level
-        self.method = method
-        self.iou_threshold = iou_threshold
-        self.sigma = sigma
-        self.score_threshold = score_threshold
-        self.max_per_image = max_per_image
-        self.class_wise = class_wise
         self.clip = clip
+        self.nms = partial(
+            batched_nms,
+            method=method,
+            iou_thr=iou_thr,
+            sigma=sigma,
+            score_thr=NEG_INF if score_thr is None else score_thr,
+            max_per_img=max_per_img,
+            class_wise=class_wise,
+        )
 
     def forward(
         self,
@@ -90,7 +101,7 @@ class DetectionPostProcessor(nn.Module):
         anchors: Tensor,
         image_size: tuple[int, int],
         level_sizes: Sequence[int] | None = None,
-        decode: Callable[[Tensor, Tensor], Tensor] = decode_deltas,
+        decode: Decode = decode_deltas,
     ) -> Detections:
         """Turn raw outputs into detections.
 
@@ -102,27 +113,15 @@ class DetectionPostProcessor(nn.Module):
             level_sizes: number of anchors of each level, needed by ``candidates_per_level``.
             decode: anchors and deltas ``(B, K, 4)`` -> boxes.
         """
-        logits, deltas = logits.float(), deltas.float()
-        scores, index, labels = self.select(logits, level_sizes)
-        rows = index.unsqueeze(-1).expand(-1, -1, 4)
-        boxes = decode(anchors[index], deltas.gather(1, rows))
+        boxes, scores, labels = self.candidates(logits, deltas, anchors, level_sizes, decode)
         if self.clip == 'before':
             boxes = clip_boxes(boxes, image_size)
-        keep, kept = batched_nms(
-            boxes,
-            scores,
-            labels,
-            method=self.method,
-            iou_threshold=self.iou_threshold,
-            sigma=self.sigma,
-            score_threshold=self._threshold(),
-            max_per_image=self.max_per_image,
-            class_wise=self.class_wise,
-        )
-        boxes = boxes.gather(1, keep.unsqueeze(-1).expand(-1, -1, 4))
+        keep, kept = self.nms(boxes, scores, labels)
+        boxes = gather_rows(boxes, keep)
         if self.clip == 'after':
             boxes = clip_boxes(boxes, image_size)
-        real = kept != NEVER
+        # A fixed number of rows with a count: results stay on the device until they are read.
+        real = kept != NEG_INF
         return Detections(
             torch.where(real.unsqueeze(-1), boxes, 0.0),
             torch.where(real, kept, 0.0),
@@ -130,10 +129,26 @@ class DetectionPostProcessor(nn.Module):
             real.sum(1),
         )
 
+    def candidates(
+        self,
+        logits: Tensor,
+        deltas: Tensor,
+        anchors: Tensor,
+        level_sizes: Sequence[int] | None = None,
+        decode: Decode = decode_deltas,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What enters NMS: boxes ``(B, K, 4)``, scores and labels ``(B, K)``; see :meth:`forward`.
+
+        Computed in float32 whatever the type of the outputs.
+        """
+        scores, index, labels = self.select(logits.float(), level_sizes)
+        # Only the selected rows are decoded, a tenth of all.
+        return decode(anchors[index], gather_rows(deltas.float(), index)), scores, labels
+
     def select(
         self, logits: Tensor, level_sizes: Sequence[int] | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Candidates: scores, anchor indices and labels, each ``(B, K)``.
+        """Scores, anchor indices and labels of the candidates, each ``(B, K)``.
 
         Raises:
             ConfigError: ``candidates_per_level`` without ``level_sizes``.
@@ -141,37 +156,32 @@ class DetectionPostProcessor(nn.Module):
         if self.candidates_per_level is not None:
             if level_sizes is None:
                 raise ConfigError('candidates_per_level needs level_sizes')
-            parts = [
-                top_pairs(x, self.candidates_per_level) for x in logits.split(list(level_sizes), 1)
-            ]
+            levels = logits.split(list(level_sizes), dim=1)
+            tops = [top_pairs(level, self.candidates_per_level) for level in levels]
             starts = accumulate([0, *level_sizes[:-1]])
-            index = torch.cat(
-                [part[1] + start for part, start in zip(parts, starts, strict=True)], 1
-            )
-            best, labels = (torch.cat([part[i] for part in parts], 1) for i in (0, 2))
-        elif self.max_candidates > 0:
-            best, index, labels = top_pairs(logits, self.max_candidates)
+            best = torch.cat([values for values, _, _ in tops], 1)
+            # Anchors are counted over all levels.
+            index = torch.cat([i + start for (_, i, _), start in zip(tops, starts, strict=True)], 1)
+            labels = torch.cat([classes for _, _, classes in tops], 1)
+        elif self.nms_pre > 0:
+            best, index, labels = top_pairs(logits, self.nms_pre)
         else:
             best, labels = logits.max(-1)
             index = torch.arange(logits.shape[1], device=logits.device).expand_as(labels)
+        # Selected by logit: the sigmoid keeps the order, and is computed for few.
         return best.sigmoid(), index, labels
-
-    def _threshold(self) -> float:
-        if self.method == 'gaussian':
-            return self.score_threshold or GAUSSIAN_SCORE_THRESHOLD
-        return NEVER if self.score_threshold is None else self.score_threshold
 
 
 def top_pairs(logits: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """Best (anchor, class) pairs of ``(B, N, C)`` logits: values, anchors, classes ``(B, k)``.
 
-    The best k pairs lie on the k anchors with the best single class, so the large sort over all
+    The best k pairs are on the k anchors with the best single class, so the large sort over all
     pairs is replaced by one over anchors and one over ``k * C`` values.
     """
     num_anchors, num_classes = logits.shape[1:]
     if num_anchors > k:
         _, anchors = logits.amax(-1).topk(k, dim=1)  # (B, k)
-        logits = logits.gather(1, anchors.unsqueeze(-1).expand(-1, -1, num_classes))
+        logits = gather_rows(logits, anchors)  # (B, k, C)
     values, flat = logits.flatten(1).topk(min(k, logits[0].numel()), dim=1)
     rows, labels = flat.div(num_classes, rounding_mode='floor'), flat % num_classes
     return values, anchors.gather(1, rows) if num_anchors > k else rows, labels

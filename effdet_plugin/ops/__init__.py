@@ -1,10 +1,9 @@
-"""Ground floor: pure functions on tensors; needs torch, knows no registry and no config."""
+"""Pure functions on tensors, which need only torch: boxes, anchors, losses, NMS, resampling."""
 
 from effdet_plugin.ops.anchors import anchor_boxes, level_sizes
+from effdet_plugin.ops.box_loss import huber_loss, iou_loss
 from effdet_plugin.ops.boxes import clip_boxes, decode_deltas, encode_deltas, pairwise_iou
 from effdet_plugin.ops.focal import sigmoid_focal_loss
-from effdet_plugin.ops.huber import huber_loss
-from effdet_plugin.ops.iou_loss import iou_loss
 from effdet_plugin.ops.matching import match_anchors
 from effdet_plugin.ops.nms import batched_nms
 from effdet_plugin.ops.resample import max_pool_same, resample_nearest

@@ -1,4 +1,7 @@
-"""Anchors of all levels as plain tables, as the reference has them, also for odd sizes."""
+"""Anchors of all levels as plain tables, also for image sizes that the strides do not divide.
+
+Source: google/automl efficientdet/tf2/anchors.py (the reference).
+"""
 
 from collections.abc import Sequence
 
@@ -12,7 +15,7 @@ AspectRatio = float | tuple[float, float]
 def level_sizes(
     image_size: tuple[int, int], min_level: int, max_level: int
 ) -> list[tuple[int, int]]:
-    """Feature sizes (height, width): the image size halved, rounding up, once a level."""
+    """Feature sizes (height, width): the image size halved and rounded up, once per level."""
     height, width = image_size
     sizes = []
     for level in range(1, max_level + 1):
@@ -23,27 +26,28 @@ def level_sizes(
 
 
 def anchor_sides(
-    anchor_scale: float, num_scales: int, aspect_ratios: Sequence[AspectRatio]
+    octave_base_scale: float, scales_per_octave: int, aspect_ratios: Sequence[AspectRatio]
 ) -> np.ndarray:
     """Width and height of a level's anchors in units of its stride.
 
     Args:
-        anchor_scale: side of the square anchor of the first octave, in strides.
-        num_scales: octaves ``2 ** (i / num_scales)``.
+        octave_base_scale: side of the smallest square anchor, in strides.
+        scales_per_octave: number of scales ``2 ** (i / scales_per_octave)``.
         aspect_ratios: width / height, of which the square root is applied to both sides; or pairs
-            (width factor, height factor) used as they are, e.g. (1.4, 0.7) of the older reference.
+            (width factor, height factor) used as they are, e.g. (1.4, 0.7) of older versions of
+            the reference.
 
     Returns:
-        ``(num_scales * len(aspect_ratios), 2)`` float64 (width, height); scale outer, aspect inner.
+        ``(A, 2)`` float64 (width, height) with ``A = scales_per_octave * len(aspect_ratios)``; the
+        aspect ratio changes fastest.
     """
     sides = []
-    for octave in range(num_scales):
-        side = anchor_scale * 2 ** (octave / num_scales)
+    for octave in range(scales_per_octave):
+        side = octave_base_scale * 2 ** (octave / scales_per_octave)
         for ratio in aspect_ratios:
-            pair = (
-                (ratio[0], ratio[1]) if isinstance(ratio, Sequence) else (ratio**0.5, ratio**-0.5)
-            )
-            sides.append((side * pair[0], side * pair[1]))
+            # A ratio keeps the area of the anchor, a pair need not.
+            w, h = ratio if isinstance(ratio, Sequence) else (ratio**0.5, ratio**-0.5)
+            sides.append((side * w, side * h))
     return np.array(sides, dtype=np.float64)
 
 
@@ -54,14 +58,15 @@ def level_anchors(
 
     Args:
         feature_size: (height, width) of the map.
-        stride: pixels of the network input per cell, (vertical, horizontal); may be fractions.
+        stride: pixels of the network input per map position, (vertical, horizontal); may be
+            fractions.
         sides: ``(A, 2)`` (width, height) in strides, see :func:`anchor_sides`.
     """
     rows, cols = feature_size
     half = sides / 2 * np.array([stride[1], stride[0]])  # (A, 2)
     x = (np.arange(cols) + 0.5) * stride[1]
     y = (np.arange(rows) + 0.5) * stride[0]
-    centres = np.stack(np.meshgrid(x, y), axis=-1)[:, :, None]  # (rows, cols, 1, 2)
+    centres = np.stack(np.meshgrid(x, y), axis=-1)[:, :, None]  # (rows, cols, 1, 2): x, y
     return np.concatenate([centres - half, centres + half], axis=-1).reshape(-1, 4)
 
 
@@ -76,29 +81,34 @@ def anchor_boxes(
     image_size: tuple[int, int],
     min_level: int = 3,
     max_level: int = 7,
-    anchor_scale: float | Sequence[float] = 4.0,
-    num_scales: int = 3,
+    octave_base_scale: float | Sequence[float] = 4.0,
+    scales_per_octave: int = 3,
     aspect_ratios: Sequence[AspectRatio] = (1.0, 2.0, 0.5),
 ) -> Tensor:
     """All anchors of an image size: level, row, column, then ``scale * num_ratios + ratio``.
 
-    Computed in float64 and stored float32, not clipped to the image, as the reference.
+    Not clipped to the image.
 
     Args:
         image_size: (height, width) of the network input in pixels.
         min_level: finest level, 3 for P3.
         max_level: coarsest level, 7 (8 in D7x).
-        anchor_scale: one number, or one per level.
-        num_scales: see :func:`anchor_sides`.
+        octave_base_scale: see :func:`anchor_sides`; one number, or one per level.
+        scales_per_octave: see :func:`anchor_sides`.
         aspect_ratios: see :func:`anchor_sides`.
 
     Returns:
         ``(N, 4)`` xyxy float32; 49,104 anchors at 512x512.
     """
     sizes = level_sizes(image_size, min_level, max_level)
-    scales = anchor_scale if isinstance(anchor_scale, Sequence) else [anchor_scale] * len(sizes)
+    scales = (
+        octave_base_scale
+        if isinstance(octave_base_scale, Sequence)
+        else [octave_base_scale] * len(sizes)
+    )
     tables = [
-        level_anchors(size, stride, anchor_sides(scale, num_scales, aspect_ratios))
+        level_anchors(size, stride, anchor_sides(scale, scales_per_octave, aspect_ratios))
         for size, stride, scale in zip(sizes, strides_of(image_size, sizes), scales, strict=True)
     ]
+    # Computed in float64 and rounded once, as in the reference.
     return torch.from_numpy(np.concatenate(tables).astype(np.float32))

@@ -1,10 +1,10 @@
-"""Boxes ``(x1, y1, x2, y2)`` and their deltas ``(tx, ty, tw, th)``: IoU, encode, decode, clip."""
+"""Boxes ``(x1, y1, x2, y2)`` in pixels: areas, IoU, and box coding relative to anchors."""
 
 import torch
 from torch import Tensor
 
-# Sides are clamped to this before a logarithm or a division (reference: ``EPSILON`` of its box
-# coder).
+# Sides are clamped to this before a logarithm or a division: ``EPSILON`` of google/automl's
+# efficientdet/object_detection/faster_rcnn_box_coder.py, the reference of this file.
 MIN_SIDE = 1e-8
 
 
@@ -22,17 +22,48 @@ def pairwise_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
         boxes2: ``(..., M, 4)`` xyxy; leading dimensions broadcast.
 
     Returns:
-        ``(..., N, M)`` in [0, 1]; never NaN, also for boxes without area or without end.
+        ``(..., N, M)`` in [0, 1]; never NaN, also for boxes without area or of infinite size.
     """
     a, b = boxes1.unsqueeze(-2), boxes2.unsqueeze(-3)
-    # In place, for there are many pairs: no more than three tensors (..., N, M) at a time.
+    # In place, since there are many pairs: at most three tensors (..., N, M) exist at a time.
     width = torch.minimum(a[..., 2], b[..., 2]).sub_(torch.maximum(a[..., 0], b[..., 0]))
     inter = torch.minimum(a[..., 3], b[..., 3]).sub_(torch.maximum(a[..., 1], b[..., 1]))
     inter.clamp_(min=0).mul_(width.clamp_(min=0))
     del width
     iou = inter / (box_area(a) + box_area(b)).sub_(inter)
-    # 0 / 0 of two boxes without area is 0, as in the reference.
+    # Two boxes without area give 0 / 0, which is 0 in the reference.
     return iou.masked_fill_(iou.isnan(), 0.0)
+
+
+def one_to_many_iou(box: Tensor, area: Tensor, boxes: Tensor, areas: Tensor) -> Tensor:
+    """IoU of one box per image with all boxes of that image.
+
+    This is the inner step of NMS, which runs a hundred times per image: areas are computed once by
+    the caller, and x and y are handled together, to launch as few kernels as possible.
+
+    Args:
+        box: ``(B, 4)`` xyxy.
+        area: ``(B, 1)`` its area.
+        boxes: ``(B, K, 4)`` xyxy.
+        areas: ``(B, K)`` their areas.
+
+    Returns:
+        ``(B, K)``; 0 where the intersection is empty.
+    """
+    top_left = torch.maximum(boxes[..., :2], box[:, None, :2])
+    bottom_right = torch.minimum(boxes[..., 2:], box[:, None, 2:])
+    side = (bottom_right - top_left).clamp_(min=0)  # (B, K, 2)
+    inter = side[..., 0] * side[..., 1]
+    return torch.where(inter > 0, inter / (areas + area - inter), 0.0)
+
+
+def gather_rows(values: Tensor, index: Tensor) -> Tensor:
+    """Rows of ``(B, G, ...)`` at ``(B, N)`` -> ``(B, N, ...)``; zeros if ``G`` is 0."""
+    if values.shape[1] == 0:
+        return values.new_zeros((*index.shape, *values.shape[2:]))
+    if values.dim() == 2:
+        return values.gather(1, index)
+    return values.gather(1, index.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
 
 
 def center_size(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -43,26 +74,24 @@ def center_size(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def encode_deltas(anchors: Tensor, boxes: Tensor) -> Tensor:
-    """Code boxes relative to anchors: ``tx = (x - xa) / wa, tw = log(w / wa)``, likewise y.
+    """Encode boxes relative to anchors: ``tx = (x - xa) / wa, tw = log(w / wa)``, likewise y.
 
     Args:
         anchors: ``(..., 4)`` xyxy.
         boxes: ``(..., 4)`` xyxy, one per anchor.
 
     Returns:
-        ``(..., 4)`` deltas (tx, ty, tw, th), without scale factors. Sides are clamped to 1e-8
-        first.
-
-    Source: SPEC of the reference's ``FasterRcnnBoxCoder`` (google/automl ``object_detection``).
+        ``(..., 4)`` deltas (tx, ty, tw, th), without scale factors.
     """
     xa, ya, wa, ha = center_size(anchors)
     x, y, w, h = center_size(boxes)
+    # Keeps boxes without area finite: log(1e-8) in place of log(0).
     wa, ha, w, h = (side.clamp(min=MIN_SIDE) for side in (wa, ha, w, h))
     return torch.stack([(x - xa) / wa, (y - ya) / ha, torch.log(w / wa), torch.log(h / ha)], dim=-1)
 
 
 def decode_deltas(anchors: Tensor, deltas: Tensor) -> Tensor:
-    """Inverse of :func:`encode_deltas`; ``tw`` and ``th`` are not clamped (as the reference).
+    """Inverse of :func:`encode_deltas`.
 
     Args:
         anchors: ``(..., 4)`` xyxy.
@@ -73,6 +102,7 @@ def decode_deltas(anchors: Tensor, deltas: Tensor) -> Tensor:
     """
     xa, ya, wa, ha = center_size(anchors)
     tx, ty, tw, th = deltas.unbind(-1)
+    # mmdet's coder clamps tw and th before exp; the reference does not.
     w, h = torch.exp(tw) * wa, torch.exp(th) * ha
     x, y = tx * wa + xa, ty * ha + ya
     return torch.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], dim=-1)

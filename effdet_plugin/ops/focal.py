@@ -1,13 +1,12 @@
 """Sigmoid focal loss over label indices, without a one-hot target and in two buffers.
 
-With label indices the loss of a row is the background loss of all its classes, but for the one
-positive class, where another term is put. Forward and backward each work in place on two float32
-tensors of the logits' shape, one of which becomes the gradient; between the two only the logits
-and labels are kept.
+With label indices the loss of a row is the background loss of all its classes, except for the one
+positive class, whose term is written over it. Forward and backward each work in place on two
+float32 tensors of the logits' shape, one of which becomes the gradient; between the two only the
+logits and labels are kept.
 
-Source: Lin et al., ICCV 2017, eq. 5; the reference's ``FocalLoss`` (google/automl
-``efficientdet``): ``p_t`` and ``alpha_t`` come from the unsmoothed target, the cross-entropy from
-the smoothed one.
+Source: Lin et al., ICCV 2017, eq. 5; ``FocalLoss`` in google/automl efficientdet/tf2/train_lib.py:
+``p_t`` and ``alpha_t`` come from the unsmoothed target, the cross-entropy from the smoothed one.
 """
 
 import torch
@@ -16,35 +15,37 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 
-def _parts(x: Tensor, target: float) -> tuple[Tensor, Tensor]:
-    """``1 - p_t`` and cross-entropy of logits that are background: new tensors, float32 at least.
+def _one_minus_pt_and_bce(x: Tensor, target: float) -> tuple[Tensor, Tensor]:
+    """``1 - p_t`` and binary cross-entropy of background logits: new tensors, float32 or wider.
 
-    A positive entry is background for the logit ``-x``: the one form keeps the digits of both
-    where the prediction is right. ``target`` is what smoothing puts in place of 0.
+    Args:
+        x: logits. A positive entry is passed as background with the logit ``-x``: this one form
+            keeps the digits of both where the prediction is right.
+        target: what label smoothing puts in place of 0.
     """
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    entropy = F.softplus(wide)
+    bce = F.softplus(wide)
     if target:  # softplus(x) - target * x
-        entropy.sub_(wide, alpha=target)
-    # The caller's logits are not ours to write on; a copy of half ones is.
-    return wide.sigmoid() if wide is x else wide.sigmoid_(), entropy
+        bce.sub_(wide, alpha=target)
+    # The caller's logits must not be overwritten; a float32 copy of half-precision ones may be.
+    return wide.sigmoid() if wide is x else wide.sigmoid_(), bce
 
 
-def _loss(x: Tensor, gamma: float, target: float) -> Tensor:
+def _focal(x: Tensor, gamma: float, target: float) -> Tensor:
     """Focal loss of background logits, without ``alpha``."""
-    miss, entropy = _parts(x, target)
-    return entropy.mul_(miss.pow_(gamma))
+    one_minus_pt, bce = _one_minus_pt_and_bce(x, target)
+    return bce.mul_(one_minus_pt.pow_(gamma))
 
 
-def _slope(x: Tensor, gamma: float, target: float) -> Tensor:
-    """Derivative of :func:`_loss` by its logits."""
-    miss, entropy = _parts(x, target)
-    # It is miss^gamma * (gamma * entropy * (1 - miss) + miss - target). The first two terms are the
-    # point at miss between gamma * entropy and 1: no third tensor for 1 - miss.
-    slope = entropy.mul_(gamma).lerp_(entropy.new_ones(()), miss)
+def _focal_grad(x: Tensor, gamma: float, target: float) -> Tensor:
+    """Derivative of :func:`_focal` with respect to its logits."""
+    one_minus_pt, bce = _one_minus_pt_and_bce(x, target)
+    # With q = 1 - p_t it is q^gamma * (gamma * bce * (1 - q) + q - target). The first two terms
+    # are an interpolation between gamma * bce and 1 at q: no third tensor for 1 - q.
+    grad = bce.mul_(gamma).lerp_(bce.new_ones(()), one_minus_pt)
     if target:
-        slope.sub_(target)
-    return slope.mul_(miss.pow_(gamma))
+        grad.sub_(target)
+    return grad.mul_(one_minus_pt.pow_(gamma))
 
 
 class _FocalSum(torch.autograd.Function):
@@ -62,9 +63,9 @@ class _FocalSum(torch.autograd.Function):
         ctx.save_for_backward(logits, labels)
         ctx.settings = (alpha, gamma, 0.5 * smoothing)  # type: ignore[attr-defined]
         positive, index = _positives(labels, logits.shape[1])
-        loss = _loss(logits, gamma, 0.5 * smoothing).mul_(1 - alpha)
-        at_positive = _loss(-logits.gather(1, index), gamma, 0.5 * smoothing).mul_(alpha)
-        return _put(loss, positive, index, at_positive).sum(1)
+        loss = _focal(logits, gamma, 0.5 * smoothing).mul_(1 - alpha)
+        at_positive = _focal(-logits.gather(1, index), gamma, 0.5 * smoothing).mul_(alpha)
+        return _scatter_positive(loss, positive, index, at_positive).sum(1)
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad_rows: Tensor) -> tuple[Tensor, None, None, None, None]:
@@ -72,21 +73,25 @@ class _FocalSum(torch.autograd.Function):
         alpha, gamma, target = ctx.settings  # type: ignore[attr-defined]
         positive, index = _positives(labels, logits.shape[1])
         grad_rows = grad_rows.unsqueeze(1)
-        grad = _slope(logits, gamma, target).mul_((1 - alpha) * grad_rows)
-        at_positive = _slope(-logits.gather(1, index), gamma, target).mul_(-alpha * grad_rows)
-        _put(grad, positive, index, at_positive)
+        grad = _focal_grad(logits, gamma, target).mul_((1 - alpha) * grad_rows)
+        # Minus: the chain rule for the logit -x of a positive entry.
+        at_positive = _focal_grad(-logits.gather(1, index), gamma, target).mul_(-alpha * grad_rows)
+        _scatter_positive(grad, positive, index, at_positive)
         return grad.to(logits.dtype), None, None, None, None
 
 
 def _positives(labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Which rows have a positive class, and a safe class index, both ``(N, 1)``."""
+    """Which rows have a positive class, and a valid class index for all, both ``(N, 1)``."""
     labels = labels.unsqueeze(1)
     positive = (labels >= 0) & (labels < num_classes)
     return positive, labels.clamp(0, num_classes - 1)
 
 
-def _put(values: Tensor, positive: Tensor, index: Tensor, at_positive: Tensor) -> Tensor:
+def _scatter_positive(
+    values: Tensor, positive: Tensor, index: Tensor, at_positive: Tensor
+) -> Tensor:
     """Replace ``values`` ``(N, C)`` at class ``index`` ``(N, 1)`` of positive rows, in place."""
+    # Background rows get their own value back: no selection of rows, so no device sync.
     return values.scatter_(1, index, torch.where(positive, at_positive, values.gather(1, index)))
 
 

@@ -1,4 +1,8 @@
-"""Assignment of boxes to anchors, a batch at once: no loop over images, no host synchronisation."""
+"""Assignment of boxes to anchors, a batch at once: no loop over images, no device sync.
+
+Source: google/automl efficientdet/object_detection/argmax_matcher.py and target_assigner.py (the
+reference).
+"""
 
 import torch
 from torch import Tensor
@@ -6,8 +10,8 @@ from torch import Tensor
 from effdet_plugin.ops.boxes import pairwise_iou
 
 NO_MATCH = -1
-# Boxes that meet all anchors at a time: the IoUs of the hundreds in one crowded picture, times the
-# batch, would be gigabytes. Nearly every batch has fewer, and takes one step.
+# Number of boxes whose IoU with all anchors is computed at a time: with the hundreds of boxes of a
+# crowded image, times the batch, it would take gigabytes. Nearly every batch has fewer: one step.
 BLOCK = 64
 
 
@@ -15,23 +19,24 @@ def match_anchors(
     anchors: Tensor,
     boxes: Tensor,
     valid: Tensor,
-    positive_iou: float = 0.5,
-    force_match: bool = True,
+    pos_iou_thr: float = 0.5,
+    match_low_quality: bool = True,
 ) -> Tensor:
-    """Give each anchor its box, the reference's way (argmax matcher with forced matches).
+    """Assign boxes to anchors by highest IoU, with forced matches.
 
-    An anchor takes the box of highest IoU (the first on ties) if that is at least ``positive_iou``.
-    Then each box takes its best anchor (the first on ties) whatever the IoU, overriding the former;
-    where several boxes want one anchor, the first box gets it and the others may stay without any.
+    An anchor takes the box of highest IoU (the first on ties) if that is at least ``pos_iou_thr``.
+    Then each box takes its best anchor (the first on ties) whatever the IoU, which overrides the
+    first rule. Where several boxes have the same best anchor, the first box gets it, and the others
+    may be left without any.
 
     Args:
         anchors: ``(N, 4)`` xyxy.
         boxes: ``(B, G, 4)`` xyxy, padded.
-        valid: ``(B, G)`` bool, False for padding. Boxes without area should be dropped before:
-            one that overlaps nothing takes anchor 0, as in the reference.
-        positive_iou: IoU from which on an anchor is positive; below it is background, nothing is
+        valid: ``(B, G)`` bool, False for padding. Boxes without area should be False, too: one
+            that overlaps nothing takes anchor 0, as in the reference.
+        pos_iou_thr: an anchor of this IoU or more is positive, any other is background; none is
             ignored.
-        force_match: see above.
+        match_low_quality: whether matches are forced.
 
     Returns:
         ``(B, N)`` int64 index into ``G``, or -1 for background.
@@ -41,15 +46,16 @@ def match_anchors(
     if num_boxes == 0 or num_anchors == 0:
         return anchors.new_full((batch, num_anchors), NO_MATCH, dtype=torch.long)
     best_iou, best_box, best_anchor = _best(anchors.float(), boxes.float(), valid)
-    if not force_match:
-        return best_box.masked_fill(best_iou < positive_iou, NO_MATCH)
-    # Smaller is stronger: a forced match is its box 0 .. G-1, another one G .. 2G-1, none 2G.
-    # (As two tensors, merged, torch 2.13 compiles it to a merge before the scatter.)
+    if not match_low_quality:
+        return best_box.masked_fill(best_iou < pos_iou_thr, NO_MATCH)
+    # One scatter with minimum settles both rules, the smaller value wins: a forced match is its box
+    # 0 .. G-1, a match by threshold box + G, no match 2G. (With two tensors that are merged after
+    # the scatter, torch 2.13's compiler merges them before it.)
     none = 2 * num_boxes
-    match = torch.where(best_iou < positive_iou, none, best_box + num_boxes)
+    match = torch.where(best_iou < pos_iou_thr, none, best_box + num_boxes)
     index = torch.arange(num_boxes, device=boxes.device).expand(batch, -1)
     index = index.masked_fill(~valid, none)
-    match.scatter_reduce_(1, best_anchor, index, reduce='amin')  # the first box in order wins
+    match.scatter_reduce_(1, best_anchor, index, reduce='amin')
     return torch.where(match < none, match % num_boxes, NO_MATCH)
 
 
@@ -59,14 +65,14 @@ def _best(anchors: Tensor, boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor
     for start in range(BLOCK, boxes.shape[1], BLOCK):
         block = slice(start, start + BLOCK)
         iou, box, anchor = _best_of_block(anchors, boxes[:, block], valid[:, block])
-        best_box = torch.where(iou > best_iou, box + start, best_box)  # the first on ties
+        best_box = torch.where(iou > best_iou, box + start, best_box)  # > : the first on ties
         best_iou = torch.maximum(best_iou, iou)
         best_anchor = torch.cat([best_anchor, anchor], dim=1)
     return best_iou, best_box, best_anchor
 
 
 def _best_of_block(anchors: Tensor, boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The same of all boxes at once; ``(B, G, N)`` is gone when it returns."""
+    """:func:`_best` of one block of boxes; ``(B, G, N)`` is freed on return."""
     # Padding loses every comparison with -1; real IoUs are >= 0.
     iou = pairwise_iou(boxes, anchors).masked_fill_(~valid.unsqueeze(-1), -1.0)
     best_iou, best_box = iou.max(dim=1)

@@ -1,7 +1,8 @@
 """Spatial resampling in the forms that training, export and quantisation share.
 
-Nearest upsampling always names its target size, and SAME pooling adds no tensor of its own: both
-equal the reference exactly and convert to the native operators of the deployment runtimes.
+Nearest upsampling always names its target size, and SAME pooling makes no padded copy: both equal
+the reference (google/automl efficientdet/tf2/efficientdet_keras.py) exactly and convert to native
+operators of the deployment runtimes.
 """
 
 import torch.nn.functional as F
@@ -9,22 +10,19 @@ from torch import Tensor
 
 
 def pool_geometry(size: int, target: int) -> tuple[int, int]:
-    """Kernel and stride that pool ``size`` cells to ``target`` (reference: kernel = stride + 1)."""
+    """Kernel and stride that pool a side of ``size`` to ``target``; kernel = stride + 1."""
     stride = (size - 1) // target + 1
     return stride + 1, stride
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """TensorFlow's SAME padding of one axis, (before, after): the odd cell goes after."""
+    """TensorFlow's SAME padding of one axis, (before, after): the odd one goes after."""
     total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
 
 
 def max_pool_same(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int]) -> Tensor:
     """Max pooling with SAME padding by minus infinity.
-
-    The usual case, 3/2, is one pooling call without a padded copy: ``ceil_mode`` lets the last
-    window run over the edge, and one cell before the first is missing only when the size is odd.
 
     Args:
         x: ``(B, C, H, W)``.
@@ -35,14 +33,17 @@ def max_pool_same(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int]) -
         ``(B, C, ceil(H / stride), ceil(W / stride))``.
     """
     height, width = x.shape[-2:]
+    # The usual case is one call without a padded copy: ceil_mode lets the last window run over the
+    # edge, and only an odd size is padded before the first position. See same_padding.
     if kernel == (3, 3) and stride == (2, 2):
         return F.max_pool2d(x, 3, 2, padding=(height % 2, width % 2), ceil_mode=True)
     return F.max_pool2d(_pad_same(x, kernel, stride, float('-inf')), kernel, stride)
 
 
 def avg_pool_same(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int]) -> Tensor:
-    """Average over the real cells, SAME padding; shapes as :func:`max_pool_same`."""
+    """Average over positions inside the map, SAME padding; shapes as :func:`max_pool_same`."""
     ones = x.new_ones((1, 1, *x.shape[-2:]))
+    # Both averages divide by the kernel's area; their quotient divides by the positions inside.
     total = F.avg_pool2d(_pad_same(x, kernel, stride, 0.0), kernel, stride)
     return total / F.avg_pool2d(_pad_same(ones, kernel, stride, 0.0), kernel, stride)
 
@@ -55,6 +56,7 @@ def _pad_same(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int], value
 
 def resample_nearest(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Upsample ``(B, C, H, W)`` to exactly ``size``: source index ``floor(i * in / out)``."""
+    # By size, not scale factor: TensorFlow's index, also where the sizes are no multiple.
     return x if x.shape[-2:] == size else F.interpolate(x, size=size, mode='nearest')
 
 

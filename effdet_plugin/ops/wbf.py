@@ -1,16 +1,19 @@
-"""Weighted boxes fusion: one box out of the boxes that several views or models give for an object.
+"""Weighted boxes fusion: merge the boxes that several views or models predict for one object.
 
-Source: Solovyev, Wang, Gabruseva, "Weighted boxes fusion", 2019; google/automl ``wbf.py``, which is
-reproduced number for number but for its loss of the last class.
+Source: Solovyev, Wang, Gabruseva, "Weighted boxes fusion", 2019; google/automl
+efficientdet/tf2/wbf.py (the reference), whose numbers are reproduced, but not its loss of the last
+class.
 """
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from effdet_plugin.errors import ConfigError
+from effdet_plugin.ops.boxes import pairwise_iou
 
 Array = NDArray[np.float64]
-IOU_THRESHOLD = 0.55  # the reference's
+IOU_THR = 0.55  # the reference's
 
 
 def fuse_boxes(
@@ -18,24 +21,24 @@ def fuse_boxes(
     scores: Array,
     labels: NDArray[np.int64],
     num_models: int,
-    iou_threshold: float = IOU_THRESHOLD,
+    iou_thr: float = IOU_THR,
     labels_below: int | None = None,
 ) -> tuple[Array, Array, NDArray[np.int64]]:
     """Fuse detections of one image, class by class.
 
     In the order given (sort by descending score first), each detection joins the cluster of its
-    class whose average box it overlaps most, or opens one. A cluster's box is the average of its
-    boxes, weighted by score; its score is the mean score, times ``n / num_models`` when its ``n``
-    members are fewer than the models.
+    class whose average box has the highest IoU with it, or starts a new one. A cluster's box is the
+    average of its boxes, weighted by score; its score is the mean score, times ``n / num_models``
+    if its ``n`` members are fewer than the models.
 
     Args:
-        boxes: ``(N, 4)`` xyxy.
-        scores: ``(N,)``, positive.
+        boxes: ``(N, 4)`` xyxy, computed in float64.
+        scores: ``(N,)``, not negative.
         labels: ``(N,)`` integers.
-        num_models: how many models or views the detections come from.
-        iou_threshold: least IoU to join a cluster.
-        labels_below: leave out labels from this one on, as the reference does with its
-            ``num_classes``: its labels begin at 1, so that the last class is lost. None keeps all.
+        num_models: number of models or views that the detections come from.
+        iou_thr: least IoU to join a cluster.
+        labels_below: leave out labels of this value or more, as the reference does with its
+            ``num_classes``: its labels start at 1, so that the last class is lost. None keeps all.
 
     Returns:
         Fused boxes ``(M, 4)``, scores ``(M,)`` in descending order, and labels ``(M,)``.
@@ -48,7 +51,7 @@ def fuse_boxes(
     names = [label for label in np.unique(labels) if labels_below is None or label < labels_below]
     if not names:
         return np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64)
-    clusters = [_fuse_class(boxes[labels == n], scores[labels == n], iou_threshold) for n in names]
+    clusters = [_fuse_class(boxes[labels == n], scores[labels == n], iou_thr) for n in names]
     means, totals, counts = (np.concatenate(parts) for parts in zip(*clusters, strict=True))
     result = totals / counts * np.minimum(1, counts / num_models)
     fused_labels = np.repeat(names, [len(cluster[0]) for cluster in clusters])
@@ -56,26 +59,20 @@ def fuse_boxes(
     return means[order], result[order], fused_labels[order].astype(np.int64)
 
 
-def _fuse_class(boxes: Array, scores: Array, iou_threshold: float) -> tuple[Array, Array, Array]:
-    """Clusters of one class: average boxes ``(M, 4)``, sums of scores, and numbers of members."""
+def _fuse_class(boxes: Array, scores: Array, iou_thr: float) -> tuple[Array, Array, Array]:
+    """Clusters of one class: average boxes ``(M, 4)``, sums of scores, numbers of members."""
+    # Sequential by definition: each detection is compared with averages that the former changed.
     sums, means = np.zeros((len(boxes), 4)), np.zeros((len(boxes), 4))
     totals, counts = np.zeros(len(boxes)), np.zeros(len(boxes))
     used = 0
     for box, score in zip(boxes.astype(np.float64), scores.astype(np.float64), strict=True):
-        iou = _iou(means[:used], box)
+        iou = pairwise_iou(torch.from_numpy(means[:used]), torch.from_numpy(box[None]))[:, 0]
         best = int(iou.argmax()) if used else 0
-        if not used or iou[best] < iou_threshold:
+        if not used or iou[best] < iou_thr:
             best, used = used, used + 1
         sums[best] += score * box
         totals[best] += score
         counts[best] += 1
+        # Scores of 0 have no weighted average.
         means[best] = sums[best] / totals[best] if totals[best] else box
     return means[:used], totals[:used], counts[:used]
-
-
-def _iou(boxes: Array, box: Array) -> Array:
-    """IoU of ``(M, 4)`` with one box; 0 where neither has an area."""
-    sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
-    inter = np.maximum(sides, 0).prod(1)
-    union = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod() - inter
-    return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)

@@ -1,4 +1,4 @@
-"""Thin registry adapters over :mod:`effdet_plugin.ops`: anchors, box coder, assigner."""
+"""Anchors, box coder and assigner of :mod:`effdet_plugin.ops` in mmdet's registries."""
 
 from effdet_plugin.task_modules.anchor_generator import EfficientDetAnchorGenerator
 from effdet_plugin.task_modules.assigner import BatchMaxIoUAssigner

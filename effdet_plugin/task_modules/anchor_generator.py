@@ -1,4 +1,4 @@
-"""EfficientDet's anchors behind mmdet's prior generator interface."""
+"""EfficientDet's anchors with mmdet's prior generator interface."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from effdet_plugin.errors import ConfigError
 from effdet_plugin.ops.anchors import AspectRatio, anchor_sides, level_anchors, strides_of
 
 STRIDE_MODES = ('fractional', 'power_of_two')
-# Anchors of D0 at 512 are 0.8 MB; pictures that are not padded have a set of sizes each.
+# Anchors of D0 at 512 are 0.8 MB. Images that are not padded have map sizes of their own each.
 SETS_KEPT = 8
 
 
@@ -22,26 +22,29 @@ class EfficientDetAnchorGenerator(AnchorGenerator):
     """Anchors by level, row, column, then ``scale * num_ratios + ratio``.
 
     With an image size, strides are image size / feature size, a fraction where 2^level does not
-    divide it (the reference). mmdet's own heads do not pass the image size: they get the whole
-    strides.
+    divide it, as in google/automl efficientdet/tf2/anchors.py. mmdet's own heads do not pass the
+    image size and get the integer ``strides``.
 
     Args:
-        strides: pixels per cell of each level.
-        anchor_scale: side of the smallest square anchor in strides; one number, or one per level.
-            D0-D6, D7x, Lite3, Lite4: 4; D7: 5; Lite0-Lite2, Lite3x: 3.
+        strides: pixels of the network input per map position of each level.
+        octave_base_scale: side of the smallest square anchor in strides; one number, or one per
+            level. D0-D6, D7x, Lite3, Lite4: 4; D7: 5; Lite0-Lite2, Lite3x: 3.
         scales_per_octave: number of scales ``2 ** (i / n)``.
-        ratios: width / height, the inverse of mmdet's ``AnchorGenerator`` (the square root is
-            applied to both sides), or pairs (width factor, height factor) such as ``(1.4, 0.7)``,
-            which older ports were trained with.
+        aspect_ratios: width / height (the square root is applied to both sides). mmdet's ``ratios``
+            are the inverse, hence another name. Or pairs (width factor, height factor) such as
+            ``(1.4, 0.7)``, which older ports were trained with.
         stride_mode: ``'fractional'``, or ``'power_of_two'`` to use ``strides`` always.
+
+    Raises:
+        ConfigError: unknown ``stride_mode``; another number of scales than levels.
     """
 
     def __init__(
         self,
         strides: Sequence[int] = (8, 16, 32, 64, 128),
-        anchor_scale: float | Sequence[float] = 4.0,
+        octave_base_scale: float | Sequence[float] = 4.0,
         scales_per_octave: int = 3,
-        ratios: Sequence[AspectRatio] = (1.0, 2.0, 0.5),
+        aspect_ratios: Sequence[AspectRatio] = (1.0, 2.0, 0.5),
         stride_mode: str = 'fractional',
     ) -> None:
         if stride_mode not in STRIDE_MODES:
@@ -49,15 +52,19 @@ class EfficientDetAnchorGenerator(AnchorGenerator):
                 f'stride_mode={stride_mode!r}; choose one of {", ".join(STRIDE_MODES)}'
             )
         scales = (
-            [anchor_scale] * len(strides)
-            if isinstance(anchor_scale, (int, float))
-            else anchor_scale
+            [octave_base_scale] * len(strides)
+            if isinstance(octave_base_scale, (int, float))
+            else octave_base_scale
         )
         if len(scales) != len(strides):
-            raise ConfigError(f'anchor_scale has {len(scales)} values for {len(strides)} levels')
-        self.sides = [anchor_sides(scale, scales_per_octave, ratios) for scale in scales]
+            raise ConfigError(
+                f'octave_base_scale has {len(scales)} values for {len(strides)} levels'
+            )
+        self.sides = [anchor_sides(scale, scales_per_octave, aspect_ratios) for scale in scales]
         self.stride_mode = stride_mode
+        # The key has the map sizes, so any number of image sizes can alternate.
         self._cache: OrderedDict[tuple[object, ...], list[Tensor]] = OrderedDict()
+        # The base class would make its own square anchors: gen_base_anchors replaces them.
         super().__init__(
             strides=list(strides),
             ratios=[1.0],
@@ -67,7 +74,7 @@ class EfficientDetAnchorGenerator(AnchorGenerator):
         )
 
     def gen_base_anchors(self) -> list[Tensor]:
-        """Anchors of the first cell of each level, ``(A, 4)``."""
+        """Anchors of the first position of each level, ``(A, 4)``."""
         return [
             torch.from_numpy(
                 level_anchors((1, 1), (stride[1], stride[0]), sides).astype(np.float32)
@@ -82,7 +89,7 @@ class EfficientDetAnchorGenerator(AnchorGenerator):
         device: torch.device | str = 'cpu',
         image_size: tuple[int, int] | None = None,
     ) -> list[Tensor]:
-        """Anchors of all levels, kept on the device for the sets of sizes that were used last.
+        """Anchors of all levels; those of the last used sizes stay on the device.
 
         Args:
             featmap_sizes: (height, width) of each level's map.
@@ -96,20 +103,16 @@ class EfficientDetAnchorGenerator(AnchorGenerator):
         sizes = tuple((int(h), int(w)) for h, w in featmap_sizes)
         key = (sizes, image_size, dtype, str(device))
         if key not in self._cache:
+            # mmdet's strides are (horizontal, vertical).
+            strides = [(float(s[1]), float(s[0])) for s in self.strides]
+            if image_size is not None and self.stride_mode == 'fractional':
+                strides = strides_of(image_size, sizes)
+            tables = [level_anchors(*args) for args in zip(sizes, strides, self.sides, strict=True)]
             self._cache[key] = [
                 torch.from_numpy(table.astype(np.float32)).to(device=device, dtype=dtype)
-                for table in self._tables(sizes, image_size)
+                for table in tables
             ]
             if len(self._cache) > SETS_KEPT:
-                self._cache.popitem(last=False)
+                self._cache.popitem(last=False)  # the least recently used
         self._cache.move_to_end(key)
         return self._cache[key]
-
-    def _tables(
-        self, sizes: Sequence[tuple[int, int]], image_size: tuple[int, int] | None
-    ) -> list[np.ndarray]:
-        if image_size is None or self.stride_mode == 'power_of_two':
-            strides = [(float(s[1]), float(s[0])) for s in self.strides]
-        else:
-            strides = strides_of(image_size, sizes)
-        return [level_anchors(*args) for args in zip(sizes, strides, self.sides, strict=True)]

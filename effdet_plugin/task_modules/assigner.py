@@ -1,4 +1,4 @@
-"""EfficientDet's assignment, for a whole batch and behind mmdet's per-image interface."""
+"""EfficientDet's assignment, for a whole batch and with mmdet's per-image interface."""
 
 import torch
 from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner
@@ -13,24 +13,23 @@ from effdet_plugin.ops.matching import match_anchors
 
 @TASK_UTILS.register_module()
 class BatchMaxIoUAssigner(BaseAssigner):
-    """Highest IoU with forced matches: see :func:`~effdet_plugin.ops.match_anchors`.
+    """Highest IoU with forced matches, see :func:`~effdet_plugin.ops.match_anchors`.
 
-    Differs from mmdet's ``MaxIoUAssigner`` in the forced match (one anchor a box, the first on
-    ties, also at IoU 0; the first of several boxes gets a contested anchor) and in having nothing
-    to ignore.
+    It differs from mmdet's ``MaxIoUAssigner`` in the forced match (one anchor per box, the first on
+    ties, also at IoU 0; of several boxes the first gets the anchor), and ignores nothing.
 
     Args:
-        positive_iou: IoU from which on an anchor is positive.
-        force_match: give each box its best anchor whatever the IoU.
+        pos_iou_thr: an anchor of this IoU or more is positive.
+        match_low_quality: assign each box to its best anchor whatever the IoU.
     """
 
-    def __init__(self, positive_iou: float = 0.5, force_match: bool = True) -> None:
-        self.positive_iou = positive_iou
-        self.force_match = force_match
+    def __init__(self, pos_iou_thr: float = 0.5, match_low_quality: bool = True) -> None:
+        self.pos_iou_thr = pos_iou_thr
+        self.match_low_quality = match_low_quality
 
     def assign_batch(self, priors: Tensor, boxes: Tensor, valid: Tensor) -> Tensor:
         """Anchors ``(N, 4)``, boxes ``(B, G, 4)``, valid ``(B, G)`` -> index ``(B, N)`` or -1."""
-        return match_anchors(priors, boxes, valid, self.positive_iou, self.force_match)
+        return match_anchors(priors, boxes, valid, self.pos_iou_thr, self.match_low_quality)
 
     def assign(
         self,
@@ -44,7 +43,7 @@ class BatchMaxIoUAssigner(BaseAssigner):
         Args:
             pred_instances: has ``priors`` ``(N, 4)`` xyxy.
             gt_instances: has ``bboxes`` ``(G, 4)`` and ``labels`` ``(G,)``.
-            gt_instances_ignore: not used: nothing is ignored, as in the reference.
+            gt_instances_ignore: not used; nothing is ignored.
             **kwargs: not used; mmdet's heads pass further data to some assigners.
 
         Returns:
@@ -53,14 +52,17 @@ class BatchMaxIoUAssigner(BaseAssigner):
         """
         priors = get_box_tensor(pred_instances.priors)
         boxes = get_box_tensor(gt_instances.bboxes)
+        # A batch of one: the same code as for our own head.
         valid = torch.ones((1, len(boxes)), dtype=torch.bool, device=boxes.device)
         matched = self.assign_batch(priors, boxes[None], valid)[0]
         positive = matched >= 0
         if len(boxes) == 0:
             overlaps, labels = priors.new_zeros(len(priors)), matched
         else:
+            # The IoU is computed again: match_anchors keeps none, to save memory in our own head.
             index = matched.clamp(min=0)
             iou = pairwise_iou(boxes.float(), priors.float()).gather(0, index[None])[0]
             overlaps = torch.where(positive, iou, 0.0)
             labels = torch.where(positive, gt_instances.labels[index], -1)
+        # mmdet counts boxes from 1; -1 would mean ignored.
         return AssignResult(len(boxes), matched + 1, overlaps, labels=labels)

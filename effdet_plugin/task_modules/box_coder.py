@@ -1,4 +1,4 @@
-"""EfficientDet's box code behind mmdet's box coder interface."""
+"""EfficientDet's box coding with mmdet's box coder interface."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from effdet_plugin.ops.boxes import clip_boxes, decode_deltas, encode_deltas
 class EfficientDetBoxCoder(BaseBBoxCoder):
     """Deltas ``(tx, ty, tw, th)`` without scale factors; ``tw``, ``th`` are not clamped.
 
-    mmdet's ``DeltaXYWHBBoxCoder`` with means 0 and stds 1 differs by its clamp of ``exp`` only.
+    mmdet's ``DeltaXYWHBBoxCoder`` with means 0 and stds 1 differs only in that it clamps them.
     """
 
     encode_size = 4
@@ -30,5 +30,6 @@ class EfficientDetBoxCoder(BaseBBoxCoder):
         max_shape: Sequence[int] | None = None,
     ) -> Tensor:
         """Anchors and deltas ``(..., 4)`` -> boxes, clipped to ``max_shape = (height, width)``."""
+        # mmdet's heads pass HorizontalBoxes, ours pass tensors.
         boxes = decode_deltas(get_box_tensor(bboxes), pred_bboxes)
         return boxes if max_shape is None else clip_boxes(boxes, (max_shape[0], max_shape[1]))

@@ -73,7 +73,7 @@ def test_tool__to_effdet_and_back(tool: Tool, lite0: Path, tmp_path: Path) -> No
     content = torch.load(tmp_path / 'back.pth', weights_only=True)
     assert content['meta']['anchor_aspects'] == 'pairs_1.4_0.7'
     config = Config.fromstring(content['meta']['cfg'], '.py')
-    assert config.model.bbox_head.anchor_generator.ratios[1] == [1.4, 0.7]
+    assert config.model.bbox_head.anchor_generator.aspect_ratios[1] == [1.4, 0.7]
 
 
 def test_tool__mistakes_are_one_line(

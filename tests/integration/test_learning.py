@@ -69,7 +69,7 @@ def test_lite0__learns_eight_pictures_by_heart(tmp_path: Path) -> None:
         ],
         'train_cfg': {'max_epochs': steps, 'val_interval': steps},
         'param_scheduler.0.warmup_epochs': 5,
-        'custom_hooks': [{'type': 'NormMomentumHook', 'momentum': 0.1}],
+        'custom_hooks': [],
         'default_hooks.checkpoint.interval': steps,
     }
     train(TrainSettings(CONFIGS / 'custom_coco.py', work_dir=tmp_path / 'run', cfg_options=options))

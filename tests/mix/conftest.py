@@ -1,4 +1,4 @@
-"""One fixed batch of two real pictures, as a data loader of mmdet hands it to a detector."""
+"""One fixed batch of two real images, as mmdet's data loader passes it to a detector."""
 
 import json
 from collections.abc import Callable
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from effdet_plugin.testing import REPOSITORY
 
-PICTURES = REPOSITORY / 'tests' / 'data' / 'bccd_pair'
-SIZE = (96, 128)  # (height, width): half the pictures' own
+IMAGES = REPOSITORY / 'tests' / 'data' / 'bccd_pair'
+SIZE = (96, 128)  # (height, width): half the images' own
 
 Batch = dict[str, list[Any]]
 
@@ -40,13 +40,13 @@ def sample_of(boxes: Tensor, labels: list[int], with_masks: bool) -> DetDataSamp
 
 @pytest.fixture
 def batch() -> Callable[[bool], Batch]:
-    """Makes the batch anew: preprocessors change what they are given."""
-    data = json.loads((PICTURES / 'annotations.json').read_text())
+    """A function that makes a new batch each time: preprocessors change their input in place."""
+    data = json.loads((IMAGES / 'annotations.json').read_text())
 
     def make(with_masks: bool = False) -> Batch:
         made: Batch = {'inputs': [], 'data_samples': []}
         for image in data['images']:
-            pixels = cv2.resize(cv2.imread(str(PICTURES / image['file_name'])), SIZE[::-1])
+            pixels = cv2.resize(cv2.imread(str(IMAGES / image['file_name'])), SIZE[::-1])
             own = [a for a in data['annotations'] if a['image_id'] == image['id']]
             boxes = torch.tensor([a['bbox'] for a in own]) * SIZE[0] / image['height']
             boxes[:, 2:] += boxes[:, :2]

@@ -65,7 +65,7 @@ def test_check__takes_what_runs_without() -> None:
 
 
 def test_check__takes_everything_where_mmcv_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled_ops, '_is_stand_in', lambda: False)
+    monkeypatch.setattr(compiled_ops, 'mmcv_ext_is_stand_in', lambda: False)
     check_compiled_ops(nn.Sequential(DeformConv2d(4, 4, 3)))
 
 

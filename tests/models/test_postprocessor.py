@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from effdet_plugin.errors import ConfigError
 from effdet_plugin.models import DetectionPostProcessor
 from effdet_plugin.models.postprocessor import Detections, top_pairs
 from effdet_plugin.ops import anchor_boxes, decode_deltas
@@ -38,7 +39,7 @@ def test_top_pairs__equal_to_a_sort_of_all_pairs(seed: int, k: int) -> None:
 
 
 def test_detections__rows_beyond_the_number_are_empty() -> None:
-    found = detect(score_threshold=0.5, max_per_image=40)
+    found = detect(score_thr=0.5, max_per_img=40)
     assert found.boxes.shape == (2, 40, 4)
     for image, number in enumerate(found.num.tolist()):
         assert 0 < number < 40
@@ -50,7 +51,7 @@ def test_detections__rows_beyond_the_number_are_empty() -> None:
 
 def test_detections__come_from_their_anchors() -> None:
     logits, deltas = raw()
-    found = detect(method='hard', iou_threshold=1.0, class_wise=False, max_per_image=1)
+    found = detect(method='hard', iou_thr=1.0, class_wise=False, max_per_img=1)
     for image in range(2):
         best = logits[image].amax(-1).argmax()
         box = decode_deltas(ANCHORS[best], deltas[image, best])
@@ -60,7 +61,7 @@ def test_detections__come_from_their_anchors() -> None:
 
 
 @pytest.mark.parametrize('clip', ['before', 'after'])
-def test_clip__keeps_boxes_in_the_picture(clip: str) -> None:
+def test_clip__keeps_boxes_in_the_image(clip: str) -> None:
     limits = torch.tensor([64, 64, 64, 64])
     assert (detect(clip='none').boxes < 0).any()
     boxes = detect(clip=clip).boxes
@@ -76,16 +77,16 @@ def test_candidates_per_level__each_level_has_its_own() -> None:
     assert (index[:, 5:] >= LEVELS[0]).all()
     rows = torch.arange(2)[:, None]
     assert torch.equal(logits[rows, index, labels].sigmoid(), scores)
-    with pytest.raises(ValueError, match='needs level_sizes'):
+    with pytest.raises(ConfigError, match=r'candidates_per_level.*level_sizes'):
         DetectionPostProcessor(candidates_per_level=5).select(logits)
 
 
 def test_candidates__one_class_an_anchor_or_all_pairs() -> None:
     logits, _ = raw()
-    _, index, labels = DetectionPostProcessor(max_candidates=0).select(logits)
+    _, index, labels = DetectionPostProcessor(nms_pre=0).select(logits)
     assert torch.equal(index, torch.arange(len(ANCHORS)).expand(2, -1))
     assert torch.equal(labels, logits.argmax(-1))
-    scores, _, _ = DetectionPostProcessor(max_candidates=10**9).select(logits)
+    scores, _, _ = DetectionPostProcessor(nms_pre=10**9).select(logits)
     assert scores.shape == (2, logits[0].numel())
 
 
@@ -93,14 +94,14 @@ def test_candidates__one_class_an_anchor_or_all_pairs() -> None:
     ('settings', 'lowest'),
     [
         (dict(method='gaussian'), 0.001),
-        (dict(method='gaussian', score_threshold=0.0), 0.001),  # the reference's "0 or default"
-        (dict(method='hard', score_threshold=0.0), 0.0),
+        (dict(method='gaussian', score_thr=0.0), 0.001),  # the reference's "0 or default"
+        (dict(method='hard', score_thr=0.0), 0.0),
         (dict(method='hard'), float('-inf')),
-        (dict(method='hard', score_threshold=0.2), 0.2),
+        (dict(method='hard', score_thr=0.2), 0.2),
     ],
 )
-def test_threshold__its_defaults(settings: dict[str, Any], lowest: float) -> None:
-    assert DetectionPostProcessor(**settings)._threshold() == lowest
+def test_score_thr__defaults(settings: dict[str, Any], lowest: float) -> None:
+    assert DetectionPostProcessor(**settings).nms.keywords['score_thr'] == lowest
 
 
 def test_class_wise__others_do_not_suppress() -> None:
@@ -116,7 +117,13 @@ def test_low_precision__is_computed_in_float32() -> None:
     assert short.boxes.dtype == torch.float32
 
 
-@pytest.mark.parametrize('settings', [dict(method='linear'), dict(clip='always')])
-def test_constructor__refuses(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match='choose'):
+@pytest.mark.parametrize(
+    ('settings', 'words'),
+    [
+        (dict(method='linear'), r"method='linear'.*gaussian, hard"),
+        (dict(clip='always'), r"clip='always'.*none.*before.*after"),
+    ],
+)
+def test_constructor__refuses(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
         DetectionPostProcessor(**settings)

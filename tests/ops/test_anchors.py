@@ -28,7 +28,7 @@ def test_anchors__octave_outer_aspect_inner() -> None:
 
 
 def test_anchors__centres_row_by_row() -> None:
-    anchors = anchor_boxes((256, 384), min_level=7, num_scales=1, aspect_ratios=[1.0])
+    anchors = anchor_boxes((256, 384), min_level=7, scales_per_octave=1, aspect_ratios=[1.0])
     centres = (anchors[:, :2] + anchors[:, 2:]) / 2
     assert centres.tolist() == [[64 + 128 * x, 64 + 128 * y] for y in range(2) for x in range(3)]
 
@@ -46,6 +46,6 @@ def test_anchor_sides__pairs_are_used_as_they_are() -> None:
 
 
 def test_anchors__one_scale_per_level() -> None:
-    anchors = anchor_boxes((64, 64), 3, 4, [1.0, 3.0], num_scales=1, aspect_ratios=[1.0])
+    anchors = anchor_boxes((64, 64), 3, 4, [1.0, 3.0], scales_per_octave=1, aspect_ratios=[1.0])
     sides = anchors[:, 2] - anchors[:, 0]
     assert sides.tolist() == [8.0] * 64 + [48.0] * 16

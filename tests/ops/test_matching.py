@@ -15,13 +15,13 @@ seeds = st.integers(0, 2**31)
 SIZE = (64, 64)
 
 
-def one_by_one(anchors: Tensor, boxes: Tensor, positive_iou: float, force: bool) -> list[int]:
+def one_by_one(anchors: Tensor, boxes: Tensor, pos_iou_thr: float, force: bool) -> list[int]:
     """The rule as it is told: thresholds anchor by anchor, then forced matches, last box first."""
     iou = pairwise_iou(boxes, anchors)
     matched = [-1] * len(anchors)
     for anchor in range(len(anchors)):
         best = int(iou[:, anchor].argmax()) if len(boxes) else -1
-        if best >= 0 and iou[best, anchor] >= positive_iou:
+        if best >= 0 and iou[best, anchor] >= pos_iou_thr:
             matched[anchor] = best
     if force:
         for box in reversed(range(len(boxes))):
@@ -39,7 +39,7 @@ def test_match__equals_the_rule_told_one_by_one(
     seed: int, count: int, force: bool, thr: float
 ) -> None:
     anchors, boxes = random_boxes(40, SIZE, seed), random_boxes(count, SIZE, seed + 1)
-    found = match(anchors, boxes, positive_iou=thr, force_match=force)
+    found = match(anchors, boxes, pos_iou_thr=thr, match_low_quality=force)
     assert found.tolist() == one_by_one(anchors, boxes, thr, force)
 
 
@@ -53,7 +53,7 @@ def test_match__blocks_of_boxes_change_nothing(
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('effdet_plugin.ops.matching.BLOCK', block)
-        found = match(anchors, boxes, positive_iou=0.3, force_match=force)
+        found = match(anchors, boxes, pos_iou_thr=0.3, match_low_quality=force)
     assert found.tolist() == one_by_one(anchors, boxes, 0.3, force)
 
 
@@ -120,14 +120,14 @@ def test_match__forced_matches_steal() -> None:
     anchors = torch.tensor([[0.0, 0, 10, 10]])
     boxes = torch.tensor([[0.0, 0, 1, 1], [0.0, 0, 10, 10]])
     assert match(anchors, boxes).tolist() == [0]
-    assert match(anchors, boxes, force_match=False).tolist() == [1]
+    assert match(anchors, boxes, match_low_quality=False).tolist() == [1]
 
 
 def test_match__ties_go_to_the_first() -> None:
     anchors = torch.tensor([[0.0, 0, 4, 4], [4.0, 0, 8, 4]])
     twins = torch.tensor([[2.0, 0, 6, 4], [2.0, 0, 6, 4]])  # overlaps both anchors alike
     assert match(anchors, twins).tolist() == [0, -1]
-    assert match(anchors, twins, positive_iou=0.1).tolist() == [0, 0]
+    assert match(anchors, twins, pos_iou_thr=0.1).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(('batch', 'boxes', 'anchors'), [(2, 0, 7), (0, 3, 7), (2, 3, 0)])

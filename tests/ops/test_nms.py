@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from effdet_plugin.errors import ConfigError
 from effdet_plugin.ops.boxes import pairwise_iou
-from effdet_plugin.ops.nms import NEVER, batched_nms
+from effdet_plugin.ops.nms import NEG_INF, batched_nms
 from effdet_plugin.testing import random_boxes
 
 seeds = st.integers(0, 2**31)
@@ -45,9 +46,9 @@ def candidates(seed: int, count: int = 30) -> tuple[Tensor, Tensor, Tensor]:
 def nms(
     boxes: Tensor, scores: Tensor, labels: Tensor, **settings: Any
 ) -> tuple[list[int], list[float]]:
-    settings = {'score_threshold': 0.1, 'max_per_image': 12, **settings}
+    settings = {'score_thr': 0.1, 'max_per_img': 12, **settings}
     keep, kept = batched_nms(boxes[None], scores[None], labels[None], **settings)
-    real = kept[0] != NEVER
+    real = kept[0] != NEG_INF
     assert not keep[0][~real].any()  # padding is index 0
     return keep[0][real].tolist(), kept[0][real].tolist()
 
@@ -55,7 +56,7 @@ def nms(
 @given(seed=seeds, method=methods, class_wise=st.booleans(), number=st.sampled_from([5, 40]))
 def test_nms__equals_ten_lines(seed: int, method: str, class_wise: bool, number: int) -> None:
     data = candidates(seed)
-    keep, kept = nms(*data, method=method, class_wise=class_wise, max_per_image=number)
+    keep, kept = nms(*data, method=method, class_wise=class_wise, max_per_img=number)
     expected, scores = ten_lines(*data, method, number, class_wise)
     assert keep == expected
     assert kept == pytest.approx(scores, abs=1e-5)
@@ -65,9 +66,7 @@ def test_nms__equals_ten_lines(seed: int, method: str, class_wise: bool, number:
 def test_nms__a_batch_is_its_images(seed: int, method: str) -> None:
     images = [candidates(seed + i) for i in range(3)]
     boxes, scores, labels = (torch.stack(parts) for parts in zip(*images, strict=True))
-    keep, kept = batched_nms(
-        boxes, scores, labels, method=method, score_threshold=0.1, max_per_image=12
-    )
+    keep, kept = batched_nms(boxes, scores, labels, method=method, score_thr=0.1, max_per_img=12)
     for i, image in enumerate(images):
         own, own_scores = nms(*image, method=method)
         assert keep[i][: len(own)].tolist() == own
@@ -79,7 +78,7 @@ def test_nms__padding_changes_nothing(seed: int, method: str) -> None:
     boxes, scores, labels = candidates(seed)
     padded = (
         torch.cat([boxes, random_boxes(5, (40, 40), seed + 1)]),
-        torch.cat([scores, torch.full((5,), NEVER)]),
+        torch.cat([scores, torch.full((5,), NEG_INF)]),
         torch.cat([labels, torch.zeros(5, dtype=torch.long)]),
     )
     assert nms(*padded, method=method) == nms(boxes, scores, labels, method=method)
@@ -88,7 +87,7 @@ def test_nms__padding_changes_nothing(seed: int, method: str) -> None:
 @given(seed=seeds)
 def test_hard__kept_boxes_overlap_little_and_stay_when_done_again(seed: int) -> None:
     boxes, scores, labels = candidates(seed)
-    keep, kept = nms(boxes, scores, labels, method='hard', class_wise=False, max_per_image=40)
+    keep, kept = nms(boxes, scores, labels, method='hard', class_wise=False, max_per_img=40)
     iou = pairwise_iou(boxes[keep], boxes[keep]).fill_diagonal_(0)
     assert (iou <= 0.5).all()
     assert kept == sorted(kept, reverse=True)
@@ -110,7 +109,7 @@ def test_gaussian__the_references_three_boxes() -> None:
     # IoU .82 and .67 with the first: the third overtakes the second (FACTS of the reference).
     boxes = torch.tensor([[0.0, 0, 100, 100], [0.0, 0, 100, 82], [0.0, 0, 67, 100]])
     keep, kept = nms(
-        boxes, torch.tensor([0.9, 0.8, 0.6]), torch.zeros(3, dtype=torch.long), score_threshold=0.01
+        boxes, torch.tensor([0.9, 0.8, 0.6]), torch.zeros(3, dtype=torch.long), score_thr=0.01
     )
     assert keep == [0, 2, 1]
     second = 0.6 * math.exp(-(0.67**2) / 0.5)
@@ -131,18 +130,18 @@ def test_nms__iou_of_exactly_the_threshold_stays() -> None:
 
 def test_nms__score_of_exactly_the_threshold_goes() -> None:
     boxes, labels = random_boxes(1, (9, 9)), torch.zeros(1, dtype=torch.long)
-    assert nms(boxes, torch.tensor([0.25]), labels, score_threshold=0.25)[0] == []
-    assert nms(boxes, torch.tensor([0.25]), labels, score_threshold=NEVER)[0] == [0]
+    assert nms(boxes, torch.tensor([0.25]), labels, score_thr=0.25)[0] == []
+    assert nms(boxes, torch.tensor([0.25]), labels, score_thr=NEG_INF)[0] == [0]
 
 
 @pytest.mark.parametrize('shape', [(2, 0), (0, 4)])
 def test_nms__nothing_there(shape: tuple[int, int]) -> None:
     labels = torch.zeros(shape, dtype=torch.long)
-    keep, kept = batched_nms(torch.zeros(*shape, 4), torch.zeros(shape), labels, max_per_image=3)
+    keep, kept = batched_nms(torch.zeros(*shape, 4), torch.zeros(shape), labels, max_per_img=3)
     assert keep.tolist() == [[0] * 3] * shape[0]
-    assert kept.tolist() == [[NEVER] * 3] * shape[0]
+    assert kept.tolist() == [[NEG_INF] * 3] * shape[0]
 
 
 def test_nms__unknown_method() -> None:
-    with pytest.raises(ValueError, match=r"method='linear'.*'hard' or 'gaussian'"):
+    with pytest.raises(ConfigError, match=r"method='linear'.*gaussian, hard"):
         nms(*candidates(0), method='linear')

@@ -54,12 +54,12 @@ def test_fuse_boxes__boxes_without_area_or_score_give_no_nan() -> None:
 @given(st.integers(1, 25), st.integers(0, 1000))
 def test_fuse_boxes__a_copy_of_every_detection_changes_nothing(number: int, seed: int) -> None:
     boxes, scores, labels = detections(number, seed)
-    once = fuse_boxes(boxes, scores, labels, 1, iou_threshold=0.999)
-    twice = fuse_boxes(*(x.repeat(2, 0) for x in (boxes, scores, labels)), 2, iou_threshold=0.999)
+    once = fuse_boxes(boxes, scores, labels, 1, iou_thr=0.999)
+    twice = fuse_boxes(*(x.repeat(2, 0) for x in (boxes, scores, labels)), 2, iou_thr=0.999)
     for one, other in zip(once, twice, strict=True):
         np.testing.assert_allclose(other, one)
 
 
 def test_fuse_boxes__refuses_no_models() -> None:
-    with pytest.raises(ValueError, match='at least one model'):
+    with pytest.raises(ValueError, match='num_models='):
         fuse_boxes(*detections(3), 0)

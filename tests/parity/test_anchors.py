@@ -20,16 +20,20 @@ CASES: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
     'odd_277x331': ((277, 331), {}),
     'odd_100x163': ((100, 163), {}),
     'string_384x256_is_WxH': ((256, 384), {}),
-    'lite0_320': ((320, 320), dict(anchor_scale=3.0)),
-    'd7_1536': ((1536, 1536), dict(anchor_scale=5.0)),
+    'lite0_320': ((320, 320), dict(octave_base_scale=3.0)),
+    'd7_1536': ((1536, 1536), dict(octave_base_scale=5.0)),
     'd7x_1536': ((1536, 1536), dict(max_level=8)),
     'pairs_128': (
         (128, 128),
-        dict(num_scales=2, aspect_ratios=[(0.7, 1.4), (1.0, 1.0), (1.4, 0.7)]),
+        dict(scales_per_octave=2, aspect_ratios=[(0.7, 1.4), (1.0, 1.0), (1.4, 0.7)]),
     ),
     'scales_per_level_96': (
         (96, 96),
-        dict(num_scales=1, aspect_ratios=[1.0, 3.0], anchor_scale=[3.0, 3.5, 4.0, 4.5, 5.0]),
+        dict(
+            scales_per_octave=1,
+            aspect_ratios=[1.0, 3.0],
+            octave_base_scale=[3.0, 3.5, 4.0, 4.5, 5.0],
+        ),
     ),
     'tiny_33': ((33, 17), {}),
 }
@@ -52,9 +56,9 @@ def test_anchors__generator_of_the_head(name: str) -> None:
     sizes = level_sizes(size, 3, settings.get('max_level', 7))
     generator = EfficientDetAnchorGenerator(
         strides=[8, 16, 32, 64, 128, 256][: len(sizes)],
-        anchor_scale=settings.get('anchor_scale', 4.0),
-        scales_per_octave=settings.get('num_scales', 3),
-        ratios=settings.get('aspect_ratios', (1.0, 2.0, 0.5)),
+        octave_base_scale=settings.get('octave_base_scale', 4.0),
+        scales_per_octave=settings.get('scales_per_octave', 3),
+        aspect_ratios=settings.get('aspect_ratios', (1.0, 2.0, 0.5)),
     )
     anchors = torch.cat(generator.grid_priors(sizes, image_size=size))
     assert difference(ARRAYS, name, swap(anchors)) < LIMIT

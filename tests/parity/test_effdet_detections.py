@@ -28,7 +28,7 @@ from effdet_plugin.inference import Detector
 effdet = pytest.importorskip('effdet', reason='compares with effdet from PyPI: pip install effdet')
 
 NUM_CANDIDATES, NUM_DETECTIONS = 5000, 100
-SIGMA, SCORE_THRESHOLD = 0.5, 0.001
+SIGMA, SCORE_THR = 0.5, 0.001
 MEAN = torch.tensor([123.675, 116.28, 103.53])
 STD = torch.tensor([58.395, 57.12, 57.375])
 MATCHED_SHARE, TOLERANCE = 0.99, 1e-4
@@ -36,7 +36,7 @@ Found = tuple[Tensor, Tensor, Tensor]
 
 
 def letter_box(image: np.ndarray, size: tuple[int, int]) -> tuple[Tensor, float]:
-    """Normalised picture (1, 3, H, W), zeros below and right of it, and its scale."""
+    """Normalised image (1, 3, H, W), zeros below and right of it, and its scale."""
     pixels = ((torch.from_numpy(image).float() - MEAN) / STD).permute(2, 0, 1)[None]
     height, width = image.shape[:2]
     scale = min(np.float32(size[0]) / np.float32(height), np.float32(size[1]) / np.float32(width))
@@ -45,7 +45,7 @@ def letter_box(image: np.ndarray, size: tuple[int, int]) -> tuple[Tensor, float]
     return F.pad(resized, (0, size[1] - valid[1], 0, size[0] - valid[0])), float(scale)
 
 
-def reference_anchors(size: tuple[int, int], anchor_scale: float = 4.0) -> Tensor:
+def reference_anchors(size: tuple[int, int], octave_base_scale: float = 4.0) -> Tensor:
     """Centres and sides (N, 4), (y, x, h, w), by level, row, column, scale, aspect."""
     rows, feature = [], size
     for level in range(1, 8):
@@ -58,7 +58,7 @@ def reference_anchors(size: tuple[int, int], anchor_scale: float = 4.0) -> Tenso
                 centre = (y + 0.5) * stride[0], (x + 0.5) * stride[1]
                 for octave in range(3):
                     for aspect in (1.0, 2.0, 0.5):
-                        side = anchor_scale * 2 ** (octave / 3)
+                        side = octave_base_scale * 2 ** (octave / 3)
                         root = math.sqrt(aspect)
                         rows.append((*centre, side * stride[0] / root, side * stride[1] * root))
     return torch.tensor(rows, dtype=torch.float64)
@@ -83,7 +83,7 @@ def soft_nms(boxes: Tensor, scores: Tensor) -> tuple[list[int], list[float]]:
     scores, kept, values = scores.clone(), [], []
     while len(kept) < NUM_DETECTIONS:
         best = int(scores.argmax())
-        if scores[best] <= SCORE_THRESHOLD:
+        if scores[best] <= SCORE_THR:
             break
         kept.append(best)
         values.append(float(scores[best]))
@@ -93,7 +93,7 @@ def soft_nms(boxes: Tensor, scores: Tensor) -> tuple[list[int], list[float]]:
 
 
 def reference_detections(network: nn.Module, image: np.ndarray, size: tuple[int, int]) -> Found:
-    """Boxes (N, 4) in pixels of the picture, scores and classes, by falling score."""
+    """Boxes (N, 4) in pixels of the image, scores and classes, by falling score."""
     pixels, scale = letter_box(image, size)
     with torch.no_grad():
         logits, codes = (
@@ -150,7 +150,7 @@ def write_recipe(path: Path) -> None:
     np.savez(path, **{name: make('efficientdet-d0', name, s) for name, s in shapes.items()})
 
 
-def run(pictures: list[Path], size: tuple[int, int], folder: Path) -> None:
+def run(paths: list[Path], size: tuple[int, int], folder: Path) -> None:
     write_recipe(folder / 'd0.npz')
     convert(folder / 'd0.npz', classes=90).save(folder / 'ours.pth')
     network = effdet.create_model(
@@ -159,23 +159,23 @@ def run(pictures: list[Path], size: tuple[int, int], folder: Path) -> None:
     network.load_state_dict(convert(folder / 'd0.npz', classes=90, to='effdet').state_dict)
     detector = Detector(our_config(size), folder / 'ours.pth', device='cpu')
     matched = total = 0
-    for picture in pictures:
-        image = cv2.cvtColor(cv2.imread(str(picture)), cv2.COLOR_BGR2RGB)
+    for path in paths:
+        image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
         found = detector([image])[0].pred_instances
         ours = found.bboxes.double(), found.scores.double(), found.labels
         boxes, scores, labels = reference_detections(network, image, size)
-        # Our detector clips to the picture and drops what lies outside it.
+        # Our detector clips to the image and drops what lies outside it.
         high = torch.tensor(image.shape[1::-1] * 2)
         boxes = torch.minimum(boxes.clamp(min=0), high)
         is_inside = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
         theirs = boxes[is_inside], scores[is_inside], labels[is_inside]
         matched += count_matched(ours, theirs)
         total += len(theirs[0])
-    assert total > 20 * len(pictures)
+    assert total > 20 * len(paths)
     assert matched >= MATCHED_SHARE * total, f'{matched} of {total}'
 
 
-def sample_pictures(count: int) -> list[Path]:
+def sample_images(count: int) -> list[Path]:
     folder = testing.shared_data('coco_val_mini') / 'images'
     return sorted(folder.rglob('*.jpg'))[:count]
 
@@ -188,5 +188,5 @@ def test_detections__small(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_detections__20_pictures_of_coco(tmp_path: Path) -> None:
-    run(sample_pictures(20), (512, 512), tmp_path)
+def test_detections__20_images_of_coco(tmp_path: Path) -> None:
+    run(sample_images(20), (512, 512), tmp_path)

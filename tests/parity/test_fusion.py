@@ -5,7 +5,7 @@ import torch
 from ladder import difference, nchw, nhwc
 
 from effdet_plugin import testing
-from effdet_plugin.models.layers import Fusion
+from effdet_plugin.models.layers.fusion import Fusion
 
 LIMIT = 1e-6
 GRADIENT_LIMIT = 1e-5

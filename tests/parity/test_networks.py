@@ -1,4 +1,4 @@
-"""Whole networks, from the picture to class and box outputs, every endpoint of every file."""
+"""Whole networks, from the image to class and box outputs, every endpoint of every file."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -33,7 +33,7 @@ def endpoints(detector: Any, images: Tensor) -> dict[str, Tensor]:
     return outputs
 
 
-def pictures(model: str, arrays: Mapping[str, np.ndarray]) -> Tensor:
+def images(model: str, arrays: Mapping[str, np.ndarray]) -> Tensor:
     seeds = [int(seed) for seed in arrays['image_seeds']]
     height, width = (int(side) for side in arrays['size_hw'])
     return nchw(testing.recipe().net_input(f'efficientdet-{model}', seeds, height, width))
@@ -45,7 +45,7 @@ def test_network__every_endpoint(name: str) -> None:
     model, _, option = name.partition('_')
     detector = build(model, option, every_endpoint=True)
     with torch.no_grad():
-        outputs = endpoints(detector, pictures(model, arrays))
+        outputs = endpoints(detector, images(model, arrays))
     stored = set(testing.oracle_io().names(arrays)) - {'image_seeds', 'size_hw'}
     assert stored == outputs.keys()
     found = worst([(key, difference(arrays, key, nhwc(outputs[key]))) for key in stored])

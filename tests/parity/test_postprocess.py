@@ -6,7 +6,6 @@ its graph's stand-in for the TFLite op (``tflite_*``); what that op returns is c
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from ladder import difference, nchw, swap, swap_channels
@@ -25,22 +24,20 @@ SCORE_LIMIT = 1e-6
 BOX_LIMIT = 1e-3  # pixels, of boxes of up to 400 px
 CANDIDATES = {90: 5000, 7: 1000}
 
-GLOBAL = dict(max_candidates=0, class_wise=False, clip='after')
-PER_CLASS = dict(max_candidates=0, class_wise=True)
+GLOBAL = dict(nms_pre=0, class_wise=False, clip='after')
+PER_CLASS = dict(nms_pre=0, class_wise=True)
 FORMS: dict[str, dict[str, Any]] = {
     'global_default': GLOBAL,
     'global_noscale': GLOBAL,
     'global_hard': dict(GLOBAL, method='hard'),
-    'global_hard_iou03_score02': dict(
-        GLOBAL, method='hard', iou_threshold=0.3, score_threshold=0.2
-    ),
+    'global_hard_iou03_score02': dict(GLOBAL, method='hard', iou_thr=0.3, score_thr=0.2),
     'global_gauss_topk': GLOBAL,
-    'global_gauss_sigma1_score01': dict(GLOBAL, sigma=1.0, score_threshold=0.1, max_per_image=30),
+    'global_gauss_sigma1_score01': dict(GLOBAL, sigma=1.0, score_thr=0.1, max_per_img=30),
     'perclass_default': PER_CLASS,
     'perclass_gauss_topk': PER_CLASS,
     'perclass_hard_topk': dict(PER_CLASS, method='hard'),
     # Every pair of anchor and class is a candidate.
-    'combined_hard': dict(max_candidates=10**9, method='hard', clip='after'),
+    'combined_hard': dict(nms_pre=10**9, method='hard', clip='after'),
 }
 
 
@@ -71,7 +68,7 @@ def predict(num_classes: int, scales: Tensor, **postprocessor: Any) -> list[Inst
 
 
 def settings(form: str, num_classes: int) -> dict[str, Any]:
-    top = {'max_candidates': CANDIDATES[num_classes]} if form.endswith('topk') else {}
+    top = {'nms_pre': CANDIDATES[num_classes]} if form.endswith('topk') else {}
     return {**FORMS[form], **top}
 
 
@@ -125,7 +122,7 @@ def test_rows__for_evaluation(kind: str, num_classes: int) -> None:
 
 @pytest.mark.parametrize('num_classes', CANDIDATES)
 def test_candidates__best_fifty(num_classes: int) -> None:
-    parts = head(num_classes, max_candidates=50)
+    parts = head(num_classes, nms_pre=50)
     metas = [{'batch_input_shape': (HEIGHT, WIDTH)}] * 2
     found = parts.predict_by_feat(
         *level_outputs(num_classes), batch_img_metas=metas, with_nms=False
@@ -143,7 +140,7 @@ def test_candidates__best_fifty(num_classes: int) -> None:
 def test_tflite__detections_of_the_runtimes_own_op(form: str) -> None:
     arrays = testing.load_oracle('postprocess_tflite')
     num_classes = int(arrays['num_classes'])
-    limits = {} if form == 'default' else dict(iou_threshold=0.3, score_threshold=0.2)
+    limits = {} if form == 'default' else dict(iou_thr=0.3, score_thr=0.2)
     parts = head(num_classes, **{**GLOBAL, 'clip': 'none'}, method='hard', **limits)
     logits, codes = level_outputs(num_classes)
     found = parts.postprocessor(
@@ -184,10 +181,9 @@ def test_forms__none_is_left_out() -> None:
 
 
 def test_processor__default_is_the_references_evaluation() -> None:
+    processor = DetectionPostProcessor()
+    assert (processor.nms_pre, processor.clip) == (5000, 'none')
     assert (
-        vars(DetectionPostProcessor()).items()
-        >= dict(
-            max_candidates=5000, method='gaussian', sigma=0.5, class_wise=True, clip='none'
-        ).items()
+        processor.nms.keywords.items()
+        >= dict(method='gaussian', sigma=0.5, class_wise=True, score_thr=0.001).items()
     )
-    assert np.isclose(DetectionPostProcessor()._threshold(), 0.001)

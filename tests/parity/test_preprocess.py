@@ -1,4 +1,4 @@
-"""From pictures to normalised network inputs: letter box, jitter with given draws, flip."""
+"""From images to normalised network inputs: letter box, jitter with given draws, flip."""
 
 import re
 from functools import cache

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from effdet_plugin import testing
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.models import BiFPN
-from effdet_plugin.models.layers import Resample
+from effdet_plugin.models.layers.resample import Resample
 
 LIMIT = 1e-6
 ARRAYS = testing.load_oracle('pad_resample')

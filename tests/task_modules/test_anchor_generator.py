@@ -57,14 +57,14 @@ def test_grid_priors__forgets_the_sizes_used_longest_ago() -> None:
 
 
 def test_ratios__are_the_inverse_of_mmdets() -> None:
-    (own,) = build(strides=[8], scales_per_octave=1, ratios=(2.0,)).base_anchors
+    (own,) = build(strides=[8], scales_per_octave=1, aspect_ratios=(2.0,)).base_anchors
     (theirs,) = AnchorGenerator([8], ratios=[0.5], scales=[4], center_offset=0.5).base_anchors
     torch.testing.assert_close(own, theirs)
     assert own[0, 2] - own[0, 0] > own[0, 3] - own[0, 1]
 
 
 def test_base_anchors__as_mmdets_heads_ask_for_them() -> None:
-    generator = build(strides=[8, 16], anchor_scale=[4.0, 3.0])
+    generator = build(strides=[8, 16], octave_base_scale=[4.0, 3.0])
     assert generator.num_base_priors == generator.num_base_anchors == [9, 9]
     assert [tuple(x.shape) for x in generator.base_anchors] == [(9, 4), (9, 4)]
     first = generator.grid_priors([(1, 1), (1, 1)])
@@ -77,7 +77,7 @@ def test_base_anchors__as_mmdets_heads_ask_for_them() -> None:
     ('settings', 'words'),
     [
         (dict(stride_mode='exact'), "stride_mode='exact'.*fractional, power_of_two"),
-        (dict(anchor_scale=[4.0, 4.0]), '2 values for 5 levels'),
+        (dict(octave_base_scale=[4.0, 4.0]), '2 values for 5 levels'),
     ],
 )
 def test_constructor__refuses(settings: dict[str, Any], words: str) -> None:

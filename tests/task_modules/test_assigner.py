@@ -46,7 +46,7 @@ def test_assign__a_box_needs_the_threshold_unless_forced() -> None:
     priors = torch.tensor([[0.0, 0, 10, 10]])
     truth = InstanceData(bboxes=torch.tensor([[0.0, 0, 10, 4]]), labels=torch.tensor([0]))
     for force, expected in ((True, [1]), (False, [0])):
-        assigner = BatchMaxIoUAssigner(force_match=force)
+        assigner = BatchMaxIoUAssigner(match_low_quality=force)
         assert assigner.assign(InstanceData(priors=priors), truth).gt_inds.tolist() == expected
 
 
@@ -61,7 +61,7 @@ def test_retina_head__trains_with_our_parts(counts: tuple[int, int]) -> None:
             feat_channels=8,
             stacked_convs=1,
             anchor_generator=dict(
-                type='EfficientDetAnchorGenerator', strides=[8, 16], anchor_scale=3.0
+                type='EfficientDetAnchorGenerator', strides=[8, 16], octave_base_scale=3.0
             ),
             bbox_coder=dict(type='EfficientDetBoxCoder'),
             loss_cls=dict(type='SigmoidFocalLoss'),

@@ -23,7 +23,7 @@ SMALL = {
     'train_cfg.max_epochs': 1,
     'train_cfg.val_interval': 1,
     'model.backbone.pretrained': False,
-    'model.bbox_head.postprocessor.max_candidates': 100,
+    'model.bbox_head.postprocessor.nms_pre': 100,
 }
 
 

@@ -1,6 +1,6 @@
-# EfficientDet-D0: every part by name. The leaves say what differs.
-# Numbers of the network: Tan, Pang, Le, "EfficientDet", CVPR 2020, table 1; switches:
-# google/automl.
+# EfficientDet-D0: every part by name. The other configs say what differs.
+# Sizes of the network: Tan, Pang, Le, "EfficientDet", CVPR 2020, table 1; other settings:
+# google/automl efficientdet/hparams_config.py.
 default_scope = 'mmdet'
 custom_imports = dict(imports=['effdet_plugin'], allow_failed_imports=False)
 
@@ -18,8 +18,8 @@ model = dict(
         type='TimmBackbone',
         model_name='tf_efficientnet_b0',
         out_indices=(2, 3, 4),
-        pretrained=True,  # timm's download, when training starts; README says other ways
-        norm_momentum=0.01,
+        pretrained=True,  # timm's download, when training starts; see the README for others
+        norm_momentum=0.01,  # timm's own is 0.1; neck and head have 0.01 by default
         drop_path_rate=0.0,  # the reference switches it off for b0 only
     ),
     neck=dict(
@@ -41,21 +41,21 @@ model = dict(
         anchor_generator=dict(
             type='EfficientDetAnchorGenerator',
             strides=[8, 16, 32, 64, 128],
-            anchor_scale=4.0,
+            octave_base_scale=4.0,
             scales_per_octave=3,
-            ratios=[1.0, 2.0, 0.5],
+            aspect_ratios=[1.0, 2.0, 0.5],
         ),
         bbox_coder=dict(type='EfficientDetBoxCoder'),
-        assigner=dict(type='BatchMaxIoUAssigner', positive_iou=0.5),
+        assigner=dict(type='BatchMaxIoUAssigner', pos_iou_thr=0.5),
         loss_cls=dict(type='SigmoidFocalLoss', gamma=1.5, alpha=0.25),
         loss_bbox=dict(type='HuberLoss', delta=0.1, loss_weight=50.0),
         loss_normalizer='local',
         postprocessor=dict(
             type='DetectionPostProcessor',
-            max_candidates=5000,
+            nms_pre=5000,
             method='gaussian',
             sigma=0.5,
-            max_per_image=100,
+            max_per_img=100,
             class_wise=True,
         ),
     ),

@@ -1,8 +1,8 @@
-# With its prefix mmdet's own train.py finds it, too; mmengine's plain Runner takes these configs.
+# With this prefix mmdet's own train.py finds it, too. mmengine's Runner also accepts these configs.
 runner_type = 'mmdet.EfficientDetRunner'
 sync_bn = None  # BN of several GPUs is synchronised, as in the published models; False: plain BN
 default_hooks = dict(
-    runtime_info=dict(type='DeferredRuntimeInfoHook'),  # mmengine's waits for the device each step
+    runtime_info=dict(type='DeferredRuntimeInfoHook'),  # mmengine's syncs the device in each step
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),

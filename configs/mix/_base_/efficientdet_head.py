@@ -1,5 +1,5 @@
-# EfficientDet's head, losses and post-processing in mmdet's plainest detector; a leaf adds the
-# neck.
+# EfficientDet's head, losses and post-processing in mmdet's SingleStageDetector; the configs that
+# use this add the neck.
 _base_ = './resnet18.py'
 
 model = dict(

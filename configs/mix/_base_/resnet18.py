@@ -1,5 +1,5 @@
-# What the detectors here see first: images as ImageNet networks want them, and four maps of a
-# ResNet-18 (strides 4, 8, 16 and 32).
+# What all detectors here share: ImageNet's normalisation, and four maps of a ResNet-18 (strides 4,
+# 8, 16 and 32).
 _base_ = ['./coco_1x.py', '../../efficientdet/_base_/runtime.py']
 
 model = dict(
@@ -22,4 +22,4 @@ model = dict(
         init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet18'),
     ),
 )
-env_cfg = dict(cudnn_benchmark=False)  # pictures of many shapes: it would search again for each
+env_cfg = dict(cudnn_benchmark=False)  # images of many shapes: it would search again for each

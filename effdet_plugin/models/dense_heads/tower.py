@@ -1,12 +1,22 @@
-"""The head's tower: convolutions shared by all levels, one BN per level and repeat. Used twice."""
+"""The tower of a head: convolutions shared by all levels, one BN per level and repeat.
+
+Source: ``ClassNet`` and ``BoxNet`` in google/automl efficientdet/tf2/efficientdet_keras.py (the
+reference), which are this one module with different outputs; ``drop_connect`` in its utils.py.
+"""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from effdet_plugin.models.layers import BatchNorm2d, build_activation, build_conv
-from effdet_plugin.models.layers.separable_conv import init_fan_in_normal, init_normal
+from effdet_plugin.models.layers.conv import (
+    NORM_MOMENTUM,
+    BatchNorm2d,
+    build_activation,
+    build_conv,
+    init_fan_in_normal,
+    init_normal,
+)
 
 
 class Tower(nn.Module):
@@ -21,8 +31,9 @@ class Tower(nn.Module):
         separable: separable or plain 3x3 convolutions.
         act: activation.
         survival_prob: None, or the probability that a repeat after the first keeps its branch in
-            training (drop-connect). Whenever it is set, those repeats have a skip connection, at
-            test time also.
+            training (drop-connect). Whenever it is set, those repeats have a skip connection, also
+            at test time.
+        norm_momentum: momentum of every BN.
     """
 
     def __init__(
@@ -35,23 +46,22 @@ class Tower(nn.Module):
         separable: bool = True,
         act: str = 'swish',
         survival_prob: float | None = None,
+        norm_momentum: float = NORM_MOMENTUM,
     ) -> None:
         super().__init__()
         channels = [in_channels] + [feat_channels] * num_convs
+        # Shared convolutions see features of all scales; statistics of each level are its own.
         self.convs = nn.ModuleList(
             build_conv(channels[i], channels[i + 1], separable) for i in range(num_convs)
         )
         self.norms = nn.ModuleList(
-            nn.ModuleList(BatchNorm2d(feat_channels) for _ in range(num_levels))
+            nn.ModuleList(BatchNorm2d(feat_channels, norm_momentum) for _ in range(num_levels))
             for _ in range(num_convs)
         )
         self.act = build_activation(act)
         self.predict = build_conv(channels[-1], out_channels, separable)
         self.survival_prob = survival_prob
-        if separable:
-            init_fan_in_normal(self)
-        else:
-            init_normal(self)
+        (init_fan_in_normal if separable else init_normal)(self)
 
     def forward(self, feats: Sequence[Tensor]) -> list[Tensor]:
         """Level maps ``(B, in_channels, h, w)`` -> predictions ``(B, out_channels, h, w)``."""
@@ -70,5 +80,6 @@ def drop_connect(x: Tensor, survival_prob: float, training: bool) -> Tensor:
     """Drop samples of ``(B, ...)`` with probability ``1 - survival_prob``, scale up the rest."""
     if not training:
         return x
+    # One draw per sample: floor(p + U[0, 1)) is 1 with probability p.
     keep = torch.rand((x.shape[0],) + (1,) * (x.dim() - 1), device=x.device, dtype=x.dtype)
     return x / survival_prob * torch.floor(keep + survival_prob)

@@ -1,4 +1,4 @@
-"""EfficientDet: a single-stage detector put together from registered parts."""
+"""EfficientDet: a single-stage detector built from registered parts."""
 
 import inspect
 import shutil
@@ -14,7 +14,7 @@ from effdet_plugin.config import size_pipelines
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.models.freezing import freeze_parameters, frozen_norms
 
-# Parts of other heads have other names, so these two may be missing; what is there is compiled.
+# Other heads have no towers of these names: what exists is compiled.
 COMPILED = ('backbone', 'neck', 'bbox_head.cls_tower', 'bbox_head.box_tower')
 
 
@@ -30,19 +30,19 @@ class EfficientDet(SingleStageDetector):
         test_cfg: mmdet's; not needed.
         data_preprocessor: config.
         init_cfg: mmengine's.
-        with_cp: recompute activations of backbone and neck in backward, to save memory; of that
-            one of them alone, where the other has no ``with_cp``.
+        with_cp: recompute the activations of backbone and neck in backward, to save memory; of one
+            of them only, if the other has no ``with_cp``.
         channels_last: keep convolution weights and inputs in channels-last memory order.
         compile: ``torch.compile`` backbone, neck and the head's towers; a dict gives its arguments.
-            Needs a C++ compiler. Another head runs as it is; the log says what is compiled.
-        freeze: regular expression; parameters in whose names it is found are not trained. The
-            reference's ``var_freeze_expr``, there over TensorFlow's names.
+            Needs a C++ compiler. Another head is not compiled; the log says what is.
+        freeze: regular expression; parameters whose names contain a match are not trained. This is
+            ``var_freeze_expr`` of google/automl efficientdet/hparams_config.py, for our names.
         freeze_norm_statistics: BN whose parameters are frozen normalises with its running
-            statistics, and leaves them. False: it goes on as in training, as in the reference.
+            statistics and does not update them. False: statistics are updated, as in google/automl.
 
     Raises:
-        ConfigError: ``compile`` without a C++ compiler; ``with_cp`` where neither backbone nor neck
-            has it; a ``freeze`` that matches nothing.
+        ConfigError: ``compile`` without a C++ compiler; ``with_cp`` if neither backbone nor neck
+            has it; a ``freeze`` that matches nothing or everything.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class EfficientDet(SingleStageDetector):
         freeze: str | None = None,
         freeze_norm_statistics: bool = True,
     ) -> None:
-        if with_cp:
+        if with_cp:  # before the parts are built: their constructors read it
             backbone, neck = _recomputing(backbone, neck)
         super().__init__(
             backbone, neck, bbox_head, train_cfg, test_cfg, data_preprocessor, init_cfg
@@ -71,6 +71,7 @@ class EfficientDet(SingleStageDetector):
         self.freeze, self.freeze_norm_statistics = freeze, freeze_norm_statistics
         if freeze is not None:
             freeze_parameters(self, freeze)
+        # Last: compiled is what the other switches have set.
         if compile:
             self._compile(compile if isinstance(compile, dict) else {})
 
@@ -90,7 +91,7 @@ class EfficientDet(SingleStageDetector):
             size_pipelines(cfg.test_dataloader.dataset)
 
     def train(self, mode: bool = True) -> 'EfficientDet':
-        """Training mode, but for frozen BN."""
+        """Training mode, except for frozen BN."""
         super().train(mode)
         if mode and self.freeze is not None and self.freeze_norm_statistics:
             for norm in frozen_norms(self, self.freeze):
@@ -99,8 +100,9 @@ class EfficientDet(SingleStageDetector):
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
         """Normalised images ``(B, 3, H, W)`` -> pyramid maps, finest first."""
-        # The images' order becomes that of all maps. Without channels_last it must not slip in: BN
-        # on a CPU sums plainly there, which costs gradients of the backbone two digits.
+        # All maps get the memory order of the images. Without channels_last they must not be in it
+        # by accident: BN on a CPU sums naively there, which costs the backbone's gradients two
+        # digits.
         order = torch.channels_last if self.channels_last else torch.contiguous_format
         return super().extract_feat(batch_inputs.contiguous(memory_format=order))
 
@@ -109,6 +111,7 @@ class EfficientDet(SingleStageDetector):
             raise ConfigError(
                 'model.compile: torch.compile needs a C++ compiler (g++), none is on PATH'
             )
+        # Not the whole detector: post-processing and losses have loops of their own.
         modules = dict(self.named_modules())
         names = [name for name in COMPILED if name in modules]
         print_log(f'Compiled: {", ".join(names)}', logger='current')
@@ -117,7 +120,7 @@ class EfficientDet(SingleStageDetector):
 
 
 def _recomputing(*parts: dict[str, Any]) -> list[dict[str, Any]]:
-    """Configs with ``with_cp`` set where the part takes it."""
+    """Configs of parts, with ``with_cp`` set in those that have this argument."""
     able = [_takes(part.get('type'), 'with_cp') for part in parts]
     if not any(able):
         raise ConfigError(
@@ -128,15 +131,16 @@ def _recomputing(*parts: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _takes(kind: Any, argument: str) -> bool:
-    """Whether a part has an argument, or hands it on to a base class that has it."""
+    """Whether the constructor of a part has an argument, or passes it to a base class that has."""
     part = MODELS.get(kind) if isinstance(kind, str) else kind
     if not inspect.isclass(part):
-        return True  # no part at all, which building it says better
+        return True  # an unknown type: the error of building it says so
     for owner in part.__mro__:
         if '__init__' in vars(owner):
             parameters = inspect.signature(vars(owner)['__init__']).parameters
             if argument in parameters:
                 return True
+            # Without **kwargs nothing is passed to a base class.
             if all(p.kind is not p.VAR_KEYWORD for p in parameters.values()):
                 return False
     return False

@@ -10,13 +10,13 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from effdet_plugin.errors import ConfigError
-from effdet_plugin.ops.nms import NEVER, batched_nms
-from effdet_plugin.ops.wbf import IOU_THRESHOLD, fuse_boxes
+from effdet_plugin.ops.nms import NEG_INF, batched_nms
+from effdet_plugin.ops.wbf import IOU_THR, fuse_boxes
 
 MERGES = ('nms', 'wbf')
 # Boxes of one object in two views differ by a few pixels only, so a high threshold merges them and
 # keeps different objects that overlap less.
-NMS_IOU = 0.6
+NMS_IOU_THR = 0.6
 
 
 @MODELS.register_module()
@@ -122,10 +122,10 @@ def merge_instances(
     order = scores.argsort(descending=True, stable=True)
     boxes, scores, labels = boxes[order], scores[order], labels[order]
     if merge == 'wbf':
-        threshold = IOU_THRESHOLD if iou_thr is None else iou_thr
+        threshold = IOU_THR if iou_thr is None else iou_thr
         boxes, scores, labels = _fused(boxes, scores, labels, len(views), threshold)
     else:
-        threshold = NMS_IOU if iou_thr is None else iou_thr
+        threshold = NMS_IOU_THR if iou_thr is None else iou_thr
         keep = _kept(boxes, scores, labels, threshold, max_per_img)
         boxes, scores, labels = boxes[keep], scores[keep], labels[keep]
     best = slice(max_per_img)
@@ -138,11 +138,11 @@ def _kept(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float, number: int
         scores[None],
         labels[None],
         method='hard',
-        iou_threshold=iou,
-        score_threshold=NEVER,
-        max_per_image=min(number, len(boxes)),
+        iou_thr=iou,
+        score_thr=NEG_INF,
+        max_per_img=min(number, len(boxes)),
     )
-    return keep[0][kept_scores[0] != NEVER]
+    return keep[0][kept_scores[0] != NEG_INF]
 
 
 def _fused(

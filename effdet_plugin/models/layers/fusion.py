@@ -1,4 +1,7 @@
-"""Weighted fusion of feature maps of equal shape (EfficientDet, CVPR 2020, section 3.3)."""
+"""Weighted fusion of feature maps of equal shape (EfficientDet, CVPR 2020, section 3.3).
+
+Source: ``FNode`` in google/automl efficientdet/tf2/efficientdet_keras.py.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,12 +14,12 @@ from torch import Tensor, nn
 from effdet_plugin.errors import ConfigError
 
 METHODS = ('fast_attn', 'attn', 'sum', 'channel_fast_attn', 'channel_attn')
-# Added to the sum of the weights of the fast form (the paper's epsilon).
+# Added to the sum of the weights in the fast form: the paper's epsilon.
 EPSILON = 1e-4
 
 
 class Fusion(nn.Module):
-    """Fuse n maps into one: a sum of scaled terms, never a stack (it exports and quantises best).
+    """Fuse n maps into one.
 
     * ``fast_attn``: ``w_i = relu(v_i) / (sum_j relu(v_j) + 1e-4)``
     * ``attn``: ``w = softmax(v)``
@@ -37,7 +40,7 @@ class Fusion(nn.Module):
         if method not in METHODS:
             raise ConfigError(
                 f'fusion={method!r} is not a fusion; choose one of {", ".join(METHODS)}, '
-                f"or a part of your own: dict(type='YourClass')"
+                f"or write a module and name it by dict(type='YourClass')"
             )
         self.method = method
         self.weights: nn.Parameter | None
@@ -52,6 +55,7 @@ class Fusion(nn.Module):
         """Weights that the maps are multiplied with, ``(n,)`` or ``(n, C)``; None for ``sum``."""
         if self.weights is None:
             return None
+        # In float32 under autocast, too: half precision would lose the epsilon.
         weights = self.weights.float()
         if self.method.endswith('fast_attn'):
             weights = F.relu(weights)
@@ -66,6 +70,8 @@ class Fusion(nn.Module):
         else:
             scales = weights.to(inputs[0].dtype).reshape(len(inputs), -1, 1, 1)
             terms = [x * scale for x, scale in zip(inputs, scales, strict=True)]
+        # A sum of scaled terms, never a stack: no copy of all maps, and it exports and quantises
+        # best. In this order, which fixes the rounding.
         total = terms[0]
         for term in terms[1:]:
             total = total + term
@@ -77,12 +83,12 @@ class Fusion(nn.Module):
 
 
 def build_fusion(fusion: str | dict[str, Any], num_inputs: int, channels: int) -> nn.Module:
-    """A fusion by name, or one of your own by its config.
+    """Build a fusion by its name, or one of your own by its config.
 
     Args:
-        fusion: a name of :data:`METHODS`, or a config of a module registered in mmdet's ``MODELS``
-            whose constructor takes ``num_inputs`` and ``channels``, and which makes one map of a
-            list of ``num_inputs`` maps ``(B, channels, H, W)``.
+        fusion: a name of :data:`METHODS`, or the config of a module registered in mmdet's
+            ``MODELS``. Its constructor takes ``num_inputs`` and ``channels``; its forward makes one
+            map of a list of ``num_inputs`` maps ``(B, channels, H, W)``.
         num_inputs: number of maps.
         channels: of the maps.
     """

@@ -1,9 +1,12 @@
-"""Bring a map of another level to a node's channels and size."""
+"""Bring a map of another level to a node's channels and size.
+
+Source: ``ResampleFeatureMap`` in google/automl efficientdet/tf2/efficientdet_keras.py.
+"""
 
 from torch import Tensor, nn
 
 from effdet_plugin.errors import ConfigError
-from effdet_plugin.models.layers.batch_norm import BatchNorm2d
+from effdet_plugin.models.layers.conv import NORM_MOMENTUM, BatchNorm2d
 from effdet_plugin.ops.resample import pool_to_size, resample_nearest
 
 
@@ -15,7 +18,11 @@ class Resample(nn.Module):
         out_channels: channels of the output; a convolution exists only if they differ.
         apply_bn: BN after the convolution.
         conv_after_downsample: convolve after pooling instead of before.
-        pool_type: ``'max'``, or ``'avg'`` which divides by the number of real cells.
+        pool_type: ``'max'``, or ``'avg'`` which divides by the number of positions inside the map.
+        norm_momentum: momentum of BN.
+
+    Raises:
+        ConfigError: unknown ``pool_type``.
     """
 
     def __init__(
@@ -25,13 +32,15 @@ class Resample(nn.Module):
         apply_bn: bool = True,
         conv_after_downsample: bool = False,
         pool_type: str = 'max',
+        norm_momentum: float = NORM_MOMENTUM,
     ) -> None:
         super().__init__()
         if pool_type not in ('max', 'avg'):
             raise ConfigError(f"pool_type={pool_type!r} is not a pooling; choose 'max' or 'avg'")
         has_conv = in_channels != out_channels
+        # With a bias, though BN follows: it is in every checkpoint of the reference.
         self.conv = nn.Conv2d(in_channels, out_channels, 1) if has_conv else None
-        self.bn = BatchNorm2d(out_channels) if has_conv and apply_bn else None
+        self.bn = BatchNorm2d(out_channels, norm_momentum) if has_conv and apply_bn else None
         self.conv_after_downsample = conv_after_downsample
         self.average = pool_type == 'avg'
 
@@ -45,9 +54,8 @@ class Resample(nn.Module):
         """``(B, in_channels, h, w)`` -> ``(B, out_channels, *size)``.
 
         Raises:
-            ConfigError: one axis shrinks while the other does not, which the reference refuses,
-            too. It
-                happens for very thin images, whose coarsest maps are one cell wide.
+            ConfigError: one axis shrinks while the other does not, an error in the reference, too.
+                It happens for very thin images, whose coarsest maps have a width or height of 1.
         """
         height, width = x.shape[-2:]
         if height > size[0] and width > size[1]:
@@ -55,6 +63,7 @@ class Resample(nn.Module):
                 return self.match_channels(pool_to_size(x, size, self.average))
             return pool_to_size(self.match_channels(x), size, self.average)
         if height <= size[0] and width <= size[1]:
+            # The convolution comes first: it runs on the smaller map.
             return resample_nearest(self.match_channels(x), size)
         raise ConfigError(
             f'cannot resample a {height}x{width} map to {size[0]}x{size[1]}: one axis '

@@ -1,6 +1,6 @@
-"""BiFPN: bidirectional feature pyramid, any topology that a node list can say.
+"""BiFPN: bidirectional feature pyramid of repeated cells; the topology of a cell is a node list.
 
-One cell over five levels (``topology='bifpn'``); each node fuses its inputs with learned weights:
+One cell over five levels (``topology='bifpn'``); each node ● fuses its inputs with learned weights:
 
     P7 ─────────────────────●──> P7
        ╲                   ╱
@@ -12,8 +12,9 @@ One cell over five levels (``topology='bifpn'``); each node fuses its inputs wit
        ╲          ╱
     P3 ──●───────────────────> P3       the finest output is a top-down node
 
-Source: Tan, Pang, Le, "EfficientDet", CVPR 2020, section 3; google/automl ``efficientdet`` for
-node order, separate channel-matching convolutions of each use, and the bias before BN.
+Source: Tan, Pang, Le, "EfficientDet", CVPR 2020, section 3; google/automl
+efficientdet/tf2/efficientdet_keras.py (the reference) for node order, separate channel-matching
+convolutions of each use, and the bias before BN.
 """
 
 from collections.abc import Sequence
@@ -24,15 +25,16 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from effdet_plugin.errors import ConfigError
-from effdet_plugin.models.layers import (
+from effdet_plugin.models.layers.activation_checkpoint import checkpoint_activations
+from effdet_plugin.models.layers.conv import (
+    NORM_MOMENTUM,
     BatchNorm2d,
-    Resample,
     build_activation,
     build_conv,
-    build_fusion,
+    init_glorot_uniform,
 )
-from effdet_plugin.models.layers.checkpoint import checkpoint_module
-from effdet_plugin.models.layers.separable_conv import init_glorot_uniform
+from effdet_plugin.models.layers.fusion import build_fusion
+from effdet_plugin.models.layers.resample import Resample
 from effdet_plugin.models.necks.topology import NodeSpec, Topology, build_topology, output_ids
 
 
@@ -42,11 +44,12 @@ class FusionNode(nn.Module):
     Args:
         in_channels: channels of each input, in order.
         channels: of the node.
-        fusion: see :func:`~effdet_plugin.models.layers.build_fusion`.
+        fusion: see :func:`~effdet_plugin.models.layers.fusion.build_fusion`.
         act: activation before the convolution (after BN with ``conv_bn_act_pattern``).
         separable: separable or plain 3x3 convolution.
         conv_bn_act_pattern: convolution without bias, BN, activation, in this order.
-        resample_cfg: arguments of :class:`~effdet_plugin.models.layers.Resample`.
+        norm_momentum: momentum of BN.
+        resample_cfg: arguments of :class:`~effdet_plugin.models.layers.resample.Resample`.
     """
 
     def __init__(
@@ -57,28 +60,30 @@ class FusionNode(nn.Module):
         act: str,
         separable: bool,
         conv_bn_act_pattern: bool,
+        norm_momentum: float,
         resample_cfg: dict[str, Any],
     ) -> None:
         super().__init__()
+        # Each input has its own, also where two nodes use the same map, as in the reference.
         self.resamples = nn.ModuleList(Resample(c, channels, **resample_cfg) for c in in_channels)
         self.fusion = build_fusion(fusion, len(in_channels), channels)
         self.act = build_activation(act)
         self.conv = build_conv(channels, channels, separable, bias=not conv_bn_act_pattern)
-        self.bn = BatchNorm2d(channels)
+        self.bn = BatchNorm2d(channels, norm_momentum)
         self.act_last = conv_bn_act_pattern
 
     def forward(self, inputs: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """Maps ``(B, C_k, h_k, w_k)`` -> ``(B, channels, *size)``.
 
         Raises:
-            ConfigError: no whole stride pools a map to ``size``.
+            ConfigError: no integer stride pools a map to ``size``.
         """
         maps = [resample(x, size) for resample, x in zip(self.resamples, inputs, strict=True)]
         for x, resized in zip(inputs, maps, strict=True):
             if resized.shape[-2:] != size:
                 raise ConfigError(
                     f'BiFPN: a map of {tuple(x.shape[-2:])} cannot be pooled to {tuple(size)}, '
-                    'which is not its size halved and rounded up; make the sides of the pictures '
+                    'which is not its size halved and rounded up; make the sides of the images '
                     "multiples of the backbone's coarsest stride"
                 )
         x = self.fusion(maps)
@@ -88,7 +93,7 @@ class FusionNode(nn.Module):
 
 
 class PyramidCell(nn.Module):
-    """All nodes of a topology, once.
+    """One cell: all nodes of a topology.
 
     Args:
         topology: nodes in order.
@@ -103,9 +108,11 @@ class PyramidCell(nn.Module):
         super().__init__()
         self.topology = topology
         self.outputs = output_ids(topology, len(in_channels))
-        of_map = list(in_channels) + [channels] * len(topology)
+        # By id: the input maps come first, then one map per node.
+        channels_of = list(in_channels) + [channels] * len(topology)
         self.nodes = nn.ModuleList(
-            FusionNode([of_map[i] for i in node.inputs], channels, **node_cfg) for node in topology
+            FusionNode([channels_of[i] for i in node.inputs], channels, **node_cfg)
+            for node in topology
         )
 
     def forward(self, feats: Sequence[Tensor]) -> list[Tensor]:
@@ -131,24 +138,28 @@ class BiFPN(BaseModule):
         out_channels: channels of all outputs.
         num_outs: number of outputs; levels beyond the backbone's are pooled from its last map
             (which a 1x1 convolution and BN bring to ``out_channels``).
-        num_cells: how often the topology is repeated.
+        num_cells: number of cells.
         topology: ``'bifpn'``, ``'fpn'``, ``'panet'``, ``'fully_connected'``, ``'qufpn'`` or a node
             list, see :mod:`effdet_plugin.models.necks.topology`.
         fusion: ``'fast_attn'``, ``'attn'``, ``'sum'``, ``'channel_fast_attn'``, ``'channel_attn'``,
-            or a config of a fusion of your own.
+            or the config of a fusion of your own, see
+            :func:`~effdet_plugin.models.layers.fusion.build_fusion`.
         act: activation: swish, relu6, ...
-        start_level: first of the backbone's maps that is used.
+        start_level: index of the first backbone map that is used.
         separable: separable convolutions in the nodes.
         conv_bn_act_pattern: convolution without bias, BN, activation instead of the reference's
             activation, convolution, BN.
         apply_bn_for_resampling: BN after the channel-matching convolutions.
         conv_after_downsample: match channels after pooling instead of before.
         pool_type: ``'max'`` or ``'avg'`` for downsampling.
+        norm_momentum: momentum of every BN, in (0, 1]: the weight of a new batch in its running
+            statistics. The reference's 0.01 needs thousands of steps to follow the weights; take
+            0.1 for trainings of some hundred.
         with_cp: recompute the activations of each cell in backward, to save memory.
         init_cfg: mmengine's; without it the reference's Glorot uniform kernels.
 
     Raises:
-        ConfigError: fewer outputs than used inputs.
+        ConfigError: fewer outputs than used inputs; an argument that is not one of those above.
 
     Examples:
         >>> import torch
@@ -173,6 +184,7 @@ class BiFPN(BaseModule):
         apply_bn_for_resampling: bool = True,
         conv_after_downsample: bool = False,
         pool_type: str = 'max',
+        norm_momentum: float = NORM_MOMENTUM,
         with_cp: bool = False,
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
@@ -192,22 +204,25 @@ class BiFPN(BaseModule):
             apply_bn=apply_bn_for_resampling,
             conv_after_downsample=conv_after_downsample,
             pool_type=pool_type,
+            norm_momentum=norm_momentum,
         )
+        # Only the first extra level changes the channels.
         extra_in = [used[-1]] + [out_channels] * (num_extra - 1)
         self.extra_levels = nn.ModuleList(
             Resample(c, out_channels, **resample_cfg) for c in extra_in[:num_extra]
         )
         nodes = build_topology(topology, num_outs)
-        first = used + [out_channels] * num_extra
+        first_in = used + [out_channels] * num_extra
         self.cells = nn.ModuleList(
             PyramidCell(
                 nodes,
-                first if number == 0 else [out_channels] * num_outs,
+                first_in if number == 0 else [out_channels] * num_outs,
                 out_channels,
                 fusion=fusion,
                 act=act,
                 separable=separable,
                 conv_bn_act_pattern=conv_bn_act_pattern,
+                norm_momentum=norm_momentum,
                 resample_cfg=resample_cfg,
             )
             for number in range(num_cells)
@@ -215,12 +230,13 @@ class BiFPN(BaseModule):
         init_glorot_uniform(self.extra_levels)
         for node in self.modules():
             if isinstance(node, FusionNode):
-                # Not the fusion: one of your own begins as its constructor says.
+                # Not the fusion: one of your own keeps what its constructor sets.
                 init_glorot_uniform(nn.ModuleList([node.resamples, node.conv]))
 
     def add_levels(self, feats: Sequence[Tensor]) -> list[Tensor]:
         """Maps of the backbone from ``start_level`` on, and the coarser ones made from the last."""
         maps = list(feats)[self.start_level :]
+        # Once, before the first cell, and from the backbone's own last map, as in the reference.
         for level in self.extra_levels:
             height, width = maps[-1].shape[-2:]
             maps.append(level(maps[-1], ((height + 1) // 2, (width + 1) // 2)))
@@ -241,5 +257,5 @@ class BiFPN(BaseModule):
         maps = self.add_levels(feats)
         for cell in self.cells:
             recompute = self.with_cp and self.training
-            maps = checkpoint_module(cell, maps) if recompute else cell(maps)
+            maps = checkpoint_activations(cell, maps) if recompute else cell(maps)
         return tuple(maps)

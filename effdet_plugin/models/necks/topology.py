@@ -1,8 +1,11 @@
-"""Wiring of a feature pyramid cell as plain data: nodes, each with its level and its inputs.
+"""Topology of a feature pyramid cell as plain data: nodes, each with its level and its inputs.
 
-Levels and ids count from 0: the cell's input maps have the ids ``0 .. L-1`` from the finest level
-up, nodes continue in their order. The output of a level is its last node. A topology of your own
-is such a list.
+Levels and ids count from 0: the input maps of the cell have the ids ``0 .. L-1``, finest first; the
+nodes continue in their order. The output of a level is its last node. You can write such a list in
+a config.
+
+Source: google/automl efficientdet/tf2/fpn_configs.py for ``bifpn`` and ``qufpn``; figure 2 of the
+EfficientDet paper for the others.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +33,7 @@ Topology = list[Node]
 
 
 class _Builder:
-    """Appends nodes and remembers the ids of each level, oldest first."""
+    """Appends nodes, and keeps the ids of each level in order."""
 
     def __init__(self, num_levels: int) -> None:
         self.nodes: Topology = []
@@ -48,16 +51,17 @@ class _Builder:
 def bifpn(num_levels: int) -> Topology:
     """Top-down from the level below the top to the finest, then bottom-up to the top.
 
-    A top-down node has the latest map of its level and of the level above; a bottom-up node has
-    all maps of its level so far and the latest of the level below. So the finest output is a
-    top-down node, and the top has two inputs. A single level has one node of its own map.
+    A top-down node fuses the last map of its level and of the level above; a bottom-up node fuses
+    all maps of its level so far and the last of the level below. So the finest output is a
+    top-down node, and the top level has one node, of two inputs.
     """
     cell = _Builder(num_levels)
-    if num_levels == 1:
+    if num_levels == 1:  # there is no other level to fuse: one node, of its own map
         cell.add(0, 0)
     for level in reversed(range(num_levels - 1)):
         cell.add(level, cell.ids[level][-1], cell.ids[level + 1][-1])
     for level in range(1, num_levels):
+        # The map before top-down is the extra edge of the paper's figure 2 d.
         cell.add(level, *cell.ids[level], cell.ids[level - 1][-1])
     return cell.nodes
 
@@ -65,6 +69,7 @@ def bifpn(num_levels: int) -> Topology:
 def fpn(num_levels: int) -> Topology:
     """Top-down only (Lin et al., CVPR 2017): each level with the output of the level above."""
     cell = _Builder(num_levels)
+    # The top has nothing above, but a node like the others: its convolution.
     cell.add(num_levels - 1, num_levels - 1)
     for level in reversed(range(num_levels - 1)):
         cell.add(level, level, cell.ids[level + 1][-1])
@@ -75,7 +80,8 @@ def panet(num_levels: int) -> Topology:
     """Top-down, then bottom-up over its outputs (Liu et al., CVPR 2018)."""
     cell = _Builder(num_levels)
     cell.nodes = fpn(num_levels)
-    cell.ids = [[cell.num_levels + num_levels - 1 - level] for level in range(num_levels)]
+    # FPN's nodes run from the top to the finest level; only they are fused from here on.
+    cell.ids = [[output] for output in output_ids(cell.nodes, num_levels)]
     cell.add(0, cell.ids[0][-1])
     for level in range(1, num_levels):
         cell.add(level, cell.ids[level][-1], cell.ids[level - 1][-1])
@@ -83,13 +89,14 @@ def panet(num_levels: int) -> Topology:
 
 
 def fully_connected(num_levels: int) -> Topology:
-    """Every level takes every input map, resampled (the paper's figure 2 e)."""
+    """Every level fuses all input maps, resampled."""
     return [Node(level, tuple(range(num_levels))) for level in range(num_levels)]
 
 
 def qufpn(num_levels: int) -> Topology:
-    """Quad: a BiFPN, its mirror (bottom-up, then top-down) over the same inputs, and their sums."""
+    """A BiFPN, its mirror (bottom-up, then top-down) over the same inputs, and their fusion."""
     cell = _Builder(num_levels)
+    # cell.ids still holds the input maps alone: the mirror does not see the BiFPN's nodes.
     cell.nodes = bifpn(num_levels)
     outputs = output_ids(cell.nodes, num_levels)
     for level in range(1, num_levels):
@@ -102,27 +109,22 @@ def qufpn(num_levels: int) -> Topology:
     return cell.nodes
 
 
-TOPOLOGIES: dict[str, Callable[[int], Topology]] = {
-    'bifpn': bifpn,
-    'fpn': fpn,
-    'panet': panet,
-    'fully_connected': fully_connected,
-    'qufpn': qufpn,
-}
+_BUILDERS: list[Callable[[int], Topology]] = [bifpn, fpn, panet, fully_connected, qufpn]
+TOPOLOGIES = {builder.__name__: builder for builder in _BUILDERS}
 
 NodeSpec = Node | tuple[int, Sequence[int]] | dict[str, object]
 
 
 def build_topology(topology: str | Sequence[NodeSpec], num_levels: int) -> Topology:
-    """Node list of a name, or of nodes written as ``(level, inputs)`` or ``dict(level=, inputs=)``.
+    """Topology of a name, or of nodes written as ``(level, inputs)`` or ``dict(level=, inputs=)``.
 
     Args:
-        topology: a name of :data:`TOPOLOGIES` or a list.
+        topology: a name of :data:`TOPOLOGIES` or a list of nodes.
         num_levels: number of input maps, and of outputs.
 
     Raises:
-        ConfigError: unknown name, a node of another form, a level that is not there, an input that
-            is not there yet, a level without a node.
+        ConfigError: unknown name; a node of another form; a level that does not exist; an input
+            that is not made before the node; a level without a node.
     """
     if isinstance(topology, str):
         if topology not in TOPOLOGIES:
@@ -134,7 +136,7 @@ def build_topology(topology: str | Sequence[NodeSpec], num_levels: int) -> Topol
     for number, node in enumerate(nodes):
         if not 0 <= node.level < num_levels:
             raise ConfigError(
-                f'topology node {number}: there is no level {node.level}; write one of 0 (finest) '
+                f'topology node {number}: there is no level {node.level}; levels are 0 (finest) '
                 f'to {num_levels - 1}'
             )
         late = [i for i in node.inputs if not 0 <= i < num_levels + number]
@@ -152,6 +154,7 @@ def _as_node(spec: Any, number: int) -> Node:
     if isinstance(spec, Node):
         spec = (spec.level, spec.inputs)
     try:
+        # index() takes ids as whole numbers only: neither 1.0 nor 'P3'.
         level, inputs = (spec['level'], spec['inputs']) if isinstance(spec, dict) else spec
         return Node(index(level), tuple(index(i) for i in inputs))
     except (KeyError, TypeError, ValueError):

@@ -46,6 +46,12 @@ def test_constants__set_for_every_bn() -> None:
     assert {(norm.eps, norm.momentum) for norm in norms(TimmBackbone(LITE0))} == {(1e-3, 0.1)}
 
 
+@pytest.mark.parametrize('momentum', [0, -0.1, 1.5])
+def test_constants__momentum_outside_0_to_1_is_refused(momentum: float) -> None:
+    with pytest.raises(ConfigError, match=f'norm_momentum={momentum} '):
+        TimmBackbone(LITE0, norm_momentum=momentum)
+
+
 @pytest.mark.parametrize(
     ('model_name', 'stage', 'free'),
     [

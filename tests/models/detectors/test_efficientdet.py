@@ -8,11 +8,13 @@ from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
+from torch import nn
 
+from effdet_plugin.config import load
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.models import EfficientDet
 from effdet_plugin.models.detectors import efficientdet
-from effdet_plugin.testing import random_boxes
+from effdet_plugin.testing import REPOSITORY, random_boxes
 
 SIZE = (64, 64)
 
@@ -115,7 +117,7 @@ def test_with_cp__reaches_an_argument_of_a_base_class() -> None:
 
 
 def test_with_cp__refused_where_nothing_has_it() -> None:
-    with pytest.raises(ConfigError, match='SSDVGG and FPN cannot recompute'):
+    with pytest.raises(ConfigError, match='with_cp: SSDVGG and FPN'):
         EfficientDet(dict(type='SSDVGG', depth=11), FPN, RETINA, with_cp=True)
     with pytest.raises(KeyError, match='NoSuchNet'):
         EfficientDet(dict(type='NoSuchNet'), FPN, RETINA, with_cp=True)
@@ -148,7 +150,7 @@ def test_memory_order__of_the_pictures_does_not_slip_in() -> None:
 
 def test_compile__needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, 'which', lambda name: None)
-    with pytest.raises(ConfigError, match='needs a C') as error:
+    with pytest.raises(ConfigError, match=r'model.compile.*g\+\+') as error:
         build(compile=True)
     assert '\n' not in str(error.value)
 
@@ -184,3 +186,17 @@ def test_freezing__trains_the_rest() -> None:
     torch.stack(list(losses.values())).sum().backward()
     trained = {name.split('.')[0] for name, p in detector.named_parameters() if p.grad is not None}
     assert trained == {'neck', 'bbox_head'}
+
+
+@pytest.mark.parametrize(
+    ('name', 'momentum'),
+    [('custom_coco', 0.1), ('custom_voc', 0.1), ('quickstart', 0.1), ('d0_coco', 0.01)],
+)
+def test_configs__one_momentum_for_all_bn(name: str, momentum: float) -> None:
+    cfg = load(REPOSITORY / 'configs' / 'efficientdet' / f'{name}.py')
+    init_default_scope('mmdet')
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(norms) > 100
+    assert {norm.momentum for norm in norms} == {momentum}

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from effdet_plugin.models.layers import Fusion
-from effdet_plugin.models.layers.fusion import METHODS, build_fusion
+from effdet_plugin.errors import ConfigError
+from effdet_plugin.models.layers.fusion import METHODS, Fusion, build_fusion
 
 
 @pytest.mark.parametrize('method', METHODS)
@@ -58,10 +58,10 @@ def test_fusion__never_stacks(method: str) -> None:
 
 
 def test_fusion__unknown_method() -> None:
-    with pytest.raises(ValueError, match="fusion='mean' is not a fusion; choose one of fast_attn"):
+    with pytest.raises(ConfigError, match=r"fusion='mean'.*fast_attn, attn, sum"):
         Fusion(2, 'mean')
 
 
-def test_fusion__own_class_as_a_word_is_told_how_to_write_it() -> None:
-    with pytest.raises(ValueError, match=r"or a part of your own: dict\(type='YourClass'\)$"):
+def test_fusion__a_bare_class_name_is_told_the_config_form() -> None:
+    with pytest.raises(ConfigError, match=r"'MaxFusion'.*dict\(type='YourClass'\)$"):
         build_fusion('MaxFusion', 2, 4)

@@ -1,4 +1,4 @@
-"""The three losses in mmdet's form: weights, divisors, reductions, and mmdet's own beside them."""
+"""The losses in mmdet's form: weights, divisors, reductions, compared with mmdet's own."""
 
 from typing import Any
 
@@ -7,7 +7,9 @@ import torch
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
-from effdet_plugin.models import BoxIoULoss, HuberLoss, SigmoidFocalLoss
+from effdet_plugin.errors import ConfigError
+from effdet_plugin.models import BoxIoULoss, HuberLoss, SigmoidFocalLoss, losses
+from effdet_plugin.models.losses import loss_normalizer
 from effdet_plugin.testing import random_boxes
 
 
@@ -40,6 +42,8 @@ def test_weight__of_rows_and_of_the_whole(case: int) -> None:
     weight = rows[:, None].expand_as(each) if each.dim() > 1 else rows
     expected = (each * weight).sum() / 7
     torch.testing.assert_close(loss(pred, target, weight, avg_factor=7.0), expected)
+    columns = weight if weight.dim() > 1 else weight[:, None].expand(-1, pred.shape[1])
+    torch.testing.assert_close(loss(pred, target, columns, avg_factor=7.0), expected)
     loss.loss_weight = 3.0  # type: ignore[assignment]
     torch.testing.assert_close(loss(pred, target, weight, avg_factor=7.0), 3 * expected)
 
@@ -104,5 +108,30 @@ def test_no_rows__cost_nothing_and_have_a_graph(case: int) -> None:
     ],
 )
 def test_constructors__refuse(build: Any, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ConfigError, match=words):
         build()
+
+
+@pytest.mark.parametrize(
+    ('kind', 'expected'), [('local', 6), ('mean', 6), ('global', 6), ('constant', 100)]
+)
+def test_normalizer__one_process(kind: str, expected: float) -> None:
+    positives = torch.tensor(5.0)
+    assert loss_normalizer(kind, positives).item() == expected
+    assert positives.item() == 5
+
+
+@pytest.mark.parametrize(
+    ('kind', 'expected'), [('local', 6), ('mean', 5), ('global', 4.25), ('constant', 3)]
+)
+def test_normalizer__four_processes(
+    kind: str, expected: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(losses, 'get_world_size', lambda: 4)
+    monkeypatch.setattr(losses, 'all_reduce', lambda x: x.fill_(16))  # of 16 in all
+    assert loss_normalizer(kind, torch.tensor(5.0), value=3.0).item() == expected
+
+
+def test_normalizer__unknown() -> None:
+    with pytest.raises(ConfigError, match=r"loss_normalizer='sum'.*local, mean, global, constant"):
+        loss_normalizer('sum', torch.tensor(1.0))

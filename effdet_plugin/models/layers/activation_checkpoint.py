@@ -10,11 +10,12 @@ from torch.utils.checkpoint import checkpoint
 
 
 @contextmanager
-def _still_statistics(module: nn.Module) -> Iterator[None]:
+def _frozen_statistics(module: nn.Module) -> Iterator[None]:
     """Keep running statistics and counters of every BN of ``module`` while it runs again."""
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
     momenta = [m.momentum for m in norms]
     for norm in norms:
+        # Not eval mode: the second pass has to normalise with the statistics of the batch, too.
         norm.momentum = 0.0
     try:
         yield
@@ -25,14 +26,14 @@ def _still_statistics(module: nn.Module) -> Iterator[None]:
                 norm.num_batches_tracked.sub_(1)
 
 
-def checkpoint_module(module: nn.Module, *args: Any) -> Any:
+def checkpoint_activations(module: nn.Module, *args: Any) -> Any:
     """``module(*args)`` with its activations recomputed in backward instead of stored.
 
-    Drop-connect draws the same numbers both times, and BN statistics move once.
+    Drop-connect draws the same numbers both times, and BN statistics are updated once.
     """
     return checkpoint(
         module,
         *args,
-        use_reentrant=False,
-        context_fn=lambda: (nullcontext(), _still_statistics(module)),
+        use_reentrant=False,  # the other form ignores context_fn
+        context_fn=lambda: (nullcontext(), _frozen_statistics(module)),
     )

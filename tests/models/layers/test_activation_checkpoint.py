@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor, nn
 
-from effdet_plugin.models.layers.checkpoint import checkpoint_module
+from effdet_plugin.models.layers.activation_checkpoint import checkpoint_activations
 
 
 def network() -> nn.Sequential:
@@ -15,7 +15,7 @@ def test_checkpoint__same_gradients_statistics_and_draws() -> None:
     saving.load_state_dict(plain.state_dict())
     x = torch.randn(3, 2, 8, 8)
     outputs: list[Tensor] = []
-    for forward in (plain, lambda x: checkpoint_module(saving, x)):
+    for forward in (plain, lambda x: checkpoint_activations(saving, x)):
         torch.manual_seed(1)
         outputs.append(forward(x))
         outputs[-1].square().sum().backward()
@@ -37,5 +37,5 @@ def test_checkpoint__keeps_no_activations() -> None:
 
     x = torch.randn(3, 2, 8, 8)
     with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
-        checkpoint_module(model, x)
+        checkpoint_activations(model, x)
     assert sum(sizes) <= x.numel() + sum(p.numel() for p in model.parameters())

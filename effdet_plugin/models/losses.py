@@ -1,0 +1,189 @@
+"""The losses, with mmdet's signature so that other heads can use them, and their normaliser."""
+
+import torch
+from mmdet.models.losses.utils import weight_reduce_loss
+from mmdet.registry import MODELS
+from mmengine.dist import all_reduce, get_world_size
+from torch import Tensor, nn
+
+from effdet_plugin.errors import ConfigError
+from effdet_plugin.ops.box_loss import check_iou_mode, huber_loss, iou_loss
+from effdet_plugin.ops.focal import sigmoid_focal_loss
+
+NORMALIZERS = ('local', 'mean', 'global', 'constant')
+
+
+class WeightedLoss(nn.Module):
+    """What all losses share: weights, reduction and factor.
+
+    Args:
+        reduction: ``'mean'`` (divided by ``avg_factor``), ``'sum'`` or ``'none'``.
+        loss_weight: factor.
+    """
+
+    def __init__(self, reduction: str = 'mean', loss_weight: float = 1.0) -> None:
+        super().__init__()
+        self.reduction = reduction
+        self.loss_weight = loss_weight
+
+    def unreduced(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Loss of each row ``(N,)`` or of each element."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        avg_factor: Tensor | float | None = None,
+        reduction_override: str | None = None,
+    ) -> Tensor:
+        """Weighted and reduced loss, computed in float32 for any type of ``pred``.
+
+        Args:
+            pred: see the loss.
+            target: see the loss.
+            weight: of the shape of the unreduced loss. If that has one value per row, ``(N, K)`` is
+                taken, too, and its mean over K counts.
+            avg_factor: divisor of the sum.
+            reduction_override: replaces ``reduction``.
+
+        Returns:
+            A scalar, or the unreduced loss for ``'none'``.
+        """
+        loss = self.unreduced(pred, target)
+        if weight is not None:
+            weight = weight.float()
+            weight = weight.mean(-1) if weight.dim() > loss.dim() else weight
+        reduction = reduction_override or self.reduction
+        return self.loss_weight * weight_reduce_loss(loss, weight, reduction, avg_factor)
+
+
+@MODELS.register_module()
+class SigmoidFocalLoss(WeightedLoss):
+    """EfficientDet's focal loss of logits ``(N, C)`` and labels ``(N,)``; one value per row.
+
+    Labels are int64 in ``0 .. C-1``, ``C`` for background. Label smoothing applies to the
+    cross-entropy only. No one-hot target is built: forward and backward each hold two float32
+    tensors of the logits' shape, one of which becomes the gradient.
+
+    Args:
+        use_sigmoid: only True; mmdet's heads look for it.
+        gamma: exponent of the modulating factor; 1.5 in EfficientDet, 2 in RetinaNet.
+        alpha: weight of positives.
+        label_smoothing: 0 for none.
+        reduction: see :class:`WeightedLoss`.
+        loss_weight: factor.
+
+    Raises:
+        ConfigError: ``use_sigmoid=False``.
+    """
+
+    def __init__(
+        self,
+        use_sigmoid: bool = True,
+        gamma: float = 1.5,
+        alpha: float = 0.25,
+        label_smoothing: float = 0.0,
+        reduction: str = 'mean',
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__(reduction, loss_weight)
+        if not use_sigmoid:
+            raise ConfigError('SigmoidFocalLoss: use_sigmoid=False is not supported')
+        self.use_sigmoid = use_sigmoid
+        self.gamma = gamma
+        self.alpha = alpha
+        self.label_smoothing = label_smoothing
+
+    def unreduced(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Loss of each row, summed over its classes."""
+        return sigmoid_focal_loss(pred, target, self.alpha, self.gamma, self.label_smoothing)
+
+
+@MODELS.register_module()
+class HuberLoss(WeightedLoss):
+    """Huber loss of deltas ``(N, 4)``, elementwise.
+
+    It is not divided by ``delta`` (mmdet's ``SmoothL1Loss(beta=delta)`` is).
+
+    Args:
+        delta: error above which the loss is linear; 0.1 in EfficientDet.
+        reduction: see :class:`WeightedLoss`.
+        loss_weight: factor. EfficientDet has 50 and divides by 4 times the number of positives:
+            pass ``avg_factor = 4 * N``.
+    """
+
+    def __init__(
+        self, delta: float = 0.1, reduction: str = 'mean', loss_weight: float = 1.0
+    ) -> None:
+        super().__init__(reduction, loss_weight)
+        self.delta = delta
+
+    def unreduced(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Loss of each element."""
+        return huber_loss(pred.float(), target.float(), self.delta)
+
+
+@MODELS.register_module()
+class BoxIoULoss(WeightedLoss):
+    """IoU, GIoU, DIoU or CIoU loss of xyxy boxes ``(N, 4)``; one value per row.
+
+    mmdet's own losses can be used as well. They add an epsilon where this returns 0 for 0 / 0, and
+    targets without area have a loss there.
+
+    Args:
+        mode: ``'iou'``, ``'giou'``, ``'diou'`` or ``'ciou'``.
+        angle_gradient: of ``'ciou'``: ``'paper'`` or ``'reference'``, see
+            :func:`~effdet_plugin.ops.iou_loss`.
+        reduction: see :class:`WeightedLoss`.
+        loss_weight: factor.
+
+    Raises:
+        ConfigError: unknown mode or angle gradient.
+    """
+
+    def __init__(
+        self,
+        mode: str = 'giou',
+        angle_gradient: str = 'paper',
+        reduction: str = 'mean',
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__(reduction, loss_weight)
+        check_iou_mode(mode, angle_gradient)
+        self.mode = mode
+        self.angle_gradient = angle_gradient
+
+    def unreduced(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Loss of each pair."""
+        return iou_loss(pred.float(), target.float(), self.mode, self.angle_gradient)
+
+
+def loss_normalizer(kind: str, num_positives: Tensor, value: float = 100.0) -> Tensor:
+    """Divisor of the losses of one process, without a device sync.
+
+    Source: google/automl efficientdet/tf2/train_lib.py, which has ``'local'``.
+
+    Args:
+        kind: ``'local'``: positives + 1; ``'mean'``: their mean over processes + 1; ``'global'``:
+            (their sum over processes + 1) / processes, the only one with which N processes give
+            the gradient of one process with the whole batch; ``'constant'``: ``value``.
+        num_positives: scalar float, matched anchors of this process.
+        value: of ``'constant'``.
+
+    Raises:
+        ConfigError: unknown kind.
+    """
+    if kind not in NORMALIZERS:
+        raise ConfigError(
+            f'loss_normalizer={kind!r} is unknown; choose one of {", ".join(NORMALIZERS)}'
+        )
+    if kind == 'constant':
+        return torch.full_like(num_positives, value)
+    if kind == 'local':
+        return num_positives + 1
+    total, world = num_positives.clone(), get_world_size()
+    all_reduce(total)
+    # DDP averages gradients over processes, hence the sum is divided by their number.
+    return (total + 1) / world if kind == 'global' else total / world + 1
