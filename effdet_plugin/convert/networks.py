@@ -177,7 +177,7 @@ def embed_config(meta: dict[str, Any]) -> None:
     config.num_classes = len(meta['dataset_meta']['classes'])
     config.model.bbox_head.num_classes = config.num_classes
     if meta['anchor_aspects'] != 'sqrt2':
-        config.model.bbox_head.anchor_generator.ratios = [list(pair) for pair in OLD_ASPECT_RATIOS]
+        config.model.bbox_head.anchor_generator.aspect_ratios = [list(pair) for pair in OLD_ASPECT_RATIOS]
     if meta['padding'] == 'symmetric':
         backbone = config.model.backbone
         backbone.model_name = backbone.model_name.removeprefix('tf_')

@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from effdet_plugin.errors import ConfigError, DatasetError
 from effdet_plugin.evaluation.coco_twelve import NAMES, Result, evaluate_results
 from effdet_plugin.files import read_json, write_atomically
-from effdet_plugin.ops.wbf import IOU_THRESHOLD, fuse_boxes
+from effdet_plugin.ops.wbf import IOU_THR, fuse_boxes
 
 
 def _is_id(value: object) -> bool:
@@ -41,7 +41,7 @@ _CHECKS: dict[str, tuple[Callable[[object], bool], str]] = {
 def fuse_files(
     paths: Sequence[Path],
     out: Path,
-    iou_thr: float = IOU_THRESHOLD,
+    iou_thr: float = IOU_THR,
     max_per_img: int = 100,
     labels_below: int | None = None,
     truth: COCO | None = None,
@@ -145,7 +145,7 @@ def read_results(path: Path) -> list[Result]:
 
 def fuse_results(
     models: Sequence[Sequence[Result]],
-    iou_thr: float = IOU_THRESHOLD,
+    iou_thr: float = IOU_THR,
     max_per_img: int = 100,
     labels_below: int | None = None,
 ) -> list[Result]:
