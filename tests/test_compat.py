@@ -11,7 +11,7 @@ import pytest
 
 from effdet_plugin import compat
 from effdet_plugin.errors import InstallError
-from effdet_plugin.testing import REPOSITORY
+from support import REPOSITORY
 
 UPSTREAM = {'mmengine': ['mmengine'], 'mmcv': ['mmcv-lite'], 'mmdet': ['mmdet']}
 FORK = {'mmengine': ['onedl-mmengine'], 'mmcv': ['onedl-mmcv'], 'mmdet': ['onedl-mmdetection']}

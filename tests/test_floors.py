@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from effdet_plugin.testing import REPOSITORY
+from support import REPOSITORY
 
 PACKAGE = REPOSITORY / 'effdet_plugin'
 FLOORS = (
@@ -21,8 +21,8 @@ FLOORS = (
     ('convert', 'export', 'inference', 'benchmark', 'own_data', 'training', 'ablation'),
 )
 FLOOR = {unit: number for number, units in enumerate(FLOORS) for unit in units}
-# Beside the house: the tests' helpers, and the report for bugs, which nobody imports.
-OUTSIDE = ('testing', 'env')
+# Beside the house: the report for bugs, which nobody imports.
+OUTSIDE = ('env',)
 # These meet in mmdet's registries only; those above may call each other's functions.
 STRANGERS = FLOORS[FLOOR['models']]
 OPTIONAL = {
@@ -114,7 +114,7 @@ def test_imports_go_down() -> None:
         ('models', 'engine', False),
         ('inference', 'convert', True),
         ('config', 'inference', False),
-        ('models', 'testing', False),
+        ('models', 'env', False),
     ],
 )
 def test_is_allowed(unit: str, other: str, allowed: bool) -> None:

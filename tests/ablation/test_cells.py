@@ -22,7 +22,7 @@ from effdet_plugin.ablation import (
 )
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.evaluation import coco_twelve
-from effdet_plugin.testing import REPOSITORY
+from support import REPOSITORY
 
 CONFIG = REPOSITORY / 'configs' / 'ablation' / 'lite0_bifpn.py'
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')

@@ -7,7 +7,7 @@ import pytest
 
 from effdet_plugin.ablation import PAPER, Row, ablation_configs, count_rows, to_cells, to_markdown
 from effdet_plugin.ablation.latency import Latency
-from effdet_plugin.testing import REPOSITORY
+from support import REPOSITORY
 
 # docs/ablation.md: the paper's B3 + FPN has more than the head and FPN that its first row has.
 EXPLAINED = {('table4_b3_fpn', 'parameters'): 0.06, ('table4_b3_fpn', 'multiply_adds'): 0.08}

@@ -13,7 +13,7 @@ from effdet_plugin.benchmark.model_table import (
 )
 from effdet_plugin.benchmark.published import PUBLISHED
 from effdet_plugin.errors import ConfigError
-from effdet_plugin.testing import REPOSITORY
+from support import REPOSITORY
 
 LITE0 = REPOSITORY / 'configs' / 'efficientdet' / 'lite0_coco.py'
 

@@ -12,7 +12,7 @@ from mmengine.registry import init_default_scope
 from effdet_plugin.benchmark.counting import build_on_meta, count_costs
 from effdet_plugin.benchmark.published import PUBLISHED
 from effdet_plugin.config import find_sizes, load
-from effdet_plugin.testing import REPOSITORY, oracle_file
+from support import REPOSITORY, oracle_file
 
 FOLDER = REPOSITORY / 'configs' / 'efficientdet'
 CONFIGS = sorted(FOLDER.glob('*.py'))

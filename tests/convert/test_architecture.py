@@ -5,7 +5,7 @@ from mmengine import Config
 from mmengine.registry import init_default_scope
 from reference_variables import MODELS, parameters, structure_of
 
-from effdet_plugin import testing
+import support
 from effdet_plugin.convert.architecture import (
     NETWORKS,
     blocks,
@@ -32,7 +32,7 @@ def test_state_shapes__count_as_the_reference_does(model: str) -> None:
 
 @pytest.mark.parametrize('model', MODELS)
 def test_state_shapes__are_those_of_the_config(model: str) -> None:
-    config = Config.fromfile(testing.REPOSITORY / f'configs/efficientdet/{model}_coco.py')
+    config = Config.fromfile(support.REPOSITORY / f'configs/efficientdet/{model}_coco.py')
     config.model.backbone.pretrained = False
     init_default_scope('mmdet')
     with torch.device('meta'):

@@ -17,7 +17,7 @@ import pytest
 import torch
 from tf_writer import write_bundle
 
-from effdet_plugin import testing
+import support
 from effdet_plugin.convert import automl, effdet, keras, native, read_tensors
 from effdet_plugin.convert.opening import open_source
 from effdet_plugin.errors import CheckpointError, InstallError
@@ -26,7 +26,7 @@ CUTS = 20
 
 
 def _sample(name: str) -> Path:
-    return testing.oracle_file(name)
+    return support.oracle_file(name)
 
 
 def _pack(folder: Path, target: Path, inside: str = 'efficientdet-d0') -> Path:

@@ -12,7 +12,7 @@ from mmengine.registry import init_default_scope
 
 from effdet_plugin.ablation import ablation_configs, count_rows, to_cells, to_markdown
 from effdet_plugin.config import load
-from effdet_plugin.testing import REPOSITORY
+from support import REPOSITORY
 
 DOCS = REPOSITORY / 'docs'
 BLOCK = re.compile(r'^```python\n(# (\S+\.py)\n.*?)^```', re.MULTILINE | re.DOTALL)

@@ -11,7 +11,7 @@ from effdet_plugin.config import load
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.inference import TTA, Detector, TTADetector, apply_tta
 from effdet_plugin.inference.tta import scaled, scaled_size
-from effdet_plugin.testing import REPOSITORY
+from support import REPOSITORY
 
 LITE0 = REPOSITORY / 'configs' / 'efficientdet' / 'lite0_coco.py'
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from effdet_plugin.datasets.scenes import make_scenes
-from effdet_plugin.testing import REPOSITORY
+from support import REPOSITORY
 
 EPOCHS, STEPS = 3, 25  # the 50 steps after the first epoch are compared
 # Drop-connect is on (Lite), and so are flips and jitter, in two workers that live on.

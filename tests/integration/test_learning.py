@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from effdet_plugin.testing import REPOSITORY, shared_data
 from effdet_plugin.training import TrainSettings, train
+from support import REPOSITORY, shared_data
 
 CONFIGS = REPOSITORY / 'configs' / 'efficientdet'
 

@@ -8,12 +8,12 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 from torch import Tensor
 
-from effdet_plugin import testing
+import support
 from effdet_plugin.convert import rules
 from effdet_plugin.convert.architecture import NETWORKS, Structure, state_shapes
 from effdet_plugin.convert.automl import DIALECT
 
-CONFIGS = testing.REPOSITORY / 'configs' / 'efficientdet'
+CONFIGS = support.REPOSITORY / 'configs' / 'efficientdet'
 
 # What each option of a `net_d0_OPTION` file changes in the config of D0.
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -85,7 +85,7 @@ def recipe_state(model: str, structure: Structure, part: str = '') -> dict[str, 
         structure: Of the network.
         part: Leave out names that do not begin so.
     """
-    make = testing.recipe().value
+    make = support.recipe().value
     empty = {name: torch.zeros(shape) for name, shape in state_shapes(structure).items()}
     variables = rules.invert(DIALECT, structure, empty)
     shapes = {name: tuple(value.shape) for name, value in variables.items()}

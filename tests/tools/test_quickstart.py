@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from effdet_plugin.inference.images import read_image
-from effdet_plugin.testing import REPOSITORY
+from support import REPOSITORY
 
 TOOL = str(REPOSITORY / 'tools' / 'quickstart.py')
 

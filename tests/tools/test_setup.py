@@ -16,7 +16,7 @@ from unittest.mock import patch
 import pytest
 from packaging.requirements import Requirement
 
-from effdet_plugin.testing import REPOSITORY
+from support import REPOSITORY
 
 PYTHON = """#!/usr/bin/env bash
 case "$*" in

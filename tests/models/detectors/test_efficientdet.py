@@ -12,7 +12,7 @@ from mmengine.structures import InstanceData
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.models import EfficientDet
 from effdet_plugin.models.detectors import efficientdet
-from effdet_plugin.testing import random_boxes
+from support import random_boxes
 
 SIZE = (64, 64)
 

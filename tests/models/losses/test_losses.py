@@ -8,7 +8,7 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from effdet_plugin.models import BoxIoULoss, HuberLoss, SigmoidFocalLoss
-from effdet_plugin.testing import random_boxes
+from support import random_boxes
 
 
 def cases() -> list[tuple[nn.Module, Tensor, Tensor]]:
