@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from effdet_plugin.datasets.scenes import make_scenes
+from effdet_plugin.demo import make_scenes
 from support import REPOSITORY
 
 EPOCHS, STEPS = 3, 25  # the 50 steps after the first epoch are compared

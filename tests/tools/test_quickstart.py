@@ -30,7 +30,7 @@ def test_new_run_dir__never_one_that_is_there(names: dict[str, Any], tmp_path: P
 
 def test_quickstart__config_has_the_classes_of_the_scenes() -> None:
     from effdet_plugin.config import load
-    from effdet_plugin.datasets.scene_painter import CLASSES
+    from effdet_plugin.demo.scene_painter import CLASSES
 
     config = load(REPOSITORY / 'configs' / 'efficientdet' / 'quickstart.py')
     for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
