@@ -10,32 +10,22 @@ Without a GPU the latency is measured at 256x256 unless --image-size is given.
 ones are resumed. A plot of AP against multiply-adds is written to --work-dir.
 """
 
-import argparse
+from argparse import Namespace
 from pathlib import Path
 
-from _bootstrap import ROOT, run
+from _bootstrap import ROOT, add_config_options, make_parser, run
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args() -> Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add('configs', nargs='*', type=Path, help="config files (default: the paper's tables)")
     add('--classes', type=int, default=90, help='number of classes for the costs (%(default)s)')
     add('--rounds', type=int, default=5, help='rounds of latency, 0 for none (%(default)s)')
-    add('--image-size', help="640 or WIDTHxHEIGHT, overrides each config's")
     add('--device', help='device for the latency, cpu or cuda')
     add('--markdown', action='store_true', help='print a Markdown table')
-    add(
-        '--cfg-options',
-        nargs='+',
-        action='extend',
-        default=[],
-        metavar='KEY=VALUE',
-        help='override settings of the configs',
-    )
+    add_config_options(parser)
     train = parser.add_argument_group('training')
     train.add_argument('--train', action='store_true', help='train and evaluate on --data')
     train.add_argument('--data', type=Path, help='own data: a folder or an annotation file')
@@ -59,7 +49,7 @@ def main() -> None:
     print(to_markdown(table) if args.markdown else to_text(table))
 
 
-def costs(args: argparse.Namespace) -> list[list[str]]:
+def costs(args: Namespace) -> list[list[str]]:
     """Count and time the networks; return the table."""
     from effdet_plugin.ablation import ablation_configs, cost_table, measure_configs
     from effdet_plugin.costs import count_rows
@@ -75,7 +65,7 @@ def costs(args: argparse.Namespace) -> list[list[str]]:
     return cost_table(rows, latencies)
 
 
-def train(args: argparse.Namespace) -> list[list[str]]:
+def train(args: Namespace) -> list[list[str]]:
     """Run what is not finished and plot all; return the table."""
     from effdet_plugin import ablation
 
@@ -86,7 +76,7 @@ def train(args: argparse.Namespace) -> list[list[str]]:
         seeds=args.seeds,
         epochs=args.epochs,
         image_size=args.image_size,
-        options=args.cfg_options,
+        options=args.cfg_options or (),
     )
     trials = list(ablation.run_trials(settings))
     plot = args.work_dir / 'ablation.png'

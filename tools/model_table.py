@@ -8,29 +8,20 @@ Networks are built on the meta device: nothing is downloaded, and weights take n
     tools/model_table.py --markdown                          # the table of the README
 """
 
-import argparse
 import json
+from argparse import Namespace
 from pathlib import Path
 
-from _bootstrap import ROOT, run
+from _bootstrap import ROOT, add_config_options, make_parser, run
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args() -> Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add('configs', nargs='*', type=Path, help='config files (default: all 15 networks)')
     add('--classes', type=int, default=90, help='number of classes (%(default)s)')
-    add('--image-size', help="640 or WIDTHxHEIGHT, overrides each config's")
-    add(
-        '--cfg-options',
-        nargs='+',
-        action='extend',
-        metavar='KEY=VALUE',
-        help='override settings of the configs',
-    )
+    add_config_options(parser)
     form = parser.add_mutually_exclusive_group()
     form.add_argument('--json', action='store_true', help='print JSON')
     form.add_argument('--markdown', action='store_true', help='print a Markdown table')

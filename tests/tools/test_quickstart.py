@@ -1,4 +1,4 @@
-"""The quickstart: every run a folder of its own, and the way from scenes to a picture."""
+"""The quickstart: a new folder for every run, from scenes to the image of predictions."""
 
 import runpy
 import sys
@@ -40,7 +40,7 @@ def test_quickstart__config_has_the_classes_of_the_scenes() -> None:
 
 
 @pytest.mark.slow
-def test_quickstart__two_steps_from_scenes_to_a_picture(
+def test_quickstart__two_steps_from_scenes_to_predictions(
     names: dict[str, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
