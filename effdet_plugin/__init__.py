@@ -1,18 +1,18 @@
-"""EfficientDet as parts for MMDetection: importing the package registers them, and nothing else."""
+"""EfficientDet components for MMDetection; importing the package registers them in mmdet."""
 
 from importlib import import_module
 
-from effdet_plugin import compat  # first: makes mmdet importable
+from effdet_plugin import compat  # before anything that imports mmdet
 
 __version__ = '0.1.0'
 
-# Importing one of these puts its parts into mmdet's registries.
+# Importing one of these registers its components in mmdet's registries.
 REGISTERING = ('models', 'task_modules', 'datasets', 'engine', 'evaluation')
 
 
 def _register() -> None:
     if compat.missing_openmmlab():
-        return  # `effdet_plugin.ops` is of use alone; the others say what to install
+        return  # `effdet_plugin.ops` needs no mmdet; the others raise an error with the remedy
     for name in REGISTERING:
         import_module(f'{__name__}.{name}')
 

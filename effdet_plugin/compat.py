@@ -1,15 +1,15 @@
-"""Makes mmdet importable where its compiled halves are missing; the only file that touches others.
+"""Makes mmdet importable without compiled operators; the only file that patches other packages.
 
 Importing this module
-1. refuses installations that cannot work (two OpenMMLab stacks over each other, versions that do
-   not fit), before one of them fails in a way that names no remedy;
-2. repairs a torchvision whose C++ half does not load into the installed torch (the package index
-   has its CUDA build only, so every CPU torch meets it);
-3. serves ``mmcv._ext`` from :mod:`effdet_plugin.mmcv_ops` where mmcv comes without compiled ops
-   (``mmcv-lite``, or any mmcv built from source without torch at hand).
+1. refuses installations that cannot work (two OpenMMLab stacks over each other, incompatible
+   versions) with the remedy, before they fail without one;
+2. repairs a torchvision whose compiled operators do not load into the installed torch (its default
+   build is for CUDA, so this happens with a CPU build of torch from another index);
+3. provides ``mmcv._ext`` from :mod:`effdet_plugin.mmcv_ops` if mmcv has no compiled operators
+   (``mmcv-lite``, or an mmcv that was built without torch).
 
-Where the real thing is there, it is used untouched: 2 acts on torchvision's own failure only, and
-the finder of 3 stands last in ``sys.meta_path``.
+Compiled operators are used if they are installed: 2 acts only after torchvision's own import error,
+and the finder of 3 is the last in ``sys.meta_path``.
 """
 
 import importlib
@@ -30,11 +30,11 @@ INSTALL_HINT = "pip install 'effdet_plugin[openmmlab]' (or [onedl], the maintain
 _MINIMUM = {'torch': (2, 4), 'timm': (1, 0, 9), 'mmengine': (0, 10, 4)}
 # mmdet (upstream) asserts this range of mmcv when it is imported; the fork asserts nothing.
 _MMCV_OF_MMDET = ((2, 0, 0), (2, 2, 0))
-_FLOORS_ON_MMDET = (
+_NEED_MMDET = (
     *('models', 'task_modules', 'datasets', 'engine', 'evaluation', 'config'),
-    *('inference', 'benchmark', 'own_data', 'training', 'ablation'),
+    *('inference', 'costs', 'own_data', 'training', 'ablation', 'demo'),
 )
-# torchvision asks for both as it registers its meta kernels: with `nms` alone it stops at `qnms`.
+# torchvision registers meta kernels for both on import: with `nms` alone it fails at `qnms`.
 _NMS_SIGNATURE = '(Tensor dets, Tensor scores, float iou_threshold) -> Tensor'
 _TORCHVISION_SCHEMAS = (f'nms{_NMS_SIGNATURE}', f'qnms{_NMS_SIGNATURE}')
 
@@ -43,17 +43,17 @@ _torchvision_library: object | None = None
 
 
 def missing_openmmlab() -> list[str]:
-    """Names of ``mmengine``, ``mmcv`` and ``mmdet`` that are not installed."""
+    """Return which of ``mmengine``, ``mmcv`` and ``mmdet`` are not installed."""
     return [name for name in OPENMMLAB if name not in sys.modules and find_spec(name) is None]
 
 
 def torchvision_is_repaired() -> bool:
-    """Whether torchvision runs without its C++ half, on the operator schemas defined here."""
+    """Return whether torchvision runs without compiled operators, on the schemas defined here."""
     return _torchvision_library is not None
 
 
 def mmcv_ext_is_stand_in() -> bool:
-    """Whether ``mmcv._ext`` is (or would be) served by :mod:`effdet_plugin.mmcv_ops`."""
+    """Return whether ``mmcv._ext`` comes from :mod:`effdet_plugin.mmcv_ops`."""
     if 'mmcv' in missing_openmmlab():
         return False
     spec = find_spec('mmcv._ext')
@@ -64,17 +64,17 @@ def check_distributions(owners: Mapping[str, Sequence[str]]) -> None:
     """Refuse packages that were installed over each other.
 
     Args:
-        owners: import name -> names of the distributions that have put files there.
+        owners: Import name -> names of the distributions that installed files there.
 
     Raises:
-        InstallError: ``mmengine``, ``mmcv`` or ``mmdet`` belongs to more than one distribution.
+        InstallError: ``mmengine``, ``mmcv`` or ``mmdet`` has files of several distributions.
     """
     for name in OPENMMLAB:
         found = sorted(set(owners.get(name, ())))
         if len(found) > 1:
             raise InstallError(
                 f'{" and ".join(found)} are installed over each other in the folder {name!r}, so '
-                f'its files are a mixture; pip uninstall -y {" ".join(found)}, then reinstall one'
+                f'its files are mixed; pip uninstall -y {" ".join(found)}, then reinstall one'
             )
     wheels = sorted({name for name in owners.get('cv2', ()) if name.startswith('opencv')})
     if len(wheels) > 1:
@@ -89,11 +89,11 @@ def check_versions(versions: Mapping[str, str], owners: Mapping[str, Sequence[st
     """Refuse versions that are known not to work together.
 
     Args:
-        versions: import name -> version of the distribution; names that are absent pass.
-        owners: import name -> names of its distributions.
+        versions: Import name -> version of the distribution; absent packages are not checked.
+        owners: Import name -> names of its distributions.
 
     Raises:
-        InstallError: a package is older than our minimum, or mmcv is not one that mmdet takes.
+        InstallError: A package is older than our minimum, or mmdet does not accept this mmcv.
     """
     for name, minimum in _MINIMUM.items():
         if name in versions and _release(versions[name]) < minimum:
@@ -108,16 +108,16 @@ def check_versions(versions: Mapping[str, str], owners: Mapping[str, Sequence[st
         if not low <= _release(versions['mmcv']) < high:
             held = ' '.join(owners.get('mmcv', ())) or 'mmcv'
             raise InstallError(
-                f'mmdet takes mmcv 2.0.0 to 2.1.x, but {held} {versions["mmcv"]} is installed; '
+                f'mmdet needs mmcv 2.0.0 to 2.1.x, but {held} {versions["mmcv"]} is installed; '
                 f'pip uninstall -y {held} && pip install mmcv-lite==2.1.0'
             )
 
 
 def repair_torchvision() -> None:
-    """Import torchvision; where its C++ half does not load, give it the schemas that it asks for.
+    """Import torchvision; if its compiled operators do not load, define the schemas that it needs.
 
-    ``torchvision.ops.nms`` and its kind then still raise, as torchvision asks for its C++ half
-    first; everything in Python works. Nothing happens when torchvision is healthy or absent.
+    Operators such as ``torchvision.ops.nms`` then still raise, since torchvision checks for its
+    compiled half; everything in Python works. Without this fault nothing is changed.
     """
     global _torchvision_library
     if find_spec('torchvision') is None:
@@ -143,7 +143,7 @@ def _define_torchvision_schemas() -> object:
 
 
 class _MmcvExtLoader(Loader):
-    """Fills the module ``mmcv._ext`` from :mod:`effdet_plugin.mmcv_ops`."""
+    """Loads the module ``mmcv._ext`` from :mod:`effdet_plugin.mmcv_ops`."""
 
     def exec_module(self, module: ModuleType) -> None:
         from effdet_plugin import mmcv_ops
@@ -154,26 +154,26 @@ class _MmcvExtLoader(Loader):
 
 
 class MmcvExtFinder(MetaPathFinder):
-    """Answers for ``mmcv._ext`` only; stands last, so that a compiled one is found before."""
+    """Finds ``mmcv._ext`` only; last in the path, so that a compiled one is found first."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The specification of the stand-in, or None for every other name."""
+        """Return the specification of the stand-in; None for every other name."""
         del path, target
         return ModuleSpec(fullname, _MmcvExtLoader()) if fullname == 'mmcv._ext' else None
 
 
 class NeedsMmdetFinder(MetaPathFinder):
-    """Says what to install when one of our own packages is imported that builds on mmdet."""
+    """Raises an error with the remedy when a part of this package needs a missing mmdet."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Raise for our packages above ``ops`` while mmdet is missing; None otherwise."""
+        """Raise for our packages that need mmdet if it is missing; return None otherwise."""
         del path, target
         package, _, rest = fullname.partition('.')
-        if package == 'effdet_plugin' and rest.split('.')[0] in _FLOORS_ON_MMDET:
+        if package == 'effdet_plugin' and rest.split('.')[0] in _NEED_MMDET:
             missing = missing_openmmlab()
             if missing:
                 raise InstallError(
@@ -183,7 +183,7 @@ class NeedsMmdetFinder(MetaPathFinder):
 
 
 def _release(text: str) -> tuple[int, ...]:
-    """``'2.13.0+cpu'`` -> ``(2, 13, 0)``."""
+    """Return ``(2, 13, 0)`` for ``'2.13.0+cpu'``."""
     match = re.match(r'\d+(\.\d+)*', text)
     return tuple(map(int, match.group().split('.'))) if match else ()
 
@@ -194,7 +194,7 @@ def _installed_versions(owners: Mapping[str, Sequence[str]]) -> dict[str, str]:
         for distribution in owners.get(name, ())[:1]:
             try:
                 found[name] = version(distribution)
-            except PackageNotFoundError:  # removed between the two looks
+            except PackageNotFoundError:  # uninstalled in the meantime
                 continue
     return found
 

@@ -1,4 +1,4 @@
-"""What is installed and how it is used here: ``python -m effdet_plugin.env``, for bug reports."""
+"""Installed versions and stand-ins in use: ``python -m effdet_plugin.env``, for bug reports."""
 
 import os
 import platform
@@ -19,7 +19,7 @@ _OPTIONAL = ('effdet', 'onnx', 'onnxruntime', 'openvino', 'ai_edge_litert', 'ten
 
 
 def collect() -> dict[str, str]:
-    """Name -> finding, in the order to print them."""
+    """Return topic -> text, in the order of the report."""
     owners = packages_distributions()
     return {
         'effdet_plugin': f'{effdet_plugin.__version__}{_commit()}, {_folder()}',
@@ -36,7 +36,7 @@ def collect() -> dict[str, str]:
 
 
 def report() -> str:
-    """The findings as aligned lines of text."""
+    """Return the findings as aligned lines of text."""
     findings = collect()
     width = max(map(len, findings))
     return '\n'.join(f'{name:<{width}}  {text}' for name, text in findings.items())
@@ -47,7 +47,7 @@ def _folder() -> Path:
 
 
 def _commit() -> str:
-    """`` (commit …)`` in a clone, ``+`` with changes; empty elsewhere."""
+    """Return `` (commit …)`` in a clone, with ``+`` if it has changes; empty elsewhere."""
     command = ['git', '-C', str(_folder()), 'describe', '--always', '--dirty=+', '--exclude=*']
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
@@ -78,19 +78,19 @@ def _stack(owners: Mapping[str, list[str]]) -> str:
 
 
 def _versions(names: Iterable[str], owners: Mapping[str, list[str]]) -> str:
-    """``distribution version`` of each import name that is installed."""
+    """Return ``distribution version`` of each import name that is installed."""
     found = []
     for distribution in (owner for name in names for owner in sorted(set(owners.get(name, ())))):
         try:
             found.append(f'{distribution} {version(distribution)}')
-        except PackageNotFoundError:  # removed between the two looks
+        except PackageNotFoundError:  # uninstalled in the meantime
             continue
     return ', '.join(found)
 
 
 def _torchvision_state() -> str:
     if compat.torchvision_is_repaired():
-        return 'stand-in: its C++ half does not fit this torch; its Python half works'
+        return 'stand-in: its compiled operators do not load into this torch; the rest works'
     return 'untouched'
 
 

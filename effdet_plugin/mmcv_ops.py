@@ -1,9 +1,9 @@
 """The few compiled mmcv operators that mmdet's detectors reach, in torch and numpy.
 
-They stand in for ``mmcv._ext`` (see :mod:`effdet_plugin.compat`) with its calling conventions:
-results are written into the tensors that the caller passes. They are right but slow, RoIAlign above
-all (seconds for 128 RoIs on a 100x128 map): fine for tests and for our own detectors, which need
-none of them; for training Faster R-CNN and its kin install a compiled mmcv.
+They replace ``mmcv._ext`` (see :mod:`effdet_plugin.compat`) with its calling conventions: results
+are written into tensors that the caller passes, and argument names are mmcv's. They are correct but
+slow, above all RoIAlign (seconds for 128 RoIs on a 100x128 map). Our detectors use none of them;
+install a compiled mmcv to train Faster R-CNN and similar detectors.
 
 Source: mmcv 2.1.0, ``mmcv/ops/csrc``, where each function has its name.
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from effdet_plugin.errors import InstallError
 
-_ROIS_AT_ONCE = 64  # bounds the (RoIs, bins, channels, width) intermediate of RoIAlign
+_ROIS_AT_ONCE = 64  # limits the memory of RoIAlign's (RoIs, bins, channels, width) intermediate
 
 
 class MissingOpError(InstallError, NotImplementedError):
@@ -26,10 +26,10 @@ class MissingOpError(InstallError, NotImplementedError):
 
 
 def missing_op(name: str) -> Callable[..., Any]:
-    """A function that raises when it is called: mmcv asks for its operators on import.
+    """Return a function that raises when it is called: mmcv looks up all operators on import.
 
     Raises:
-        AttributeError: ``name`` is a dunder, which Python itself asks for.
+        AttributeError: ``name`` is a dunder name, which Python itself looks up.
     """
     if name.startswith('__'):
         raise AttributeError(name)
@@ -49,7 +49,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     Args:
         boxes: (N, 4) xyxy.
         scores: (N,).
-        iou_threshold: a box goes when its IoU with a better kept one is above.
+        iou_threshold: A box is removed if its IoU with a better kept box is above.
         offset: 0 or 1, added to widths and heights.
 
     Returns:
@@ -85,12 +85,12 @@ def softnms(
         dets: (N, 5), the first K rows are filled.
         iou_threshold: used by methods 0 and 1.
         sigma: used by method 2.
-        min_score: boxes whose decayed score is below go.
+        min_score: Boxes with a decayed score below are removed.
         method: 0 hard, 1 linear, 2 gaussian.
         offset: 0 or 1, added to widths and heights.
 
     Returns:
-        (K,) int64 indices of the kept boxes, in the order of their choice.
+        (K,) int64 indices of the kept boxes, in the order of selection.
     """
     corners = boxes.detach().float().cpu().numpy()
     current = scores.detach().float().cpu().numpy().copy()
@@ -155,7 +155,7 @@ def roi_align_forward(
         aligned_width: bins in x.
         spatial_scale: pixels of the map per pixel of the image.
         sampling_ratio: samples per bin and axis; 0 takes the size of the bin, rounded up.
-        pool_mode: 1 average; 0 (maximum) is not served.
+        pool_mode: 1 average; 0 (maximum) is not supported.
         aligned: shift by half a pixel, and allow RoIs below one pixel.
     """
     del argmax_y, argmax_x
@@ -261,9 +261,10 @@ def sigmoid_focal_loss_forward(
     """
     positive = _one_hot(input, target)
     p = input.sigmoid()
-    hit = alpha * (1 - p) ** gamma * -F.logsigmoid(input)
-    miss = (1 - alpha) * p**gamma * -F.logsigmoid(-input)
-    output.copy_(torch.where(positive, hit, miss) * _target_weight(input, target, weight))
+    positive_loss = alpha * (1 - p) ** gamma * -F.logsigmoid(input)
+    negative_loss = (1 - alpha) * p**gamma * -F.logsigmoid(-input)
+    loss = torch.where(positive, positive_loss, negative_loss)
+    output.copy_(loss * _target_weight(input, target, weight))
 
 
 def sigmoid_focal_loss_backward(
@@ -272,9 +273,10 @@ def sigmoid_focal_loss_backward(
     """Derivative of :func:`sigmoid_focal_loss_forward` by its logits, into ``grad_input``."""
     positive = _one_hot(input, target)
     p = input.sigmoid()
-    hit = -alpha * (1 - p) ** gamma * (1 - p - gamma * p * F.logsigmoid(input))
-    miss = (alpha - 1) * p**gamma * (gamma * (1 - p) * F.logsigmoid(-input) - p)
-    grad_input.copy_(torch.where(positive, hit, miss) * _target_weight(input, target, weight))
+    positive_grad = -alpha * (1 - p) ** gamma * (1 - p - gamma * p * F.logsigmoid(input))
+    negative_grad = (alpha - 1) * p**gamma * (gamma * (1 - p) * F.logsigmoid(-input) - p)
+    grad = torch.where(positive, positive_grad, negative_grad)
+    grad_input.copy_(grad * _target_weight(input, target, weight))
 
 
 def _one_hot(input: Tensor, target: Tensor) -> Tensor:
@@ -288,12 +290,12 @@ def _target_weight(input: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 
 def get_compiler_version() -> str:
-    """What mmcv's ``collect_env`` asks for; nothing was compiled."""
+    """Return what mmcv's ``collect_env`` prints; nothing was compiled."""
     return 'n/a'
 
 
 def get_compiling_cuda_version() -> str:
-    """The same of CUDA."""
+    """Return the same for CUDA."""
     return 'n/a'
 
 

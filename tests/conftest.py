@@ -1,4 +1,4 @@
-"""Settings of the whole suite: reproducible, few threads, what is not to be had is skipped."""
+"""Settings of all tests: reproducible, few threads; tests without their requirements skip."""
 
 import os
 import random
@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, settings
 
 import effdet_plugin  # noqa: F401  (before any test imports mmdet)
 
-# Two workers of a shared machine must not fight for cores; small tensors gain nothing from many.
+# Several processes share the cores, and small tensors gain nothing from many threads.
 torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', '2')))
 
 _COMMON = {'deadline': None, 'suppress_health_check': [HealthCheck.too_slow]}
 settings.register_profile('dev', max_examples=25, **_COMMON)
-# The same examples every time: a red run there can be repeated here.
+# The same examples every time, so that a failed run can be repeated elsewhere.
 settings.register_profile('ci', max_examples=200, derandomize=True, **_COMMON)
 settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'dev'))
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from effdet_plugin.errors import DatasetError
 from effdet_plugin.files import read_image, write_image
-from effdet_plugin.testing import shared_dir
+from support import shared_dir
 
 RED, BLUE = (250, 10, 10), (10, 10, 250)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from effdet_plugin import compat, mmcv_ops
 from effdet_plugin.errors import InstallError
-from effdet_plugin.testing import random_boxes
+from support import random_boxes
 
 seeds = st.integers(0, 10_000)
 roi_settings = {'aligned_height': 3, 'aligned_width': 2, 'spatial_scale': 0.5, 'pool_mode': 1}

@@ -1,19 +1,19 @@
-"""Start-up that all tools share; imported before anything heavy and by tools only.
+"""Start-up code of all tools; imported by tools only, before any large package.
 
     #!/usr/bin/env python3
     from _bootstrap import run
 
     def main() -> None:
-        args = parse_args()                       # --help and mistakes need no torch
-        from effdet_plugin.inference import ...   # heavy imports come after it
+        args = parse_args()                       # --help and wrong arguments need no torch
+        from effdet_plugin.inference import ...   # large packages are imported after it
         ...
 
     if __name__ == '__main__':
         run(main)
 
-Importing it makes the clone's own ``effdet_plugin`` importable and, when the tool was started by a
-Python that cannot run it, starts the tool again with the clone's ``.venv``. The file keeps to the
-syntax of Python 3.8, so that it gets to say so.
+Importing it makes the clone's own ``effdet_plugin`` importable. If the Python that runs the tool
+lacks packages, the tool is restarted with the clone's ``.venv``. The file has the syntax of Python
+3.8, so that an old Python can print the error message.
 """
 
 import os
@@ -26,18 +26,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 MINIMUM_PYTHON = (3, 10)
 EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as the shell has it
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as in shells
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 
 def run(main: 'Callable[[], object]') -> None:
-    """Run a tool and leave the process with its exit code.
+    """Run a tool and exit with its exit code.
 
-    A :class:`effdet_plugin.errors.UserError` becomes ``error: <its line>`` on stderr and exit code
-    2; a closed pipe (``| head``) and Ctrl-C end quietly. Everything else is a bug and is raised.
+    A :class:`effdet_plugin.errors.UserError` is printed as ``error: <its line>`` on stderr, with
+    exit code 2; a closed pipe (``| head``) and Ctrl-C print nothing. Other exceptions are raised.
 
     Args:
-        main: the tool; an int that it returns is the exit code, anything else means 0.
+        main: The tool; an int that it returns is the exit code, anything else means 0.
     """
     try:
         result = main()
@@ -81,26 +81,26 @@ def add_launcher(parser: ArgumentParser) -> None:
 
 
 def is_user_error(error: BaseException) -> bool:
-    """Whether the error is a caller's mistake (works when importing the package has failed)."""
+    """Return whether this is a `UserError`, also if importing the package has failed."""
     errors = sys.modules.get('effdet_plugin.errors')
     return errors is not None and isinstance(error, errors.UserError)
 
 
 def fail(message: str) -> int:
-    """Print ``error: message`` on stderr and return the exit code of a caller's mistake."""
+    """Print ``error: message`` on stderr and return the exit code of user errors."""
     print(f'error: {message}', file=sys.stderr)
     return EXIT_USER_ERROR
 
 
 def venv_python(root: Path) -> Path:
-    """Where the Python of the clone's virtual environment is, or would be."""
+    """Return the path of the Python in the clone's virtual environment."""
     if os.name == 'nt':
         return root / '.venv' / 'Scripts' / 'python.exe'
     return root / '.venv' / 'bin' / 'python'
 
 
 def unfit() -> str:
-    """What keeps this Python from running the tools; empty when nothing does."""
+    """Return why this Python cannot run the tools; empty if it can."""
     if sys.version_info < MINIMUM_PYTHON:
         return f'Python {sys.version_info[0]}.{sys.version_info[1]} is too old (3.10 is needed)'
     missing = [name for name in ('torch', 'mmdet') if find_spec(name) is None]
@@ -112,7 +112,7 @@ def _started_as_tool() -> bool:
 
 
 def _restart_in_venv() -> None:
-    """Replace this process by the same command in ``.venv``, or say how to make one."""
+    """Replace this process by the same command in ``.venv``, or print how to create it."""
     reason = unfit()
     if not reason or not _started_as_tool():
         return
@@ -120,11 +120,11 @@ def _restart_in_venv() -> None:
     if python.exists() and Path(sys.prefix) != ROOT / '.venv':
         os.execv(python, [str(python), *sys.argv])
     if not {'-h', '--help'} & set(sys.argv[1:]):
-        sys.exit(fail(f'{reason}; make an environment with: bash {ROOT / "tools" / "setup.sh"}'))
+        sys.exit(fail(f'{reason}; create an environment with: bash {ROOT / "tools" / "setup.sh"}'))
 
 
 def _prefer_own_package() -> None:
-    """Put the clone before what is installed, and ``tools`` last, whose names are everyday ones."""
+    """Put the clone first in the path, and ``tools`` last, since its module names are common."""
     tools = str(ROOT / 'tools')
     sys.path[:] = [str(ROOT), *(path for path in sys.path if path not in (tools, str(ROOT))), tools]
 

@@ -1,40 +1,39 @@
 #!/usr/bin/env python3
-"""The paper's comparisons of backbones, feature networks and fusions: their cost, or a training.
+"""The paper's ablations of backbones, feature networks and fusions: costs, latency, trainings.
 
-    tools/ablation.py                                # tables 4, 5 and 6: cost, latency in one run
-    tools/ablation.py --rounds 0 --markdown          # the cost alone
+    tools/ablation.py                                # tables 4, 5 and 6: costs and latency
+    tools/ablation.py --rounds 0 --markdown          # costs only
     tools/ablation.py --train --data DIR --epochs 15 configs/ablation/lite0_*.py
 
-Without a GPU the latency is that of 256x256, unless --image-size says otherwise.
---train trains every config with every seed by one recipe. A finished cell is not run again, one
-that was stopped goes on. The picture of AP against multiply-adds is in --work-dir.
+Without a GPU the latency is measured at 256x256 unless --image-size is given.
+--train trains every config with every seed by one recipe. Finished trials are skipped, interrupted
+ones are resumed. A plot of AP against multiply-adds is written to --work-dir.
 """
 
-import argparse
+from argparse import Namespace
 from pathlib import Path
 
-from _bootstrap import ROOT, run
+from _bootstrap import ROOT, add_config_options, make_parser, run
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args() -> Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add = parser.add_argument
-    add('configs', nargs='*', type=Path, help='configs; none: the tables of the paper')
-    add('--classes', type=int, default=90, help='number of classes for the cost (%(default)s)')
-    add('--rounds', type=int, default=5, help='of the latency, 0 for none (%(default)s)')
-    add('--image-size', help="640 or WIDTHxHEIGHT in place of each config's own")
-    add('--device', help='cpu or cuda, for the latency')
+    add('configs', nargs='*', type=Path, help="config files (default: the paper's tables)")
+    add('--classes', type=int, default=90, help='number of classes for the costs (%(default)s)')
+    add('--rounds', type=int, default=5, help='rounds of latency, 0 for none (%(default)s)')
+    add('--device', help='device for the latency, cpu or cuda')
     add('--markdown', action='store_true', help='print a Markdown table')
-    add('--cfg-options', nargs='+', action='extend', default=[], metavar='KEY=VALUE')
+    add_config_options(parser)
     train = parser.add_argument_group('training')
-    train.add_argument('--train', action='store_true', help='train and evaluate, on --data')
-    train.add_argument('--data', type=Path, help='own data: a folder, or an annotation file')
-    train.add_argument('--seeds', type=int, nargs='+', default=[0, 1], help='(0 1)')
-    train.add_argument('--epochs', type=int, help="in place of the configs'")
-    train.add_argument('--work-dir', type=Path, default=Path('work_dirs/ablation'))
+    train.add_argument('--train', action='store_true', help='train and evaluate on --data')
+    train.add_argument('--data', type=Path, help='own data: a folder or an annotation file')
+    train.add_argument('--seeds', type=int, nargs='+', default=[0, 1], help='random seeds (0 1)')
+    train.add_argument('--epochs', type=int, help="number of epochs, overrides the configs'")
+    train.add_argument(
+        '--work-dir', type=Path, default=Path('work_dirs/ablation'), help='(%(default)s)'
+    )
     args = parser.parse_args()
     if args.train and args.data is None:
         parser.error('--train needs --data DIR')
@@ -44,10 +43,16 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Print the table of costs, or train."""
     args = parse_args()
-    if args.train:
-        train(args)
-        return
-    from effdet_plugin.ablation import ablation_configs, count_rows, measure_configs, to_cells
+    from effdet_plugin.costs import to_markdown, to_text
+
+    table = train(args) if args.train else costs(args)
+    print(to_markdown(table) if args.markdown else to_text(table))
+
+
+def costs(args: Namespace) -> list[list[str]]:
+    """Count and time the networks; return the table."""
+    from effdet_plugin.ablation import ablation_configs, cost_table, measure_configs
+    from effdet_plugin.costs import count_rows
 
     configs = args.configs or ablation_configs(ROOT)
     rows = count_rows(configs, args.classes, args.image_size, args.cfg_options)
@@ -57,42 +62,27 @@ def main() -> None:
             configs, args.rounds, args.device, args.image_size, args.cfg_options
         )
         print(note)
-    show(to_cells(rows, latencies), args.markdown)
+    return cost_table(rows, latencies)
 
 
-def train(args: argparse.Namespace) -> None:
-    """Train what is not finished, show what is, and draw it."""
-    from effdet_plugin.ablation import (
-        CellSettings,
-        ablation_configs,
-        plot_quality,
-        quality_cells,
-        run_cells,
+def train(args: Namespace) -> list[list[str]]:
+    """Run what is not finished and plot all; return the table."""
+    from effdet_plugin import ablation
+
+    settings = ablation.TrialSettings(
+        configs=args.configs or ablation.ablation_configs(ROOT),
+        data=args.data,
+        work_dir=args.work_dir,
+        seeds=args.seeds,
+        epochs=args.epochs,
+        image_size=args.image_size,
+        options=args.cfg_options or (),
     )
-
-    cells = list(
-        run_cells(
-            CellSettings(
-                configs=args.configs or ablation_configs(ROOT),
-                data=args.data,
-                work_dir=args.work_dir,
-                seeds=args.seeds,
-                epochs=args.epochs,
-                image_size=args.image_size,
-                options=args.cfg_options,
-            )
-        )
-    )
-    plot_quality(cells, args.work_dir / 'ablation.png')
-    show(quality_cells(cells), args.markdown)
-    print(f'The picture is {args.work_dir / "ablation.png"}')
-
-
-def show(cells: list[list[str]], markdown: bool) -> None:
-    """Print a table."""
-    from effdet_plugin.ablation import to_markdown, to_text
-
-    print(to_markdown(cells) if markdown else to_text(cells))
+    trials = list(ablation.run_trials(settings))
+    plot = args.work_dir / 'ablation.png'
+    ablation.plot_quality(trials, plot)
+    print(f'plot of AP against multiply-adds: {plot}')
+    return ablation.quality_table(trials)
 
 
 if __name__ == '__main__':

@@ -1,31 +1,29 @@
 #!/usr/bin/env python3
-"""Print parameters and multiply-adds of the networks, counted, beside the reference's figures.
+"""Count parameters and multiply-adds of networks, beside the reference's (google/automl) figures.
 
-Nothing is downloaded and no memory is taken: networks are built on the meta device.
+Networks are built on the meta device: nothing is downloaded, and weights take no memory.
 
     tools/model_table.py                                     # all 15 networks at 90 classes
     tools/model_table.py configs/efficientdet/d0_coco.py --classes 80 --image-size 1920x1280
     tools/model_table.py --markdown                          # the table of the README
 """
 
-import argparse
 import json
+from argparse import Namespace
 from pathlib import Path
 
-from _bootstrap import ROOT, run
+from _bootstrap import ROOT, add_config_options, make_parser, run
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args() -> Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('configs', nargs='*', type=Path, help='configs; none: all 15 networks')
-    parser.add_argument('--classes', type=int, default=90, help='number of classes (90)')
-    parser.add_argument('--image-size', help='640 or WIDTHxHEIGHT in place of each own size')
-    parser.add_argument('--cfg-options', nargs='+', action='extend', help='key=value ...')
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add('configs', nargs='*', type=Path, help='config files (default: all 15 networks)')
+    add('--classes', type=int, default=90, help='number of classes (%(default)s)')
+    add_config_options(parser)
     form = parser.add_mutually_exclusive_group()
-    form.add_argument('--json', action='store_true', help='print json')
+    form.add_argument('--json', action='store_true', help='print JSON')
     form.add_argument('--markdown', action='store_true', help='print a Markdown table')
     return parser.parse_args()
 
@@ -33,26 +31,16 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Count and print."""
     args = parse_args()
-    from effdet_plugin.benchmark.model_table import (
-        count_row,
-        reference_configs,
-        to_markdown,
-        to_text,
-    )
+    from effdet_plugin import costs
 
-    rows = [
-        count_row(
-            config,
-            num_classes=args.classes,
-            image_size=args.image_size,
-            options=args.cfg_options,
-        )
-        for config in args.configs or reference_configs(ROOT)
-    ]
+    configs = args.configs or costs.reference_configs(ROOT)
+    rows = costs.count_rows(configs, args.classes, args.image_size, args.cfg_options)
     if args.json:
         print(json.dumps([row.to_dict() for row in rows], indent=2))
+    elif args.markdown:
+        print(costs.to_markdown(costs.readme_table(rows)))
     else:
-        print(to_markdown(rows) if args.markdown else to_text(rows))
+        print(costs.to_text(costs.model_table(rows)))
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# From a fresh clone to a trained detector in some minutes, without a GPU:
-# set-up, then tools/quickstart.py, which takes the arguments.
+# From a fresh clone to a trained detector in a few minutes, without a GPU: runs tools/setup.sh, then
+# tools/quickstart.py with the arguments.
 #
 #   bash tools/quickstart.sh
 set -euo pipefail

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Makes .venv in this clone from requirements/: torch first, then the locked rest, nothing compiled.
+# Create .venv in this clone from requirements/: torch first, then the locked packages. Nothing is compiled.
 #
-#   bash tools/setup.sh          what training and inference need
-#   bash tools/setup.sh --dev    the same, and what the tests and linters need
+#   bash tools/setup.sh          the packages for training and inference
+#   bash tools/setup.sh --dev    those, and the packages for tests and linters
 #
-# A second call does nothing but look at a stamp. pip's own settings (index, mirrors, proxies) are
-# honoured. Two variables steer it:
-#   PYTHON                  the Python 3.11 or later to make .venv from
-#   EFFDET_TORCH_PIP_ARGS   further pip arguments for torch, such as the index of one CUDA version
+# A second call only compares checksums. pip's own settings (index, mirrors, proxies) are honoured.
+# Environment variables:
+#   PYTHON                  the Python (3.11 or later) to create .venv with
+#   EFFDET_TORCH_PIP_ARGS   further pip arguments for torch and torchvision, such as the index of a CUDA version
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
@@ -19,7 +19,7 @@ cpu_index=https://download.pytorch.org/whl/cpu
 say() { printf 'set-up: %s\n' "$*"; }
 fail() { printf 'error: %s\n' "$*" >&2; exit 2; }
 
-# The stamp of a part is the checksum of what it was made from, and where: .venv knows its place.
+# The stamp of a part is the checksum of its inputs and of its path: a .venv cannot be moved.
 stamp() { (echo "$root"; cat "$root/tools/setup.sh" "${@/#/$root/requirements/}") | cksum; }
 is_done() { [ -x "$py" ] && [ ! -e "$unfinished" ] && [ "$(cat "$venv/.effdet-$1" 2>/dev/null)" = "$(stamp "${@:2}")" ]; }
 mark_done() { stamp "${@:2}" > "$venv/.effdet-$1"; }
@@ -43,7 +43,7 @@ find_python() {
   fail "no Python 3.11 or later with venv found; install one (Debian: python3.11-venv) or set PYTHON"
 }
 
-# An interrupted pip leaves packages that it believes to be whole: their list of files is missing.
+# An interrupted pip leaves packages that it takes for installed: their list of files is missing.
 is_damaged() {
   ! "$py" -m pip --version >/dev/null 2>&1 || "$py" - <<'PYTHON'
 import sys
@@ -58,7 +58,7 @@ make_venv() {
   if [ -x "$py" ] && { [ ! -e "$unfinished" ] || ! is_damaged; }; then return; fi
   local python
   python=$(find_python)
-  say "making .venv with $("$python" --version)"
+  say "creating .venv with $("$python" --version)"
   if [ -e "$venv" ]; then "$python" -m venv --clear "$venv"; else "$python" -m venv "$venv"; fi
 }
 
@@ -72,6 +72,8 @@ cpu_index_answers() {
     "$cpu_index/torch/" >/dev/null 2>&1
 }
 
+# torch and torchvision come from the same index: the operators of torchvision's default build (CUDA)
+# do not load into a CPU build of torch. The arguments are kept for a second call.
 install_torch() {
   local wanted arguments=${EFFDET_TORCH_PIP_ARGS:-}
   wanted=$(sed -n 's/^torch==//p' "$root/requirements/torch.txt")
@@ -91,14 +93,25 @@ install_torch() {
     say "torch $wanted, PyTorch's CPU build (no NVIDIA GPU here; about 200 MB)"
     arguments="--extra-index-url $cpu_index"
   else
-    say "torch $wanted with CUDA: about 3 GB to load, for want of a CPU build that pip can find" \
-      "(EFFDET_TORCH_PIP_ARGS may name one)"
+    say "torch $wanted with CUDA (about 3 GB): pip finds no CPU build" \
+      "(EFFDET_TORCH_PIP_ARGS can name one)"
   fi
+  printf '%s' "$arguments" > "$venv/.effdet-torch-arguments"
   # shellcheck disable=SC2086  # several arguments on purpose
   pip install $quiet $arguments -r "$root/requirements/torch.txt"
 }
 
-# torchvision goes with one torch each: its minor version is torch's plus 15.
+# Where that index has no torchvision, the lock installs the default build, and effdet_plugin.compat
+# stands in for its operators.
+install_torchvision() {
+  local arguments=${EFFDET_TORCH_PIP_ARGS:-$(cat "$venv/.effdet-torch-arguments" 2>/dev/null)}
+  if [ -z "$arguments" ]; then return; fi
+  # shellcheck disable=SC2086  # several arguments on purpose
+  pip install -q --no-deps $arguments "$(grep '^torchvision==' "$venv/lock.txt")" 2>/dev/null ||
+    say "no torchvision from the index of torch: the default build, without its compiled operators"
+}
+
+# Every torch has one torchvision: its minor version is torch's plus 15.
 fitting_lock() {
   local torch
   torch=$("$py" -c 'from importlib.metadata import version as v; print(v("torch").split("+")[0])')
@@ -111,15 +124,16 @@ fitting_lock() {
 
 install_base() {
   install_torch
-  say "the OpenMMLab stack, timm and their needs (about 200 MB)"
+  say "the OpenMMLab stack, timm and their dependencies (about 200 MB)"
   fitting_lock > "$venv/lock.txt"
+  install_torchvision
   pip install -q --no-deps -r "$venv/lock.txt"
   "$py" -c 'import sys, sysconfig; from pathlib import Path
 Path(sysconfig.get_path("purelib"), "effdet_plugin.pth").write_text(sys.argv[1] + "\n")' "$root"
 }
 
 install_dev() {
-  say "what the tests and linters need"
+  say "packages for tests and linters"
   pip install -q --no-deps --no-build-isolation -r "$root/requirements/dev.txt"
 }
 
@@ -148,8 +162,8 @@ if [ -n "$dev" ]; then
   install_dev
   mark_done dev torch.txt lock.txt dev.txt
 fi
-say "checking that it imports"
+say "checking imports"
 "$py" -W ignore -c 'import cv2, mmcv, mmdet, mmengine, pycocotools, torch' ||
-  fail "the set-up does not import; rm -r $venv and try again"
+  fail "the installed packages cannot be imported; rm -r $venv and try again"
 rm -f "$unfinished"
 say "done in $SECONDS s: $venv"

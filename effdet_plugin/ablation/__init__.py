@@ -1,33 +1,24 @@
-"""The paper's comparisons: what each costs, how fast it is, and what it reaches on a data set."""
+"""The paper's ablations: cost, latency, and AP of trainings on a dataset."""
 
-from effdet_plugin.ablation.cells import Cell, CellSettings, finished_cells, run_cells
 from effdet_plugin.ablation.latency import measure_configs, measure_latency
-from effdet_plugin.ablation.plot import plot_quality, quality_cells
-from effdet_plugin.ablation.published import PAPER, Paper
-from effdet_plugin.ablation.table import (
-    Row,
+from effdet_plugin.ablation.tables import (
     ablation_configs,
-    count_rows,
-    to_cells,
-    to_markdown,
-    to_text,
+    cost_table,
+    neck_ratios,
+    plot_quality,
+    quality_table,
 )
+from effdet_plugin.ablation.trials import Trial, TrialSettings, run_trials
 
 __all__ = [
-    'PAPER',
-    'Cell',
-    'CellSettings',
-    'Paper',
-    'Row',
+    'Trial',
+    'TrialSettings',
     'ablation_configs',
-    'count_rows',
-    'finished_cells',
+    'cost_table',
     'measure_configs',
     'measure_latency',
+    'neck_ratios',
     'plot_quality',
-    'quality_cells',
-    'run_cells',
-    'to_cells',
-    'to_markdown',
-    'to_text',
+    'quality_table',
+    'run_trials',
 ]

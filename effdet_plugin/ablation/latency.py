@@ -1,4 +1,4 @@
-"""Latency of several networks in one run: in turns, so that a busy machine is busy for all."""
+"""Latency of several networks, measured in turns so that load on the machine affects all alike."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -13,16 +13,17 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from effdet_plugin.config import Options, load, parse_size
+from effdet_plugin.costs import network_name
 
-SIZE_ON_CPU = 256  # the paper's own sizes take seconds for an image there
+SIZE_ON_CPU = 256  # at the paper's sizes an image takes seconds on a CPU
 
 
 class Latency(NamedTuple):
     """Time of one image through a network.
 
     Attributes:
-        median_ms: Over the rounds.
-        spread_ms: Slowest minus fastest round.
+        median_ms: Median of the rounds in milliseconds.
+        spread_ms: Slowest minus fastest round in milliseconds.
     """
 
     median_ms: float
@@ -41,12 +42,12 @@ def measure_configs(
     Args:
         configs: Config files.
         rounds: See `measure_latency`.
-        device: As torch names it; the fastest there is, if None.
-        image_size: Of all; None is each config's own, and 256 on a CPU.
+        device: torch device; the fastest available one if None.
+        image_size: Input size of all; None means each config's own, and 256 on a CPU.
         options: ``--cfg-options``, for all.
 
     Returns:
-        A line that says how it was measured, and the latencies by the configs' names.
+        How it was measured, in one line, and the latencies by `effdet_plugin.costs.network_name`.
 
     Raises:
         ConfigError: A config or the size cannot be used.
@@ -55,7 +56,7 @@ def measure_configs(
     if image_size is None and device == 'cpu':
         image_size = SIZE_ON_CPU
     init_default_scope('mmdet')
-    loaded = {path.stem: load(path, options=options) for path in configs}
+    loaded = {network_name(path): load(path, options=options) for path in configs}
     sizes = {name: parse_size(image_size or cfg.image_size) for name, cfg in loaded.items()}
     models = {name: MODELS.build(cfg.model) for name, cfg in loaded.items()}
     size = 'its own size' if image_size is None else '{1}x{0}'.format(*parse_size(image_size))
@@ -74,13 +75,13 @@ def measure_latency(
     rounds: int = 5,
     device: torch.device | str = 'cpu',
 ) -> dict[str, Latency]:
-    """Time the networks (no pre- or post-processing, BN not folded) one after the other, in rounds.
+    """Time networks (without pre- and post-processing, BN not folded) in turns.
 
     Args:
-        models: Detectors by name; they are left on the device in evaluation mode.
-        sizes: ``(height, width)`` of each one's input.
-        rounds: How often each is run; once more before, to warm up.
-        device: Where.
+        models: Detectors by name; afterwards they are on the device, in evaluation mode.
+        sizes: ``(height, width)`` of each input.
+        rounds: Number of timed runs of each, after one to warm up.
+        device: Where to run.
     """
     images = {name: torch.rand(1, 3, *sizes[name], device=device) for name in models}
     times: dict[str, list[float]] = {name: [] for name in models}
@@ -95,13 +96,10 @@ def measure_latency(
 @torch.inference_mode()
 def _run(model: nn.Module, image: Tensor) -> float:
     """Return the milliseconds of one image."""
-    _wait(image)
-    start = time.perf_counter()
-    model(image, mode='tensor')
-    _wait(image)
-    return 1000 * (time.perf_counter() - start)
-
-
-def _wait(image: Tensor) -> None:
     if image.is_cuda:
         torch.cuda.synchronize(image.device)
+    start = time.perf_counter()
+    model(image, mode='tensor')
+    if image.is_cuda:  # kernels run asynchronously
+        torch.cuda.synchronize(image.device)
+    return 1000 * (time.perf_counter() - start)

@@ -128,7 +128,7 @@ def equal_networks(model: str) -> list[str]:
 def state_shapes(structure: Structure) -> Shapes:
     """Return names and shapes of all our tensors, in the order of the model's state dict."""
     # Late: counting takes torch's flop counter, which readers of tensors do without.
-    from effdet_plugin.benchmark.counting import build_on_meta
+    from effdet_plugin.costs import build_on_meta
 
     cfg = Config.fromfile(config_path(f'{structure.model}_coco')).model
     cfg.neck.update(
@@ -177,7 +177,9 @@ def embed_config(meta: dict[str, Any]) -> None:
     config.num_classes = len(meta['dataset_meta']['classes'])
     config.model.bbox_head.num_classes = config.num_classes
     if meta['anchor_aspects'] != 'sqrt2':
-        config.model.bbox_head.anchor_generator.aspect_ratios = [list(pair) for pair in OLD_ASPECT_RATIOS]
+        config.model.bbox_head.anchor_generator.aspect_ratios = [
+            list(pair) for pair in OLD_ASPECT_RATIOS
+        ]
     if meta['padding'] == 'symmetric':
         backbone = config.model.backbone
         backbone.model_name = backbone.model_name.removeprefix('tf_')

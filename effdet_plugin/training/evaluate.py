@@ -10,9 +10,8 @@ from mmengine.config import Config
 from mmengine.hooks import PrepareTTAHook
 
 from effdet_plugin.config import load
-from effdet_plugin.engine.load_weights import classes_of
 from effdet_plugin.config.dataset_nodes import class_names, source_nodes
-from effdet_plugin.datasets.readers import read_dataset, write_coco
+from effdet_plugin.engine.load_weights import classes_of
 from effdet_plugin.engine.runner import skip_pretrained
 from effdet_plugin.errors import CheckpointError, ConfigError
 from effdet_plugin.evaluation import NAMES
@@ -20,7 +19,6 @@ from effdet_plugin.files import load_weights_only
 from effdet_plugin.inference.detector import NO_CHECKPOINT
 from effdet_plugin.inference.tta import TTA, apply_tta
 from effdet_plugin.own_data import (
-    DatasetDescription,
     check_annotation_files,
     read_dataset,
     set_data,

@@ -11,7 +11,7 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
 from effdet_plugin.config import load
-from effdet_plugin.testing import REPOSITORY
+from support import REPOSITORY
 
 CONFIGS = sorted((REPOSITORY / 'configs' / 'ablation').glob('*.py'))
 SIZE = (128, 128)

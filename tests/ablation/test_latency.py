@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from effdet_plugin.ablation import measure_configs, measure_latency
-from effdet_plugin.testing import REPOSITORY
+from support import REPOSITORY
 
 
 class Sleeper(nn.Module):

@@ -9,10 +9,10 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from effdet_plugin.benchmark.counting import build_on_meta, count_costs
-from effdet_plugin.benchmark.published import PUBLISHED
 from effdet_plugin.config import find_sizes, load
-from effdet_plugin.testing import REPOSITORY, oracle_file
+from effdet_plugin.costs import build_on_meta, count_costs
+from effdet_plugin.published import REFERENCE
+from support import REPOSITORY, oracle_file
 
 FOLDER = REPOSITORY / 'configs' / 'efficientdet'
 CONFIGS = sorted(FOLDER.glob('*.py'))
@@ -52,25 +52,25 @@ def test_config__dumps_and_reloads(path: Path, tmp_path: Path) -> None:
     assert again.to_dict() == cfg.to_dict()
 
 
-@pytest.mark.parametrize('name', PUBLISHED)
+@pytest.mark.parametrize('name', REFERENCE)
 def test_config__costs_of_the_reference(name: str) -> None:
     cfg = load(FOLDER / f'{name}_coco.py')
     expected = json.loads(oracle_file('parameters.json').read_text())[f'efficientdet-{name}']
     costs = count_costs(build_on_meta(cfg.model, num_classes=90), cfg.image_size)
-    assert costs.parameters == expected['trainable'] == PUBLISHED[name].parameters
+    assert costs.parameters == expected['trainable'] == REFERENCE[name].parameters
     assert costs.with_statistics == expected['with_moving_statistics']
-    assert costs.multiply_adds == expected['conv_macs'] == PUBLISHED[name].multiply_adds
+    assert costs.multiply_adds == expected['conv_macs'] == REFERENCE[name].multiply_adds
     for ours, theirs in PARTS.items():
         assert costs.parameters_by_part[ours] == expected['parts'][theirs], ours
         assert costs.multiply_adds_by_part[ours] == expected['conv_macs_parts'][theirs], ours
 
 
-@pytest.mark.parametrize('name', PUBLISHED)
+@pytest.mark.parametrize('name', REFERENCE)
 def test_config__head_states_its_costs(name: str) -> None:
     """The comment at the top of a config says what the table says."""
     text = (FOLDER / f'{name}_coco.py').read_text(encoding='utf-8')
     comment = text.split('\n_base_')[0]
-    published = PUBLISHED[name]
+    published = REFERENCE[name]
     assert f'{published.parameters:,} parameters' in comment
     assert f'{published.multiply_adds / 1e9:.2f}G' in comment
     assert f'{published.ap:g}' in comment or f'{published.ap:.2f}' in comment

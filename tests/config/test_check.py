@@ -12,7 +12,7 @@ from effdet_plugin.config import check, load, set_image_size
 from effdet_plugin.config.schema import TOP_LEVEL_KEYS
 from effdet_plugin.config.size import dicts_below
 from effdet_plugin.errors import ConfigError
-from effdet_plugin.testing import REPOSITORY
+from support import REPOSITORY
 
 MMDET_CONFIGS = Path(mmdet.__file__).parent / '.mim' / 'configs'
 RETINANET = MMDET_CONFIGS / 'retinanet' / 'retinanet_r50_fpn_1x_coco.py'

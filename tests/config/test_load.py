@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 from effdet_plugin.config import load, merge_options, parse_options
 from effdet_plugin.errors import ConfigError
-from effdet_plugin.testing import REPOSITORY
+from support import REPOSITORY
 
 TEXT = """
 image_size = (64, 64)

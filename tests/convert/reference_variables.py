@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from effdet_plugin import testing
+import support
 from effdet_plugin.convert.networks import MODELS, Structure, network
 
 __all__ = ['MODELS', 'numbered_values', 'parameters', 'recipe_values', 'structure_of', 'variables']
@@ -19,14 +19,14 @@ __all__ = ['MODELS', 'numbered_values', 'parameters', 'recipe_values', 'structur
 @cache
 def variables(model: str) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every variable of ``d0`` ... ``lite4``."""
-    with gzip.open(testing.oracle_file('variables.json.gz')) as file:
+    with gzip.open(support.oracle_file('variables.json.gz')) as file:
         table: dict[str, Any] = json.load(file)
     return {name: tuple(shape) for name, shape in table[f'efficientdet-{model}'].items()}
 
 
 def recipe_values(model: str, seed: int = 0) -> dict[str, Tensor]:
     """The oracle's weights."""
-    make = testing.recipe().value
+    make = support.recipe().value
     return {
         name: torch.from_numpy(make(f'efficientdet-{model}', name, shape, seed))
         for name, shape in variables(model).items()
@@ -47,7 +47,7 @@ def numbered_values(model: str) -> dict[str, Tensor]:
 
 def parameters(model: str) -> Mapping[str, Any]:
     """The reference's own counts."""
-    table = json.loads(Path(testing.oracle_file('parameters.json')).read_text(encoding='utf-8'))
+    table = json.loads(Path(support.oracle_file('parameters.json')).read_text(encoding='utf-8'))
     return table[f'efficientdet-{model}']
 
 

@@ -228,11 +228,11 @@ def test_convert__unknown_tensor_is_an_error(tmp_path: Path) -> None:
 
 
 def test_convert__tiny_samples_are_incomplete_networks() -> None:
-    from effdet_plugin import testing
+    import support
 
     for name in ('tf1_small/model.index', 'tf2_small/ckpt-7.index'):
         with pytest.raises(CheckpointError, match='resample_p6/conv2d'):
-            convert(testing.oracle_file(name))
+            convert(support.oracle_file(name))
 
 
 def test_convert__notes_what_a_person_should_know(tmp_path: Path) -> None:

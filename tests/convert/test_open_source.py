@@ -18,7 +18,7 @@ import pytest
 import torch
 from tf_writer import write_bundle
 
-from effdet_plugin import testing
+import support
 from effdet_plugin.convert import read_tensors
 from effdet_plugin.convert.key_map import KeyMap
 from effdet_plugin.convert.key_map_pytorch import EFFDET, OWN
@@ -30,7 +30,7 @@ CUTS = 20
 
 
 def _sample(name: str) -> Path:
-    return testing.oracle_file(name)
+    return support.oracle_file(name)
 
 
 def _pack(folder: Path, target: Path, inside: str = 'efficientdet-d0') -> Path:

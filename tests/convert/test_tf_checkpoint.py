@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tf_writer import bytes_field, varint_field, write_bundle, write_table
 
-from effdet_plugin import testing
+import support
 from effdet_plugin.convert.tf_checkpoint import TensorBundle
 from effdet_plugin.convert.tf_index import read_table
 from effdet_plugin.errors import CheckpointError
@@ -17,7 +17,7 @@ MUTATIONS = settings(max_examples=500, derandomize=True)
 
 
 def _sample(folder: str, prefix: str) -> Path:
-    return testing.oracle_file(f'{folder}/{prefix}.index').with_name(prefix)
+    return support.oracle_file(f'{folder}/{prefix}.index').with_name(prefix)
 
 
 def _read_all(prefix: Path) -> dict[str, torch.Tensor]:

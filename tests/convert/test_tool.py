@@ -13,7 +13,7 @@ import torch
 from mmengine import Config
 from reference_variables import variables
 
-from effdet_plugin import testing
+import support
 from effdet_plugin.convert.networks import config_name, config_path
 
 Tool = Callable[..., int]
@@ -22,7 +22,7 @@ Tool = Callable[..., int]
 @pytest.fixture
 def tool(monkeypatch: pytest.MonkeyPatch) -> Tool:
     """Runs tools/convert.py with arguments and returns its exit code."""
-    folder = testing.REPOSITORY / 'tools'
+    folder = support.REPOSITORY / 'tools'
     monkeypatch.syspath_prepend(str(folder))
     spec = importlib.util.spec_from_file_location('tool_convert', folder / 'convert.py')
     assert spec is not None
@@ -89,7 +89,7 @@ def test_tool__mistakes_are_one_line(
 
 def test_tool__help_needs_nothing_heavy() -> None:
     command = [sys.executable, '-X', 'importtime', 'tools/convert.py', '--help']
-    done = subprocess.run(command, cwd=testing.REPOSITORY, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=support.REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0
     assert 'advprop' in done.stdout
     assert ' torch' not in done.stderr

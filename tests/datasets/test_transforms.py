@@ -9,7 +9,7 @@ from mmdet.structures.bbox import HorizontalBoxes
 
 from effdet_plugin.datasets import LetterBox, ScaleJitterCrop, ToRGB
 from effdet_plugin.errors import ConfigError
-from effdet_plugin.testing import random_boxes
+from support import random_boxes
 
 sides = st.integers(1, 90)
 sizes = st.tuples(st.integers(8, 64), st.integers(8, 64))

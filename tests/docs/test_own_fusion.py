@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from effdet_plugin.testing import REPOSITORY
+from support import REPOSITORY
 
 PAGE = REPOSITORY / 'docs' / 'own_fusion.md'
 BLOCK = re.compile(r'^```(python|bash)\n(.*?)^```', re.MULTILINE | re.DOTALL)

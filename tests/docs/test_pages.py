@@ -10,9 +10,10 @@ import pytest
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 
-from effdet_plugin.ablation import ablation_configs, count_rows, to_cells, to_markdown
+from effdet_plugin.ablation import ablation_configs, cost_table
 from effdet_plugin.config import load
-from effdet_plugin.testing import REPOSITORY
+from effdet_plugin.costs import count_rows, to_markdown
+from support import REPOSITORY
 
 DOCS = REPOSITORY / 'docs'
 BLOCK = re.compile(r'^```python\n(# (\S+\.py)\n.*?)^```', re.MULTILINE | re.DOTALL)
@@ -64,5 +65,5 @@ def test_use_one_part__names_every_config() -> None:
 
 
 def test_ablation__table_is_the_tools() -> None:
-    table = to_markdown(to_cells(count_rows(ablation_configs(REPOSITORY))))
+    table = to_markdown(cost_table(count_rows(ablation_configs(REPOSITORY))))
     assert table in (DOCS / 'ablation.md').read_text()

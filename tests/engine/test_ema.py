@@ -6,7 +6,7 @@ from mmengine.model import BaseModel
 from torch import nn
 
 from effdet_plugin.engine.ema import RampUpEMA, RampUpEMAHook
-from effdet_plugin.testing import load_oracle
+from support import load_oracle
 
 
 class Vector(nn.Module):

@@ -15,7 +15,7 @@ from effdet_plugin.engine.checkpoint import to_weights_only
 from effdet_plugin.engine.optim import ClippedOptimWrapper
 from effdet_plugin.engine.schedule import ReferenceLR, lr_factor
 from effdet_plugin.errors import ConfigError
-from effdet_plugin.testing import load_oracle
+from support import load_oracle
 
 EXAMPLES = 120_000
 

@@ -18,7 +18,7 @@ from pycocotools.coco import COCO
 from effdet_plugin.errors import DatasetError
 from effdet_plugin.evaluation import NAMES, CocoTwelveMetric
 from effdet_plugin.evaluation.coco_twelve import evaluate_results
-from effdet_plugin.testing import REPOSITORY, load_oracle
+from support import REPOSITORY, load_oracle
 
 CLASSES = ('cat', 'dog', 'cow', 'hen', 'fox')
 

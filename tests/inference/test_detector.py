@@ -16,7 +16,7 @@ from effdet_plugin.datasets import ToRGB
 from effdet_plugin.errors import CheckpointError, ConfigError, DatasetError
 from effdet_plugin.files import write_image
 from effdet_plugin.inference import TTA, Detector
-from effdet_plugin.testing import REPOSITORY
+from support import REPOSITORY
 
 
 def _images() -> list[np.ndarray]:

@@ -7,7 +7,7 @@ import pytest
 
 from effdet_plugin.errors import ConfigError, DatasetError
 from effdet_plugin.inference.fuse import evaluate_files, fuse_files, fuse_results, read_truth
-from effdet_plugin.testing import load_oracle
+from support import load_oracle
 
 Row = dict[str, Any]
 TRUTH: Row = dict(

@@ -15,7 +15,7 @@ from effdet_plugin.errors import ConfigError
 from effdet_plugin.files import write_image
 from effdet_plugin.inference import TTA, Detector, apply_tta
 from effdet_plugin.inference.tta import scaled_size, views_pipeline
-from effdet_plugin.testing import REPOSITORY
+from support import REPOSITORY
 
 LITE0 = REPOSITORY / 'configs' / 'efficientdet' / 'lite0_coco.py'
 

@@ -12,7 +12,7 @@ import torch
 import effdet_plugin
 from effdet_plugin.files import write_image
 from effdet_plugin.inference import Detector
-from effdet_plugin.testing import REPOSITORY
+from support import REPOSITORY
 
 PACKAGE = Path(effdet_plugin.__file__).parent
 CONFIG = REPOSITORY / 'configs' / 'efficientdet' / 'lite0_coco.py'

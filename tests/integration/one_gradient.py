@@ -5,6 +5,7 @@ Usage: one_gradient.py NORMALIZER OUT
 
 import os
 import sys
+from pathlib import Path
 
 import effdet_plugin  # noqa: F401  (before mmdet)
 
@@ -17,8 +18,7 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from effdet_plugin.testing import REPOSITORY
-
+REPOSITORY = Path(__file__).resolve().parents[2]
 SIDE = 64
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from effdet_plugin.datasets.scenes import make_scenes
-from effdet_plugin.testing import REPOSITORY
+from effdet_plugin.demo import make_scenes
+from support import REPOSITORY
 
 EPOCHS, STEPS = 3, 25  # the 50 steps after the first epoch are compared
 # Drop-connect is on (Lite), and so are flips and jitter, in two persistent workers.

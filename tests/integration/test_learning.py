@@ -1,4 +1,4 @@
-"""The networks learn real pictures: a few by heart, and from random weights a little."""
+"""The networks learn: eight images until they are overfitted; from random weights a little."""
 
 import json
 from pathlib import Path
@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from effdet_plugin.testing import REPOSITORY, shared_data
 from effdet_plugin.training import TrainSettings, train
+from support import REPOSITORY, shared_data
 
 CONFIGS = REPOSITORY / 'configs' / 'efficientdet'
 
 
-def eight_pictures(folder: Path) -> Path:
-    """COCO json of 8 pictures, a crowd and one without boxes among them."""
+def eight_images(folder: Path) -> Path:
+    """COCO json of 8 images, a crowd and one without boxes among them."""
     source = shared_data('coco_train_mini')
     data = json.loads((source / 'annotations' / 'instances_train.json').read_text())
     boxed = {a['image_id'] for a in data['annotations']}
@@ -51,15 +51,15 @@ def scalars(work_dir: Path, key: str) -> list[float]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_lite0__learns_eight_pictures_by_heart(tmp_path: Path) -> None:
-    annotations = eight_pictures(tmp_path)
+def test_lite0__overfits_eight_images(tmp_path: Path) -> None:
+    annotations = eight_images(tmp_path)
     steps = 120
     options = {
         **data_options(annotations, 'train'),
         **data_options(annotations, 'val'),
         'val_evaluator.ann_file': str(annotations),
         'model.bbox_head.num_classes': 80,
-        # No jitter and no flip: the pictures themselves.
+        # No jitter and no flip.
         'train_dataloader.dataset.pipeline': [
             {'type': 'LoadImageFromFile'},
             {'type': 'ToRGB'},
@@ -82,7 +82,7 @@ def test_d0__twenty_steps_from_random_weights(tmp_path: Path) -> None:
     annotations = shared_data('coco_train_mini') / 'annotations' / 'instances_train.json'
     options = {
         **data_options(annotations, 'train'),
-        'train_dataloader.batch_size': 5,  # 104 pictures: 20 steps
+        'train_dataloader.batch_size': 5,  # 104 images: 20 steps
         'val_dataloader': None,
         'val_cfg': None,
         'val_evaluator': None,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from effdet_plugin.config import load
 from effdet_plugin.inference import Detector
-from effdet_plugin.testing import REPOSITORY
+from support import REPOSITORY
 
 CONFIG = REPOSITORY / 'configs' / 'efficientdet' / 'lite0_coco.py'
 IMAGE = np.random.default_rng(0).integers(0, 256, (120, 200, 3), dtype=np.uint8)

@@ -14,8 +14,8 @@ from mmdet.registry import HOOKS, MODELS
 from mmengine.registry import init_default_scope
 
 from effdet_plugin.config import load
-from effdet_plugin.testing import REPOSITORY
 from effdet_plugin.training import TrainSettings, train
+from support import REPOSITORY
 
 CONFIG = REPOSITORY / 'configs' / 'efficientdet' / 'd0_voc2012.py'
 COCO = REPOSITORY / 'configs' / 'efficientdet' / 'd0_coco.py'

@@ -13,7 +13,7 @@ from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from effdet_plugin.testing import REPOSITORY
+from support import REPOSITORY
 
 IMAGES = REPOSITORY / 'tests' / 'data' / 'bccd_pair'
 SIZE = (96, 128)  # (height, width): half the images' own

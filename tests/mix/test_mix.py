@@ -16,7 +16,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from effdet_plugin.config import load
-from effdet_plugin.testing import REPOSITORY
+from support import REPOSITORY
 
 Batch = dict[str, list[Any]]
 CONFIGS = sorted((REPOSITORY / 'configs' / 'mix').glob('*.py'))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from effdet_plugin.config import load
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.models import EfficientDet
-from effdet_plugin.testing import REPOSITORY
+from support import REPOSITORY
 
 LITE0 = REPOSITORY / 'configs' / 'efficientdet' / 'lite0_coco.py'
 SIZE = (128, 128)

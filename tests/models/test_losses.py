@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.models import BoxIoULoss, HuberLoss, SigmoidFocalLoss, losses
 from effdet_plugin.models.losses import loss_normalizer
-from effdet_plugin.testing import random_boxes
+from support import random_boxes
 
 
 def cases() -> list[tuple[nn.Module, Tensor, Tensor]]:

@@ -8,7 +8,7 @@ from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, genera
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.ops.box_loss import IOU_MODES, huber_loss, iou_loss
 from effdet_plugin.ops.boxes import pairwise_iou
-from effdet_plugin.testing import random_boxes
+from support import random_boxes
 
 TORCHVISION = dict(
     giou=generalized_box_iou_loss, diou=distance_box_iou_loss, ciou=complete_box_iou_loss

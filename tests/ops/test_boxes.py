@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from effdet_plugin.ops.boxes import clip_boxes, decode_deltas, encode_deltas, pairwise_iou
-from effdet_plugin.testing import random_boxes
+from support import random_boxes
 
 seeds = st.integers(0, 2**31)
 

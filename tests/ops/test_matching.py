@@ -9,7 +9,7 @@ from torch import Tensor
 
 from effdet_plugin.ops.boxes import pairwise_iou
 from effdet_plugin.ops.matching import BLOCK, match_anchors
-from effdet_plugin.testing import random_boxes
+from support import random_boxes
 
 seeds = st.integers(0, 2**31)
 SIZE = (64, 64)

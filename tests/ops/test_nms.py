@@ -10,7 +10,7 @@ from torch import Tensor
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.ops.boxes import pairwise_iou
 from effdet_plugin.ops.nms import NEG_INF, batched_nms
-from effdet_plugin.testing import random_boxes
+from support import random_boxes
 
 seeds = st.integers(0, 2**31)
 methods = st.sampled_from(['hard', 'gaussian'])

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from effdet_plugin.ops.wbf import fuse_boxes
-from effdet_plugin.testing import load_oracle, random_boxes
+from support import load_oracle, random_boxes
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 

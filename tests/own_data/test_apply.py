@@ -13,7 +13,7 @@ from PIL import Image
 
 from effdet_plugin.errors import ConfigError, DatasetError
 from effdet_plugin.own_data import apply_data, dry_run_summary, set_num_classes
-from effdet_plugin.testing import shared_dir
+from support import shared_dir
 
 PIPELINE = [{'type': 'LoadImageFromFile'}, {'type': 'LoadAnnotations', 'with_bbox': True}]
 LEAF = {

@@ -14,7 +14,7 @@ from yolo_layouts import CSV_LAYOUTS, YOLO_LAYOUTS
 
 from effdet_plugin.errors import DatasetError
 from effdet_plugin.own_data import DatasetDescription, read_dataset, with_validation
-from effdet_plugin.testing import shared_dir
+from support import shared_dir
 
 LAYOUTS = {
     f'{kind}-{name}': layout

@@ -8,7 +8,7 @@ import pytest
 from layout_builder import save_image
 
 from effdet_plugin.own_data.normalise import UnreadableImageError, upright_size
-from effdet_plugin.testing import shared_dir
+from support import shared_dir
 
 
 @pytest.mark.parametrize('orientation', range(1, 9))

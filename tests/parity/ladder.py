@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from effdet_plugin import testing
+import support
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -40,7 +40,7 @@ def difference(arrays: Arrays, name: str, value: Tensor) -> float:
         name: Of the tensor in it.
         value: Ours, in the layout of the file.
     """
-    found = testing.oracle_io().compare(arrays, name, value.detach().numpy())
+    found = support.oracle_io().compare(arrays, name, value.detach().numpy())
     assert found['ok_shape'], (name, found)
     scale = value.detach().abs().max().item() if value.numel() else 0.0
     of_whole = max(found.get('stats_diff', [0.0]))

@@ -9,12 +9,12 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 from torch import Tensor
 
-from effdet_plugin import testing
+import support
 from effdet_plugin.convert.key_map import apply, invert
 from effdet_plugin.convert.key_map_tensorflow import VARIABLES
 from effdet_plugin.convert.networks import Structure, state_shapes
 
-CONFIGS = testing.REPOSITORY / 'configs' / 'efficientdet'
+CONFIGS = support.REPOSITORY / 'configs' / 'efficientdet'
 
 # What each option of a `net_d0_OPTION` file changes in the config of D0.
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -88,7 +88,7 @@ def recipe_state(
         structure: Of the network.
         shapes: Names and shapes of a part of our network; None for all of it.
     """
-    make = testing.recipe().value
+    make = support.recipe().value
     ours = dict(shapes or state_shapes(structure))
     variables = invert(VARIABLES, structure, {n: torch.zeros(s) for n, s in ours.items()})
     names = {name: tuple(value.shape) for name, value in variables.items()}

@@ -6,11 +6,11 @@ import pytest
 import torch
 from ladder import difference, swap
 
-from effdet_plugin import testing
+import support
 from effdet_plugin.ops import anchor_boxes, level_sizes
 from effdet_plugin.task_modules import EfficientDetAnchorGenerator
 
-ARRAYS = testing.load_oracle('anchors')
+ARRAYS = support.load_oracle('anchors')
 LIMIT = 1e-7  # of the largest coordinate: 1e-4 pixels
 
 # (height, width), and what differs from levels 3 to 7, scale 4, three octaves, aspects 1, 2, 0.5
@@ -40,7 +40,7 @@ CASES: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
 
 
 def test_cases__none_is_left_out() -> None:
-    names = testing.oracle_io().names(ARRAYS)
+    names = support.oracle_io().names(ARRAYS)
     assert {name for name in names if not name.endswith('_feat_hw')} == CASES.keys()
 
 

@@ -6,11 +6,11 @@ from ladder import swap
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from effdet_plugin import testing
+import support
 from effdet_plugin.ops import anchor_boxes, encode_deltas
 from effdet_plugin.task_modules import BatchMaxIoUAssigner
 
-ARRAYS = testing.load_oracle('assignment')
+ARRAYS = support.load_oracle('assignment')
 CASES = sorted(name.removesuffix('_classes') for name in ARRAYS if name.endswith('_classes'))
 
 

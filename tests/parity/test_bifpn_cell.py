@@ -9,13 +9,13 @@ from ladder import difference, nchw, nhwc, worst
 from oracle_networks import recipe_state
 from torch import Tensor
 
-from effdet_plugin import testing
+import support
 from effdet_plugin.convert.networks import Structure
 from effdet_plugin.models import BiFPN
 from effdet_plugin.models.necks.topology import build_topology, output_ids
 
 LIMIT = 1e-5
-ARRAYS = testing.load_oracle('bifpn_cell')
+ARRAYS = support.load_oracle('bifpn_cell')
 TAGS = sorted(name.removesuffix('_shapes') for name in ARRAYS if name.endswith('_shapes'))
 
 # What differs from D0's cell, in the neck and in what the converter has to know.
@@ -51,7 +51,7 @@ def build(tag: str) -> BiFPN:
 
 
 def inputs(tag: str) -> list[Tensor]:
-    make = testing.recipe().normalish
+    make = support.recipe().normalish
     shapes = ARRAYS[f'{tag}_shapes'].tolist()
     return [nchw(make(f'cell:{tag}:{i}', tuple(shape))) for i, shape in enumerate(shapes)]
 
@@ -67,14 +67,14 @@ def test_cell__every_node_and_output(tag: str) -> None:
     own = {f'{tag}_node{i}': x for i, x in enumerate(nodes)}
     own.update({f'{tag}_out{i}': x for i, x in enumerate(maps)})
     stored = {
-        n for n in testing.oracle_io().names(ARRAYS) if n.startswith((f'{tag}_n', f'{tag}_o'))
+        n for n in support.oracle_io().names(ARRAYS) if n.startswith((f'{tag}_n', f'{tag}_o'))
     }
     assert stored == own.keys()
     found = worst([(name, difference(ARRAYS, name, nhwc(x))) for name, x in own.items()])
     assert found[1] < LIMIT, found
 
 
-NODE_LISTS = json.loads(testing.oracle_file('fpn_topology.json').read_text(encoding='utf-8'))
+NODE_LISTS = json.loads(support.oracle_file('fpn_topology.json').read_text(encoding='utf-8'))
 
 
 @pytest.mark.parametrize('name', sorted(NODE_LISTS))

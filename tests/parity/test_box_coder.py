@@ -4,11 +4,11 @@ import torch
 from ladder import difference, swap
 from torch import Tensor
 
-from effdet_plugin import testing
+import support
 from effdet_plugin.ops.boxes import center_size
 from effdet_plugin.task_modules import EfficientDetBoxCoder
 
-ARRAYS = testing.load_oracle('box_coder')
+ARRAYS = support.load_oracle('box_coder')
 LIMIT = 1e-6
 CODER = EfficientDetBoxCoder()
 

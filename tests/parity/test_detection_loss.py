@@ -8,10 +8,10 @@ from ladder import difference, nchw, nhwc, swap, swap_channels, worst
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from effdet_plugin import testing
+import support
 from effdet_plugin.models import EfficientDetHead
 
-ARRAYS = testing.load_oracle('losses')
+ARRAYS = support.load_oracle('losses')
 LIMIT = 1e-6
 GRADIENT_LIMIT = 1e-5
 NUM_CLASSES = 6
@@ -31,7 +31,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 def outputs(size: tuple[int, int]) -> tuple[list[Tensor], list[Tensor]]:
     """Level outputs, leaves of the graph."""
-    make = testing.recipe().normalish
+    make = support.recipe().normalish
     logits, codes = [], []
     for level in range(3, 8):
         cells = (size[0] >> level, size[1] >> level)

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from effdet_plugin import testing
+import support
 from effdet_plugin.convert import convert
 from effdet_plugin.convert.networks import MODELS as NETWORKS
 
@@ -54,7 +54,7 @@ def random_effdet(model: str, size: tuple[int, int]) -> nn.Module:
 
 
 def our_network(model: str, state: dict[str, Tensor]) -> nn.Module:
-    config = Config.fromfile(testing.REPOSITORY / f'configs/efficientdet/{model}_coco.py')
+    config = Config.fromfile(support.REPOSITORY / f'configs/efficientdet/{model}_coco.py')
     config.model.backbone.pretrained = False
     config.model.bbox_head.num_classes = 90
     init_default_scope('mmdet')

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from effdet_plugin import testing
+import support
 from effdet_plugin.config import set_image_size
 from effdet_plugin.convert import convert
 from effdet_plugin.convert.key_map import invert
@@ -131,7 +131,7 @@ def count_matched(ours: Found, theirs: Found) -> int:
 
 def our_config(size: tuple[int, int]) -> Config:
     """D0 with 90 classes, everything as in the reference."""
-    config = Config.fromfile(testing.REPOSITORY / 'configs/efficientdet/d0_coco.py')
+    config = Config.fromfile(support.REPOSITORY / 'configs/efficientdet/d0_coco.py')
     config.model.backbone.pretrained = False
     config.model.bbox_head.num_classes = 90
     set_image_size(config, size)
@@ -146,7 +146,7 @@ def write_recipe(path: Path) -> None:
     structure = Structure('d0')
     empty = {name: torch.zeros(shape) for name, shape in state_shapes(structure).items()}
     shapes = {name: value.shape for name, value in invert(VARIABLES, structure, empty).items()}
-    make = testing.recipe().value
+    make = support.recipe().value
     np.savez(path, **{name: make('efficientdet-d0', name, s) for name, s in shapes.items()})
 
 
@@ -176,13 +176,13 @@ def run(paths: list[Path], size: tuple[int, int], folder: Path) -> None:
 
 
 def sample_images(count: int) -> list[Path]:
-    folder = testing.shared_data('coco_val_mini') / 'images'
+    folder = support.shared_data('coco_val_mini') / 'images'
     return sorted(folder.rglob('*.jpg'))[:count]
 
 
 def test_detections__small(tmp_path: Path) -> None:
     for number in range(2):
-        image = testing.recipe().image(number, 180 + 60 * number, 260)
+        image = support.recipe().image(number, 180 + 60 * number, 260)
         cv2.imwrite(str(tmp_path / f'{number}.png'), image)
     run(sorted(tmp_path.glob('*.png')), (192, 256), tmp_path)
 

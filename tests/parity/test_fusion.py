@@ -4,12 +4,12 @@ import pytest
 import torch
 from ladder import difference, nchw, nhwc
 
-from effdet_plugin import testing
+import support
 from effdet_plugin.models.layers.fusion import Fusion
 
 LIMIT = 1e-6
 GRADIENT_LIMIT = 1e-5
-ARRAYS = testing.load_oracle('fusion')
+ARRAYS = support.load_oracle('fusion')
 SETS = sorted(name.removeprefix('weights_') for name in ARRAYS if name.startswith('weights_'))
 METHODS = dict(
     attn='attn',
@@ -27,7 +27,7 @@ def fusion(method: str, name: str) -> Fusion:
     if module.weights is not None:
         value = torch.from_numpy(weights)
         if method.startswith('channel'):
-            make = testing.recipe().normalish
+            make = support.recipe().normalish
             rows = [make(f'fusion:w:{name}:{i}', (6,), 0.6, w) for i, w in enumerate(weights)]
             value = torch.stack([torch.from_numpy(row) for row in rows])
         module.load_state_dict({'weights': value})
@@ -38,7 +38,7 @@ def fusion(method: str, name: str) -> Fusion:
 @pytest.mark.parametrize('method', METHODS)
 def test_fusion__values_and_gradients(method: str, name: str) -> None:
     module = fusion(method, name)
-    make = testing.recipe().normalish
+    make = support.recipe().normalish
     count = len(ARRAYS[f'weights_{name}'])
     fused = module([nchw(make(f'fusion:{name}:{i}', (2, 3, 5, 6))) for i in range(count)])
     assert difference(ARRAYS, f'{method}_{name}', nhwc(fused)) < LIMIT

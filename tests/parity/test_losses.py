@@ -9,11 +9,11 @@ import torch
 from ladder import difference, swap
 from torch import Tensor
 
-from effdet_plugin import testing
+import support
 from effdet_plugin.models import BoxIoULoss, HuberLoss, SigmoidFocalLoss
 from effdet_plugin.ops import sigmoid_focal_loss
 
-ARRAYS = testing.load_oracle('losses')
+ARRAYS = support.load_oracle('losses')
 LIMIT = 1e-6
 NORMALISER = 7.0
 FOCAL = sorted(name for name in ARRAYS if re.fullmatch(r'focal_a[\d.]+_g[\d.]+_s[\d.]+', name))
@@ -28,7 +28,7 @@ def with_gradient(x: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, 
 @pytest.mark.parametrize('name', FOCAL)
 def test_focal__elements_gradients_and_sum(name: str) -> None:
     alpha, gamma, smoothing = (float(x) for x in re.findall(r'_[ags]([\d.]+)', name))
-    make = testing.recipe()
+    make = support.recipe()
     shape = (2, 4, 4, 27)
     logits = torch.from_numpy(make.normalish('focal:x', shape, 3, -1)).reshape(-1, 1)
     # The targets are not one class of many but any: each element is a row of one class.
@@ -54,7 +54,7 @@ def test_focal__extreme_logits(is_positive: bool) -> None:
 
 @pytest.mark.parametrize('delta', ['0.1', '1'])
 def test_huber__sum_and_gradient(delta: str) -> None:
-    make = testing.recipe()
+    make = support.recipe()
     shape = (2, 4, 4, 36)
     outputs = torch.from_numpy(make.normalish('huber:out', shape, 0.3))
     mask = make.uniform('huber:mask', shape) > 0.4

@@ -10,12 +10,12 @@ from ladder import difference, nchw, nhwc, swap_channels, worst
 from oracle_networks import build
 from torch import Tensor
 
-from effdet_plugin import testing
+import support
 
 # Two float32 runs of the reference differ by up to 4.3e-6 among themselves.
 LIMIT = 1e-5
 NAMES = sorted(
-    {path.stem.removeprefix('net_') for path in testing.oracle_dir().glob('net_*.npz')} | {'d0_64'}
+    {path.stem.removeprefix('net_') for path in support.oracle_dir().glob('net_*.npz')} | {'d0_64'}
 )
 
 
@@ -36,17 +36,17 @@ def endpoints(detector: Any, images: Tensor) -> dict[str, Tensor]:
 def images(model: str, arrays: Mapping[str, np.ndarray]) -> Tensor:
     seeds = [int(seed) for seed in arrays['image_seeds']]
     height, width = (int(side) for side in arrays['size_hw'])
-    return nchw(testing.recipe().net_input(f'efficientdet-{model}', seeds, height, width))
+    return nchw(support.recipe().net_input(f'efficientdet-{model}', seeds, height, width))
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_network__every_endpoint(name: str) -> None:
-    arrays = testing.load_oracle(f'net_{name}')
+    arrays = support.load_oracle(f'net_{name}')
     model, _, option = name.partition('_')
     detector = build(model, option, every_endpoint=True)
     with torch.no_grad():
         outputs = endpoints(detector, images(model, arrays))
-    stored = set(testing.oracle_io().names(arrays)) - {'image_seeds', 'size_hw'}
+    stored = set(support.oracle_io().names(arrays)) - {'image_seeds', 'size_hw'}
     assert stored == outputs.keys()
     found = worst([(key, difference(arrays, key, nhwc(outputs[key]))) for key in stored])
     assert found[1] < LIMIT, found

@@ -13,11 +13,11 @@ from mmdet.structures.bbox import bbox_flip
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from effdet_plugin import testing
+import support
 from effdet_plugin.models import DetectionPostProcessor, EfficientDetHead
 from effdet_plugin.ops import anchor_boxes
 
-ARRAYS = testing.load_oracle('postprocess')
+ARRAYS = support.load_oracle('postprocess')
 HEIGHT, WIDTH = ARRAYS['size_hw'].tolist()
 SCALES = torch.from_numpy(ARRAYS['image_scales'])
 SCORE_LIMIT = 1e-6
@@ -43,7 +43,7 @@ FORMS: dict[str, dict[str, Any]] = {
 
 def level_outputs(num_classes: int) -> tuple[list[Tensor], list[Tensor]]:
     """Class logits and codes of each level, as the head gives them."""
-    make = testing.recipe().normalish
+    make = support.recipe().normalish
     logits, codes = [], []
     for level in range(3, 8):
         cells = (2, HEIGHT >> level, WIDTH >> level)
@@ -138,7 +138,7 @@ def test_candidates__best_fifty(num_classes: int) -> None:
 
 @pytest.mark.parametrize('form', ['default', 'thresh'])
 def test_tflite__detections_of_the_runtimes_own_op(form: str) -> None:
-    arrays = testing.load_oracle('postprocess_tflite')
+    arrays = support.load_oracle('postprocess_tflite')
     num_classes = int(arrays['num_classes'])
     limits = {} if form == 'default' else dict(iou_thr=0.3, score_thr=0.2)
     parts = head(num_classes, **{**GLOBAL, 'clip': 'none'}, method='hard', **limits)

@@ -13,7 +13,7 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import HorizontalBoxes
 from torch import Tensor
 
-from effdet_plugin import testing
+import support
 from effdet_plugin.datasets import LetterBox, ScaleJitterCrop
 from effdet_plugin.models import EfficientDetDataPreprocessor
 
@@ -42,7 +42,7 @@ TRAININGS = ['train0', 'train1', 'train2', 'train3']
 
 @cache
 def arrays() -> Arrays:
-    return testing.load_oracle('preprocess')
+    return support.load_oracle('preprocess')
 
 
 def normalise(results: dict[str, Any], scaling: str) -> Tensor:
@@ -59,7 +59,7 @@ def test_inference__letter_box(name: str) -> None:
     case, scaling = re.fullmatch(r'(.*?)((?:_lite|_advprop)?)', name).groups()  # type: ignore[union-attr]
     seed, height, width, *size = (int(number) for number in re.findall(r'\d+', case))
     box = LetterBox((size[0], size[1]), resize_dtype='float32')
-    results = box.transform({'img': testing.recipe().image(seed, height, width)})
+    results = box.transform({'img': support.recipe().image(seed, height, width)})
     assert difference(arrays(), name, normalise(results, scaling)) < LIMIT
     assert list(results['img_shape']) == arrays()[f'{case}_valid_hw'].tolist()
     factors = 1 / np.array(results['scale_factor'])
@@ -74,7 +74,7 @@ def jittered(name: str, dtype: str = 'float32') -> dict[str, Any]:
         [width, height, width, height]
     )
     results = {
-        'img': testing.recipe().image(seed, height, width),
+        'img': support.recipe().image(seed, height, width),
         'gt_bboxes': HorizontalBoxes(boxes),
         'gt_bboxes_labels': np.arange(len(boxes)),
         'gt_ignore_flags': np.zeros(len(boxes), dtype=bool),
@@ -110,7 +110,7 @@ def test_training__flip_is_mmdets() -> None:
 
 
 def test_cases__none_is_left_out() -> None:
-    names = [n for n in testing.oracle_io().names(arrays()) if re.match(r'image\d|train\d$', n)]
+    names = [n for n in support.oracle_io().names(arrays()) if re.match(r'image\d|train\d$', n)]
     assert {n for n in names if not n.endswith(('_scale', '_valid_hw'))} == {*IMAGES, *TRAININGS}
 
 

@@ -8,13 +8,13 @@ from ladder import difference, nchw, nhwc
 from timm.layers import create_conv2d
 from torch import Tensor, nn
 
-from effdet_plugin import testing
+import support
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.models import BiFPN
 from effdet_plugin.models.layers.resample import Resample
 
 LIMIT = 1e-6
-ARRAYS = testing.load_oracle('pad_resample')
+ARRAYS = support.load_oracle('pad_resample')
 CONVOLUTIONS = sorted(name for name in ARRAYS if name.startswith(('conv_', 'depthwise_')))
 CASES = sorted(name for name in ARRAYS if re.match(r'resample_\d', name))
 EXTRAS = sorted(name for name in ARRAYS if re.fullmatch(r'extra_\d+x\d+', name))
@@ -33,7 +33,7 @@ def numbers(text: str) -> list[int]:
 
 @pytest.mark.parametrize('name', CONVOLUTIONS)
 def test_convolution__timms_same_padding_is_the_references(name: str) -> None:
-    make = testing.recipe().normalish
+    make = support.recipe().normalish
     kind, case = name.split('_')
     height, width, kernel, stride = numbers(case)
     is_depthwise = kind == 'depthwise'
@@ -54,7 +54,7 @@ def fill(module: Resample, case: str) -> Resample:
     """The recipe's weights of a case."""
 
     def value(leaf: str, shape: tuple[int, ...]) -> Tensor:
-        return torch.from_numpy(testing.recipe().value('none', f'resample_{case}/{leaf}', shape))
+        return torch.from_numpy(support.recipe().value('none', f'resample_{case}/{leaf}', shape))
 
     state = {}
     if module.conv is not None:
@@ -78,13 +78,13 @@ def test_resample__every_case(name: str) -> None:
     case, suffix = re.fullmatch(r'resample_(.*?)((?:_after|_nobn|_avg)?)', name).groups()  # type: ignore[union-attr]
     height, width, ins, *size, outs = numbers(case)
     module = fill(Resample(ins, outs, **OPTIONS[suffix]), case)  # type: ignore[arg-type]
-    x = nchw(testing.recipe().normalish(f'resample:x:{case}', (2, height, width, ins), 1.0, -2.0))
+    x = nchw(support.recipe().normalish(f'resample:x:{case}', (2, height, width, ins), 1.0, -2.0))
     assert difference(ARRAYS, name, nhwc(module(x, (size[0], size[1])))) < LIMIT
 
 
 def next_level(height: int, width: int) -> Tensor:
     """The level above a map of four channels, as the neck makes it."""
-    x = nchw(testing.recipe().normalish(f'extra:x:{height}x{width}', (1, height, width, 4)))
+    x = nchw(support.recipe().normalish(f'extra:x:{height}x{width}', (1, height, width, 4)))
     return BiFPN([4], out_channels=4, num_outs=2, num_cells=1).add_levels([x])[1]
 
 

@@ -21,7 +21,7 @@ from mmengine.structures import InstanceData
 from oracle_networks import CONFIGS, build, structure_of
 from torch import Tensor
 
-from effdet_plugin import testing
+import support
 from effdet_plugin.convert.key_map import invert
 from effdet_plugin.convert.key_map_tensorflow import VARIABLES
 
@@ -62,7 +62,7 @@ def inputs(arrays: Arrays) -> tuple[Tensor, list[DetDataSample]]:
             labels=torch.from_numpy(arrays[f'gt_classes_{image}']).long() - 1,
         )
         samples.append(sample)
-    return nchw(testing.recipe().net_input('efficientdet-d0', seeds, *SIZE)), samples
+    return nchw(support.recipe().net_input('efficientdet-d0', seeds, *SIZE)), samples
 
 
 class Trainer:
@@ -117,7 +117,7 @@ class Trainer:
 
 @pytest.fixture(scope='module')
 def arrays() -> Arrays:
-    return testing.load_oracle('train_step')
+    return support.load_oracle('train_step')
 
 
 @pytest.fixture(scope='module')
@@ -163,7 +163,7 @@ def test_gradients__norm_of_every_variable(arrays: Arrays, run: Run) -> None:
 
 
 def stored(arrays: Arrays, prefix: str) -> list[str]:
-    names = testing.oracle_io().names(arrays)
+    names = support.oracle_io().names(arrays)
     own = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
     assert len(own) > 10
     return [name for name in own if name not in ROUNDING]

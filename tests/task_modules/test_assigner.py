@@ -7,7 +7,7 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 
 from effdet_plugin.task_modules import BatchMaxIoUAssigner
-from effdet_plugin.testing import random_boxes
+from support import random_boxes
 
 SIZE = (64, 64)
 

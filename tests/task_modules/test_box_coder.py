@@ -5,7 +5,7 @@ from mmdet.registry import TASK_UTILS
 from mmdet.structures.bbox import HorizontalBoxes
 
 from effdet_plugin.task_modules import EfficientDetBoxCoder
-from effdet_plugin.testing import random_boxes
+from support import random_boxes
 
 
 @given(seed=st.integers(0, 2**31))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from effdet_plugin.testing import REPOSITORY
+from support import REPOSITORY
 
 TOOLS = sorted((REPOSITORY / 'tools').glob('[!_]*.py'))
 PROBE = """

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from effdet_plugin.files import read_image, write_image
-from effdet_plugin.testing import REPOSITORY
+from support import REPOSITORY
 
 CONFIG = str(REPOSITORY / 'configs' / 'efficientdet' / 'lite0_coco.py')
 

@@ -1,4 +1,4 @@
-"""The quickstart: every run a folder of its own, and the way from scenes to a picture."""
+"""The quickstart: a new folder for every run, from scenes to the image of predictions."""
 
 import runpy
 import sys
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from effdet_plugin.files import read_image
-from effdet_plugin.testing import REPOSITORY
+from support import REPOSITORY
 
 TOOL = str(REPOSITORY / 'tools' / 'quickstart.py')
 
@@ -30,7 +30,7 @@ def test_new_run_dir__never_one_that_is_there(names: dict[str, Any], tmp_path: P
 
 def test_quickstart__config_has_the_classes_of_the_scenes() -> None:
     from effdet_plugin.config import load
-    from effdet_plugin.datasets.scene_painter import CLASSES
+    from effdet_plugin.demo.scene_painter import CLASSES
 
     config = load(REPOSITORY / 'configs' / 'efficientdet' / 'quickstart.py')
     for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
@@ -40,7 +40,7 @@ def test_quickstart__config_has_the_classes_of_the_scenes() -> None:
 
 
 @pytest.mark.slow
-def test_quickstart__two_steps_from_scenes_to_a_picture(
+def test_quickstart__two_steps_from_scenes_to_predictions(
     names: dict[str, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

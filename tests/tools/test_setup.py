@@ -1,7 +1,6 @@
-"""What set-up decides and repeats, with a Python and a pip that only note what they are asked.
-asked.
+"""Decisions of tools/setup.sh, with fakes of Python and pip that record their arguments.
 
-The real thing is what ``run_tests.sh`` does before it starts these tests.
+``run_tests.sh`` runs the real set-up before these tests.
 """
 
 import os
@@ -16,15 +15,16 @@ from unittest.mock import patch
 import pytest
 from packaging.requirements import Requirement
 
-from effdet_plugin.testing import REPOSITORY
+from support import REPOSITORY
 
 PYTHON = """#!/usr/bin/env bash
 case "$*" in
   '-m venv '*) mkdir -p "${@: -1}/bin"; cp "$0" "${@: -1}/bin/python" ;;
   *'pip --version') ;;
   *'index versions torch') echo "Available versions: $FAKE_VERSIONS" ;;
+  *'pip '*' torchvision=='*) echo "${*:4}" >> "$FAKE_LOG"; exit "${FAKE_TORCHVISION:-0}" ;;
   '-m pip '*) echo "${*:4}" >> "$FAKE_LOG"; exit "${FAKE_PIP:-0}" ;;
-  '-c import torch') exit 1 ;;
+  '-c import torch') exit "${FAKE_HAS_TORCH:-1}" ;;
   *signal.alarm*) exit "$FAKE_INDEX" ;;
   *importlib.metadata*) echo "$FAKE_TORCH" ;;
   '-') exit 1 ;;
@@ -40,7 +40,7 @@ no_gpu_and_cuda_by_default = pytest.mark.skipif(
 
 
 class Clone:
-    """A repository with the set-up only, and the notes of its pip."""
+    """A repository with the set-up only, and the recorded calls of its pip."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
@@ -123,7 +123,7 @@ def test_setup__another_torch_gets_its_torchvision(clone: Clone) -> None:
     [
         ({'FAKE_VERSIONS': '2.14.0, 2.13.0+cpu, 2.13.0'}, '', 'the CPU build that pip finds'),
         ({'FAKE_INDEX': '0'}, '--extra-index-url https://', "PyTorch's CPU build"),
-        ({}, '', 'with CUDA: about 3 GB'),
+        ({}, '', 'with CUDA'),
         ({'EFFDET_TORCH_PIP_ARGS': '--find-links /w --pre'}, '--find-links /w --pre -r', '/w'),
     ],
 )
@@ -131,10 +131,33 @@ def test_setup__choice_of_torch(
     clone: Clone, variables: dict[str, str], arguments: str, said: str
 ) -> None:
     done = clone.setup(**variables)
-    call = clone.pip_calls()[0]
+    call, *others = clone.pip_calls()
     assert call.startswith(f'install -q {arguments}'.strip())
     assert ('http' in call) is ('http' in arguments)
+    # torchvision comes from the same index, before the lock, which only names its version.
+    [options] = re.findall('^install -q (.*)-r ', call)
+    own = [f'install -q --no-deps {options}torchvision=={pins()["torchvision"]}']
+    assert others[:-1] == (own if options else [])
     assert said in done.stdout
+
+
+def test_setup__an_index_without_torchvision_is_no_failure(clone: Clone) -> None:
+    done = clone.setup(EFFDET_TORCH_PIP_ARGS='--find-links /w', FAKE_TORCHVISION='1')
+    assert done.returncode == 0, done.stderr
+    assert 'without its compiled operators' in done.stdout
+    assert clone.pip_calls()[-1] == f'install -q --no-deps -r {clone.root}/.venv/lock.txt'
+
+
+def test_setup__a_torch_that_is_there_keeps_its_index_for_torchvision(clone: Clone) -> None:
+    clone.setup(EFFDET_TORCH_PIP_ARGS='--find-links /w')
+    clone.pip_calls()
+    with (clone.root / 'requirements' / 'lock.txt').open('a') as file:
+        file.write('einops==0.8.0\n')
+    done = clone.setup(FAKE_HAS_TORCH='0')
+    assert 'already there' in done.stdout
+    needs, torchvision, _ = clone.pip_calls()
+    assert 'torch-needs' in needs
+    assert torchvision.startswith('install -q --no-deps --find-links /w torchvision==')
 
 
 def test_setup__needs_a_python(clone: Clone) -> None:

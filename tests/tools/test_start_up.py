@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from effdet_plugin.testing import REPOSITORY
+from support import REPOSITORY
 
 TOOLS = ('train', 'test', 'model_table')
 

@@ -12,9 +12,9 @@ from effdet_plugin.config import load
 from effdet_plugin.errors import CheckpointError, ConfigError, UserError
 from effdet_plugin.evaluation import NAMES
 from effdet_plugin.models.detectors import EfficientDet
-from effdet_plugin.testing import REPOSITORY, shared_data
 from effdet_plugin.training import TestSettings, evaluate, metrics_table
 from effdet_plugin.training.running import build_runner
+from support import REPOSITORY, shared_data
 
 CONFIG = REPOSITORY / 'configs' / 'efficientdet' / 'lite0_coco.py'
 CLASSES = ('circle', 'square')

@@ -11,8 +11,8 @@ import torch
 from effdet_plugin.config import load
 from effdet_plugin.inference import TTA, Detector
 from effdet_plugin.models.detectors import EfficientDet
-from effdet_plugin.testing import REPOSITORY
 from effdet_plugin.training import TestSettings, evaluate
+from support import REPOSITORY
 
 CONFIG = REPOSITORY / 'configs' / 'efficientdet' / 'lite0_coco.py'
 Options = dict[str, Any]

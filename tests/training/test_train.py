@@ -15,9 +15,9 @@ from mmengine.runner import Runner
 
 from effdet_plugin.errors import CheckpointError, ConfigError, UserError
 from effdet_plugin.models.backbones import timm_backbone
-from effdet_plugin.testing import REPOSITORY, shared_dir
 from effdet_plugin.training import TrainSettings, dry_run, prepare, train
 from effdet_plugin.training.running import build_runner, one_line_errors
+from support import REPOSITORY, shared_dir
 
 CONFIGS = REPOSITORY / 'configs' / 'efficientdet'
 CLASSES = ('circle', 'square')

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.models import EfficientDetHead
-from effdet_plugin.testing import random_boxes
+from support import random_boxes
 
 SIZE = (64, 96)
 STRIDES = [8, 16]

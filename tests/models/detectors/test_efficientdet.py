@@ -14,7 +14,7 @@ from effdet_plugin.config import load
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.models import EfficientDet
 from effdet_plugin.models.detectors import efficientdet
-from effdet_plugin.testing import REPOSITORY, random_boxes
+from support import REPOSITORY, random_boxes
 
 SIZE = (64, 64)
 

@@ -1,8 +1,8 @@
-"""The painter of the scene pictures: shapes with textures and shadows on cloudy backgrounds.
+"""Draws synthetic scenes: shapes with textures and shadows on cloudy backgrounds.
 
-The classes differ by outline only: colour, texture, size and angle are drawn at random for every
-object. Objects hide each other and leave the picture, and discs, squares, bars and hexagons that
-belong to no class lie between them.
+The classes differ by outline only: colour, texture, size and angle are random for every object, so
+a detector cannot solve the task by colour. Objects occlude each other and are cut by the border of
+the image; discs, squares, bars and hexagons, which belong to no class, are distractors.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Image = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 Canvas = NDArray[np.float32]
 Points = NDArray[np.float64]
 Window = tuple[slice, slice]
@@ -19,15 +19,15 @@ Window = tuple[slice, slice]
 OBJECT_SIZES_PX = (36, 120)
 CLUTTER_SIZES_PX = (6, 50)
 SIDES_PX = (224, 320)
-MIN_VISIBLE = 0.7  # of an object's own area, inside the picture and not hidden
-MIN_CONTRAST = 80.0  # distance in RGB between an object and what lies behind it
-MARGIN_PX = 12  # room around a shape for its shadow
-MAX_STRETCH = 0.15  # of a shape's sides, as a logarithm
-OVERSAMPLING = 4  # masks are drawn this much larger: exact antialiasing in any OpenCV
+MIN_VISIBLE = 0.7  # share of an object's area that is inside the image and not occluded
+MIN_CONTRAST = 80.0  # distance in RGB between an object and what is behind it
+MARGIN_PX = 12  # padding around a shape for its shadow
+MAX_STRETCH = 0.15  # logarithm of the largest change of a side
+OVERSAMPLING = 4  # masks are drawn larger and reduced: the same antialiasing in any OpenCV
 
 
 def _ngon(corners: int, radius: float = 1.0, phase: float = -0.25) -> Points:
-    """Return the corners of a regular polygon, (corners, 2) as x, y; ``phase`` in turns."""
+    """Return the corners of a regular polygon, (corners, 2) as x, y; ``phase`` in full turns."""
     turns = 2 * np.pi * (np.arange(corners) / corners + phase)
     return radius * np.stack([np.cos(turns), np.sin(turns)], axis=1)
 
@@ -46,7 +46,7 @@ def _star(inner: float = 0.42) -> Points:
     return corners
 
 
-# Outlines in units of half the object's size; an inner outline cuts a hole.
+# Outlines in units of half the object's size; a second outline cuts a hole.
 OUTLINES: dict[str, list[Points]] = {
     'ring': [_ngon(96), _ngon(96, 0.55)],
     'triangle': [_ngon(3)],
@@ -73,7 +73,7 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Layer:
-    """An object while the picture grows: class, its visible pixels (H, W), area of all of it."""
+    """An object while the image is drawn: class, visible pixels (H, W), area without occlusion."""
 
     label: int
     seen: NDArray[np.bool_]
@@ -82,13 +82,13 @@ class Layer:
 
 @dataclass(frozen=True)
 class Stamp:
-    """A shape's coverage 0..1, (S, S), and where its first pixel lies in the picture (y, x)."""
+    """A shape's coverage 0..1, (S, S), and the position (y, x) of its first pixel in the image."""
 
     alpha: Canvas
     origin: tuple[int, int]
 
     def inside(self, shape: tuple[int, int]) -> tuple[Window, Canvas]:
-        """Return the window of a picture (H, W) that it lies on, and its coverage there."""
+        """Return the window of an image (H, W) that it covers, and its coverage there."""
         starts = [max(0, at) for at in self.origin]
         stops = [min(end, at + len(self.alpha)) for at, end in zip(self.origin, shape, strict=True)]
         window = (slice(starts[0], stops[0]), slice(starts[1], stops[1]))
@@ -98,14 +98,14 @@ class Stamp:
         return window, self.alpha[own]
 
 
-def draw_scene(rng: np.random.Generator) -> tuple[Image, list[SceneObject]]:
-    """Draw one picture.
+def draw_scene(rng: np.random.Generator) -> tuple[Pixels, list[SceneObject]]:
+    """Draw one image.
 
     Args:
-        rng: Source of everything random in it.
+        rng: Random generator.
 
     Returns:
-        The RGB picture (H, W, 3) and its objects; boxes span exactly the visible pixels.
+        The RGB image (H, W, 3) and its objects; boxes enclose exactly the visible pixels.
     """
     height, width = (int(v) for v in rng.integers(*SIDES_PX, size=2, endpoint=True))
     canvas = _background(rng, height, width)
@@ -119,7 +119,7 @@ def draw_scene(rng: np.random.Generator) -> tuple[Image, list[SceneObject]]:
 
 
 def _add_object(rng: np.random.Generator, canvas: Canvas, layers: list[Layer]) -> list[Layer]:
-    """Paint one object over the others unless it, or one below it, would be hardly seen."""
+    """Paint one object over the others, unless it or one below it would be mostly occluded."""
     label = int(rng.integers(len(CLASSES)))
     shape = canvas.shape[0], canvas.shape[1]
     stamp = _stamp(rng, OUTLINES[CLASSES[label]], shape, OBJECT_SIZES_PX)
@@ -136,7 +136,7 @@ def _add_object(rng: np.random.Generator, canvas: Canvas, layers: list[Layer]) -
 
 
 def _describe(layer: Layer) -> SceneObject:
-    """Return what is left to see of an object."""
+    """Return the label, the box and the area of an object's visible pixels."""
     rows = np.flatnonzero(layer.seen.any(axis=1))
     columns = np.flatnonzero(layer.seen.any(axis=0))
     box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
@@ -146,7 +146,7 @@ def _describe(layer: Layer) -> SceneObject:
 def _stamp(
     rng: np.random.Generator, outline: list[Points], shape: tuple[int, int], sizes: tuple[int, int]
 ) -> Stamp:
-    """Draw an outline at a random size and angle, its centre anywhere in a picture (H, W)."""
+    """Draw an outline at a random size and angle, its centre anywhere in an image (H, W)."""
     size = np.exp(rng.uniform(*np.log(sizes)))
     angle = rng.uniform(0, 2 * np.pi)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
@@ -162,7 +162,7 @@ def _stamp(
 
 
 def _shade(rng: np.random.Generator, canvas: Canvas, stamp: Stamp) -> None:
-    """Darken the canvas (H, W, 3) by the shadow of a shape that lies close above it."""
+    """Darken the canvas (H, W, 3) by the shadow of a shape."""
     soft = np.asarray(cv2.GaussianBlur(stamp.alpha, (0, 0), MARGIN_PX / 4), np.float32)
     offset = rng.integers(-MARGIN_PX // 2, MARGIN_PX // 2, 2)
     moved = Stamp(soft, (stamp.origin[0] + int(offset[0]), stamp.origin[1] + int(offset[1])))
@@ -171,7 +171,7 @@ def _shade(rng: np.random.Generator, canvas: Canvas, stamp: Stamp) -> None:
 
 
 def _paint(rng: np.random.Generator, canvas: Canvas, stamp: Stamp, opacity: float = 1.0) -> None:
-    """Blend a textured surface of a shape's form into the canvas (H, W, 3)."""
+    """Blend a textured surface with a shape's outline into the canvas (H, W, 3)."""
     window, alpha = stamp.inside(canvas.shape[:2])
     covered = alpha[..., None]
     behind = (canvas[window] * covered).sum((0, 1)) / max(float(alpha.sum()), 1.0)
@@ -201,7 +201,7 @@ def _texture(rng: np.random.Generator, side: int, behind: Canvas) -> Canvas:
 
 
 def _rotated_grid(rng: np.random.Generator, height: int, width: int) -> tuple[Canvas, Canvas]:
-    """Return the pixel coordinates (H, W) along two axes turned by a random angle."""
+    """Return the pixel coordinates (H, W) along two axes rotated by a random angle."""
     x, y = np.meshgrid(
         np.arange(width, dtype=np.float32) - width / 2,
         np.arange(height, dtype=np.float32) - height / 2,
@@ -224,8 +224,8 @@ def _background(rng: np.random.Generator, height: int, width: int) -> Canvas:
     return canvas
 
 
-def _photograph(rng: np.random.Generator, canvas: Canvas) -> Image:
-    """Return the canvas as a camera would: a little blur, some noise, 8 bits."""
+def _photograph(rng: np.random.Generator, canvas: Canvas) -> Pixels:
+    """Return the canvas with a little blur and noise, in 8 bits."""
     blurred = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.3, 0.9))
     noise = rng.normal(0, rng.uniform(2, 7), canvas.shape)
     return np.clip(np.rint(blurred + noise), 0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Cells train by one recipe, are not run twice, and are drawn."""
+"""Trials share one recipe, are run once, and are plotted."""
 
 import json
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ import pytest
 from pycocotools.coco import COCO
 
 from effdet_plugin.ablation import (
-    Cell,
-    CellSettings,
-    cells,
-    finished_cells,
+    Trial,
+    TrialSettings,
     plot_quality,
-    quality_cells,
-    run_cells,
+    quality_table,
+    run_trials,
+    trials,
 )
+from effdet_plugin.costs import count_rows
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.evaluation import coco_twelve
-from effdet_plugin.testing import REPOSITORY
+from support import REPOSITORY
 
 CONFIG = REPOSITORY / 'configs' / 'ablation' / 'lite0_bifpn.py'
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -36,7 +36,7 @@ SMALL = (
 
 
 def make_data(folder: Path, splits: Sequence[str] = ('train', 'val')) -> Path:
-    """COCO data of three pictures, the same for each split."""
+    """COCO data of three images, the same for each split."""
     boxes = dict(bbox=[8, 8, 40, 30], area=1200, iscrowd=0, category_id=1)
     document = dict(
         images=[dict(id=i, file_name=f'{i}.png', width=64, height=64) for i in range(3)],
@@ -45,59 +45,66 @@ def make_data(folder: Path, splits: Sequence[str] = ('train', 'val')) -> Path:
     )
     folder.mkdir()
     for i in range(3):
-        picture = np.full((64, 64, 3), 40 + 10 * i, np.uint8)
-        picture[8:38, 8:48] = 200
-        cv2.imwrite(str(folder / f'{i}.png'), picture)
+        image = np.full((64, 64, 3), 40 + 10 * i, np.uint8)
+        image[8:38, 8:48] = 200
+        cv2.imwrite(str(folder / f'{i}.png'), image)
     for split in splits:
         (folder / f'{split}.json').write_text(json.dumps(document))
     return folder
 
 
-def settings_of(folder: Path, **kwargs: Any) -> CellSettings:
+def settings_of(folder: Path) -> TrialSettings:
     data = folder / 'data' if (folder / 'data').exists() else make_data(folder / 'data')
-    return CellSettings(
+    return TrialSettings(
         [CONFIG],
         data,
-        folder / 'cells',
+        folder / 'trials',
         seeds=[0],
         epochs=1,
         image_size=64,
         options=SMALL,
-        **kwargs,
     )
 
 
-def test_run_cells__trains_evaluates_and_is_not_run_again(
+def finished(settings: TrialSettings) -> list[Trial]:
+    paths = sorted(settings.work_dir.rglob(trials.RESULT_NAME))
+    return [Trial(**json.loads(path.read_text())) for path in paths]
+
+
+def test_run_trials__trains_evaluates_and_is_not_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = settings_of(tmp_path)
-    first = list(run_cells(settings))
-    assert [(cell.name, cell.seed) for cell in first] == [('lite0_bifpn', 0)]
+    first = list(run_trials(settings))
+    assert [(trial.name, trial.seed) for trial in first] == [('lite0_bifpn', 0)]
     assert 0 <= first[0].ap <= first[0].ap50 <= 1
-    monkeypatch.setattr(cells, 'train', lambda settings: pytest.fail('trained again'))
-    assert list(run_cells(settings)) == first
-    assert finished_cells(settings.work_dir) == first
-    with pytest.raises(ConfigError, match='another recipe'):
-        list(run_cells(replace(settings, epochs=2)))
+    (row,) = count_rows([CONFIG], 1, 64, SMALL)  # the data has one class
+    assert first[0].parameters == row.costs.parameters
+    assert first[0].multiply_adds == row.costs.multiply_adds
+    monkeypatch.setattr(trials, 'train', lambda settings: pytest.fail('trained again'))
+    assert list(run_trials(settings)) == first
+    assert finished(settings) == first
+    with pytest.raises(ConfigError, match=r'max_epochs=1.*max_epochs=2.*--work-dir'):
+        list(run_trials(replace(settings, epochs=2)))
 
 
-def test_run_cells__a_config_or_fusion_that_was_edited_is_another_recipe(
+def test_run_trials__a_config_or_fusion_that_was_edited_is_another_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(cells, '_run', lambda *_: None)
+    monkeypatch.setattr(trials, '_run', lambda *_: None)
     fusion, config = tmp_path / 'edited_fusion.py', tmp_path / 'edited.py'
     fusion.write_text('SCALE = 1\n')
     imports = "custom_imports = dict(imports=['effdet_plugin', 'edited_fusion'])\n"
     config.write_text(f"_base_ = '{CONFIG}'\n{imports}")
     settings = replace(settings_of(tmp_path), configs=[config])
-    list(run_cells(settings))
-    list(run_cells(settings))
+    list(run_trials(settings))
+    list(run_trials(settings))
     for path in (fusion, config):
         before = path.read_text()
         path.write_text(f'{before}other = 2\n')
-        with pytest.raises(ConfigError, match='or a file that it imports'):
-            list(run_cells(settings))
+        with pytest.raises(ConfigError, match=r'edited\.py.*--work-dir'):
+            list(run_trials(settings))
         path.write_text(before)
 
 
@@ -105,7 +112,7 @@ def test_run_cells__a_config_or_fusion_that_was_edited_is_another_recipe(
     ('splits', 'tested'),
     [(['train'], 'val.json'), (['train', 'test'], 'test.json')],
 )
-def test_run_cells__evaluates_what_was_not_trained_on(
+def test_run_trials__evaluates_what_was_not_trained_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, splits: list[str], tested: str
 ) -> None:
     seen: list[list[str]] = []
@@ -118,7 +125,7 @@ def test_run_cells__evaluates_what_was_not_trained_on(
     monkeypatch.setattr(coco_twelve, 'evaluate_results', note)
     make_data(tmp_path / 'data', splits)
     settings = settings_of(tmp_path)
-    list(run_cells(settings))
+    list(run_trials(settings))
     folder = settings.work_dir / CONFIG.stem / 'seed0' / 'data'
     names = {
         path.name: [image['file_name'] for image in json.loads(path.read_text())['images']]
@@ -130,17 +137,17 @@ def test_run_cells__evaluates_what_was_not_trained_on(
         assert not {*seen[0]} & {*names['train.json']}
 
 
-def test_run_cells__one_that_was_stopped_goes_on(
+def test_run_trials__an_interrupted_one_is_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = settings_of(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(cells, 'evaluate', lambda settings: pytest.fail('killed here'))
+        patch.setattr(trials, 'evaluate', lambda settings: pytest.fail('killed here'))
         with pytest.raises(pytest.fail.Exception, match='killed here'):
-            list(run_cells(settings))
-    assert finished_cells(settings.work_dir) == []
-    [cell] = run_cells(settings)
-    assert finished_cells(settings.work_dir) == [cell]
+            list(run_trials(settings))
+    assert finished(settings) == []
+    [trial] = run_trials(settings)
+    assert finished(settings) == [trial]
     steps = [
         line
         for path in settings.work_dir.rglob('vis_data/scalars.json')
@@ -150,10 +157,14 @@ def test_run_cells__one_that_was_stopped_goes_on(
     assert len(steps) == 1  # the finished epoch was not trained again
 
 
-def test_quality__table_and_picture(tmp_path: Path) -> None:
-    cell = Cell('a', 0, ap=0.3, ap50=0.6, parameters=2_000_000, multiply_adds=10**9, minutes=2.0)
-    others = [cell, replace(cell, seed=1, ap=0.4), replace(cell, name='b', multiply_adds=5 * 10**8)]
-    lines = quality_cells(others)
+def test_quality__table_and_plot(tmp_path: Path) -> None:
+    trial = Trial('a', 0, ap=0.3, ap50=0.6, parameters=2_000_000, multiply_adds=10**9, minutes=2.0)
+    others = [
+        trial,
+        replace(trial, seed=1, ap=0.4),
+        replace(trial, name='b', multiply_adds=5 * 10**8),
+    ]
+    lines = quality_table(others)
     assert [line[0] for line in lines] == ['config', 'b', 'a']
     assert lines[2][3:6] == ['2', '0.350', '0.300 0.400']
     plot_quality(others, tmp_path / 'plot.png')

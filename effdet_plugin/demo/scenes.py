@@ -1,7 +1,6 @@
-"""Small scene pictures in COCO format, drawn by the package itself: nothing is downloaded.
+"""A small synthetic dataset in COCO format; nothing is downloaded.
 
-Every picture is a function of (seed, split, index); what is in it, and why a detector that finds
-the objects has learnt something, is said in `scene_painter`.
+Every image is a function of (seed, split, index); `scene_painter` describes its content.
 """
 
 import errno
@@ -17,36 +16,36 @@ import cv2
 import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from effdet_plugin.datasets.scene_painter import CLASSES, Image, SceneObject, draw_scene
+from effdet_plugin.demo.scene_painter import CLASSES, Pixels, SceneObject, draw_scene
 from effdet_plugin.errors import DatasetError
 
 SPLITS = ('train', 'val')
-VERSION = 1  # part of what a folder says about itself: raise it when the pictures change
+VERSION = 1  # stored in the annotation files: increase it when the images change
 
 Drawn = tuple[str, tuple[int, int], list[SceneObject]]  # file name, (height, width), objects
 
 
-def scene(seed: int, split: str, index: int) -> tuple[Image, list[SceneObject]]:
-    """Return picture ``index`` of a split, the same for equal arguments."""
+def scene(seed: int, split: str, index: int) -> tuple[Pixels, list[SceneObject]]:
+    """Return image ``index`` of a split; equal arguments give equal pixels."""
     return draw_scene(np.random.default_rng((seed, SPLITS.index(split), index)))
 
 
 def make_scenes(out_dir: Path | str, train: int = 320, val: int = 64, seed: int = 0) -> Path:
-    """Make a data set of scenes: ``{train,val}/*.jpg`` and ``annotations/{train,val}.json``.
+    """Make a dataset of scenes: ``{train,val}/*.jpg`` and ``annotations/{train,val}.json``.
 
-    The folder appears complete or not at all. One that holds this very data set is left as it is.
+    The folder is created atomically. A folder that already holds this dataset is left unchanged.
 
     Args:
-        out_dir: Folder to make.
-        train: Number of training pictures.
-        val: Number of held-out pictures.
-        seed: Other seeds give other pictures.
+        out_dir: Folder to create.
+        train: Number of training images.
+        val: Number of validation images.
+        seed: Random seed of the images.
 
     Returns:
         ``out_dir`` as a path.
 
     Raises:
-        DatasetError: The folder holds something else.
+        DatasetError: The folder has other content.
     """
     out_dir = Path(out_dir)
     counts = dict(zip(SPLITS, (train, val), strict=True))
@@ -54,17 +53,17 @@ def make_scenes(out_dir: Path | str, train: int = 320, val: int = 64, seed: int 
     if not out_dir.exists() or not any(out_dir.iterdir()):
         _make(out_dir, counts, seed, info)
     if not _holds(out_dir, info):
-        raise DatasetError(f'{out_dir} holds something else; remove it or name another folder')
+        raise DatasetError(f'{out_dir} has other content; remove it or choose another folder')
     return out_dir
 
 
 def _make(out_dir: Path, counts: dict[str, int], seed: int, info: dict[str, Any]) -> None:
-    """Make the data set beside its place and move it there, unless another process was faster."""
+    """Write into a temporary folder, then rename it, unless another process was faster."""
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f'.{out_dir.name}-', dir=out_dir.parent))
     try:
         _write_splits(part, counts, seed, info)
-        part.chmod(0o755)  # mkdtemp's folder is private to its maker
+        part.chmod(0o755)  # mkdtemp gives access to its owner only
         os.replace(part, out_dir)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
@@ -74,25 +73,25 @@ def _make(out_dir: Path, counts: dict[str, int], seed: int, info: dict[str, Any]
 
 
 def _holds(folder: Path, info: dict[str, Any]) -> bool:
-    """Tell whether a folder was made by the same call."""
+    """Return whether a folder was made with the same arguments."""
     path = folder / 'annotations' / f'{SPLITS[-1]}.json'
     return path.is_file() and json.loads(path.read_text()).get('info') == info
 
 
 def _write_splits(folder: Path, counts: dict[str, int], seed: int, info: dict[str, Any]) -> None:
-    """Write pictures and annotation files into an empty folder."""
+    """Write images and annotation files into an empty folder."""
     (folder / 'annotations').mkdir()
     with tqdm(total=sum(counts.values()), desc='drawing scenes', unit='img') as bar:
         for split, count in counts.items():
             (folder / split).mkdir()
-            coco = _coco(_write_pictures(bar, folder / split, seed, split, count), info)
+            coco = _coco(_write_images(bar, folder / split, seed, split, count), info)
             (folder / 'annotations' / f'{split}.json').write_text(json.dumps(coco))
 
 
-def _write_pictures(
+def _write_images(
     bar: 'tqdm[Any]', folder: Path, seed: int, split: str, count: int
 ) -> Iterator[Drawn]:
-    """Write the pictures of a split; yield (file name, (height, width), objects) of each."""
+    """Write the images of a split; yield (file name, (height, width), objects) of each."""
     for index in range(count):
         image, objects = scene(seed, split, index)
         name = f'scene_{index:04d}.jpg'
@@ -103,11 +102,11 @@ def _write_pictures(
         yield name, (image.shape[0], image.shape[1]), objects
 
 
-def _coco(pictures: Iterable[Drawn], info: dict[str, Any]) -> dict[str, Any]:
-    """Return the annotations of some pictures in COCO form; ids start at 1."""
+def _coco(drawn: Iterable[Drawn], info: dict[str, Any]) -> dict[str, Any]:
+    """Return the annotations in COCO format; ids start at 1."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for name, (height, width), objects in pictures:
+    for name, (height, width), objects in drawn:
         images.append({'id': len(images) + 1, 'file_name': name, 'height': height, 'width': width})
         for thing in objects:
             x1, y1, x2, y2 = thing.box

@@ -1,4 +1,4 @@
-"""Predictions beside ground truth: one picture of how well a detector does."""
+"""Predictions and ground truth side by side, as one image."""
 
 from pathlib import Path
 
@@ -12,23 +12,23 @@ from effdet_plugin.inference.draw import Drawable, side_by_side, stack
 
 
 def showcase(detector: Detector, coco: COCO, image_dir: Path, count: int = 3) -> RGBImage:
-    """Draw what is found beside what is there, on the pictures with the most classes.
+    """Draw predictions beside the ground truth, for the images with the most classes.
 
     Args:
-        detector: Its ``score_thr`` decides what is drawn.
+        detector: Detections above its ``score_thr`` are drawn.
         coco: Annotations; categories are matched to the detector's classes by name.
-        image_dir: Folder of its files.
-        count: Number of pictures.
+        image_dir: Folder of the image files.
+        count: Number of images.
 
     Returns:
-        One picture, a row for each.
+        One image (H, W, 3), a row for each.
 
     Raises:
-        DatasetError: There are no pictures, or a class is unknown to the detector.
+        DatasetError: There are no images, or a class is unknown to the detector.
     """
     image_ids = sorted(coco.getImgIds(), key=lambda image_id: _richness(coco, image_id))
     if not image_ids:
-        raise DatasetError(f'no pictures for {image_dir} in the annotations')
+        raise DatasetError(f'no images of {image_dir} in the annotations')
     rows = []
     for record in coco.loadImgs(image_ids[: -count - 1 : -1]):
         image = read_image(image_dir / record['file_name'])
@@ -41,13 +41,13 @@ def showcase(detector: Detector, coco: COCO, image_dir: Path, count: int = 3) ->
 
 
 def _richness(coco: COCO, image_id: int) -> tuple[int, int]:
-    """Return how much there is to see: classes, then objects."""
+    """Return the number of classes, then of objects."""
     annotations = coco.imgToAnns[image_id]
     return len({one['category_id'] for one in annotations}), len(annotations)
 
 
 def _truth(coco: COCO, image_id: int, classes: tuple[str, ...]) -> Drawable:
-    """Return the boxes of a picture, crowds left out."""
+    """Return the ground-truth boxes of an image, without crowds."""
     annotations = [one for one in coco.imgToAnns[image_id] if not one.get('iscrowd')]
     names = [coco.cats[one['category_id']]['name'] for one in annotations]
     unknown = set(names) - set(classes)

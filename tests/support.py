@@ -1,8 +1,8 @@
-"""What the tests share: where the oracle and the sample data are, and random boxes.
+"""What the tests share: paths of the repository, the oracle and the sample data; random boxes.
 
-The oracle are numbers that the reference itself computed. All of them lie in a folder beside the
-repository, or where ``EFFDET_ORACLE`` says; the small ones also in ``tests/data/oracle``, so that
-most of the ladder stands for people who have only the repository.
+The oracle is a set of arrays that the reference (google/automl, efficientdet/) computed. All of it
+is in a folder beside the repository, or where ``EFFDET_ORACLE`` points; the small files are also in
+``tests/data/oracle``, so that most parity tests run with the repository alone.
 """
 
 import importlib.util
@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -22,13 +23,13 @@ SMALL_ORACLE = REPOSITORY / 'tests' / 'data' / 'oracle'
 
 
 def shared_dir() -> Path | None:
-    """The folder of sample data and oracle: ``EFFDET_SHARED``, or ``../shared``; None without."""
+    """The folder of sample data and oracle: ``EFFDET_SHARED``, or ``../shared``; None if absent."""
     path = Path(os.environ.get('EFFDET_SHARED', REPOSITORY.parent / 'shared'))
     return path if path.is_dir() else None
 
 
 def oracle_dir() -> Path:
-    """The whole oracle where it is (``EFFDET_ORACLE``, or in the shared folder), else our copy."""
+    """The full oracle (``EFFDET_ORACLE``, or in the shared folder); our small copy if absent."""
     shared = shared_dir()
     default = shared / 'oracle' if shared else SMALL_ORACLE
     path = Path(os.environ.get('EFFDET_ORACLE', default))
@@ -36,47 +37,43 @@ def oracle_dir() -> Path:
 
 
 def oracle_file(name: str) -> Path:
-    """A file of the oracle; skips the running test where it is not to be had.
+    """A file of the oracle; skips the running test if it is absent.
 
     Args:
-        name: file name with its suffix, ``'parameters.json'``.
+        name: File name with its suffix, ``'parameters.json'``.
     """
-    import pytest
-
     for folder in (oracle_dir(), SMALL_ORACLE):
         if (folder / name).exists():
             return folder / name
-    return pytest.skip(f'{name} is not in {oracle_dir()}; EFFDET_ORACLE names the whole oracle')
+    return pytest.skip(f'{name} is not in {oracle_dir()}; set EFFDET_ORACLE to the full oracle')
 
 
 def load_oracle(name: str) -> Mapping[str, np.ndarray]:
-    """The arrays of ``NAME.npz``; skips the running test where it is not to be had.
+    """The arrays of ``NAME.npz``; skips the running test if the file is absent.
 
     Args:
-        name: without suffix, ``'bifpn_cell'``. Big tensors are stored as samples: compare by
+        name: Without suffix, ``'bifpn_cell'``. Large tensors are stored as samples: compare with
             ``oracle_io().compare(arrays, key, tensor)``.
     """
     return np.load(oracle_file(f'{name}.npz'))
 
 
 def shared_data(name: str) -> Path:
-    """A folder or file of the sample data; skips the running test where it is not to be had.
+    """A folder or file of the sample data; skips the running test if it is absent.
 
     Args:
-        name: below ``data``, ``'coco_val_mini'``.
+        name: Below ``data``, ``'coco_val_mini'``.
     """
-    import pytest
-
     shared = shared_dir()
     if shared is None or not (shared / 'data' / name).exists():
-        return pytest.skip(f'sample data {name} is not here; EFFDET_SHARED names its folder')
+        return pytest.skip(f'sample data {name} not found; set EFFDET_SHARED to its folder')
     return shared / 'data' / name
 
 
 def recipe() -> Any:
-    """The module that makes the oracle's weights and pictures: ``recipe().value(model, name, …)``.
+    """The module that makes the oracle's weights and images: ``recipe().value(model, name, …)``.
 
-    Kernels come in TensorFlow's layout, pictures as NHWC.
+    Kernels are in TensorFlow's layout, images NHWC.
     """
     return _module(oracle_file('recipe.py'))
 
@@ -97,7 +94,7 @@ def _module(path: Path) -> ModuleType:
 
 
 def random_boxes(number: int, size: tuple[int, int], seed: int = 0) -> Tensor:
-    """Boxes (number, 4) xyxy in pixels, inside ``size`` (height, width), no side below a pixel."""
+    """Boxes (number, 4) xyxy in pixels, inside ``size`` (height, width), sides of at least 1 px."""
     generator = torch.Generator().manual_seed(seed)
     extent = torch.tensor([size[1], size[0]], dtype=torch.float32)
     sides = 1 + torch.rand(number, 2, generator=generator) * (extent - 1)

@@ -1,44 +1,49 @@
-"""The table of networks: counted rows, and how they are printed."""
+"""Counted costs of configs, and the tables of them."""
 
 from pathlib import Path
 
 import pytest
 
-from effdet_plugin.benchmark.model_table import (
-    Row,
-    count_row,
+from effdet_plugin.costs import (
+    CostRow,
+    Costs,
+    count_rows,
+    model_table,
+    readme_table,
     reference_configs,
     to_markdown,
     to_text,
 )
-from effdet_plugin.benchmark.published import PUBLISHED
 from effdet_plugin.errors import ConfigError
-from effdet_plugin.testing import REPOSITORY
+from effdet_plugin.published import REFERENCE
+from support import REPOSITORY
 
 LITE0 = REPOSITORY / 'configs' / 'efficientdet' / 'lite0_coco.py'
 
 
 @pytest.fixture
-def rows() -> list[Row]:
+def rows() -> list[CostRow]:
+    d0, own = Costs(3_880_068, 0, 2_492_331_520, {}, {}), Costs(1000, 0, 2_000_000_000, {}, {})
     return [
-        Row('d0', 'configs/d0_coco.py', (512, 512), 3_880_068, 2_492_331_520, PUBLISHED['d0']),
-        Row('own', 'own.py', (128, 192), 1000, 2_000_000_000, None),
+        CostRow('d0', 'configs/d0_coco.py', (512, 512), d0, REFERENCE['d0']),
+        CostRow('own', 'own.py', (128, 192), own, None),
     ]
 
 
-def test_count_row__size_and_classes() -> None:
+def test_count_rows__size_and_classes() -> None:
     """Twice the pixels, not square: twice the convolutions, since Lite0 has no SE."""
-    row = count_row(LITE0, num_classes=80, image_size='512x256')
+    (row,) = count_rows([LITE0], num_classes=80, image_size='512x256')
     assert (row.name, row.image_size) == ('lite0', (256, 512))
-    small = count_row(LITE0, num_classes=80, image_size=256)
-    assert row.multiply_adds == 2 * small.multiply_adds
+    (small,) = count_rows([LITE0], num_classes=80, image_size=256)
+    assert row.costs.multiply_adds == 2 * small.costs.multiply_adds
     # 10 classes fewer: 9 anchors of 64 weights and a bias each.
-    assert row.parameters == PUBLISHED['lite0'].parameters - 10 * 9 * 65
+    assert row.costs.parameters == REFERENCE['lite0'].parameters - 10 * 9 * 65
+    assert row.costs == count_rows([LITE0], None, '512x256')[0].costs  # the config has 80 classes
 
 
-def test_count_row__refuses() -> None:
+def test_count_rows__refuses() -> None:
     with pytest.raises(ConfigError, match='WIDTHxHEIGHT'):
-        count_row(LITE0, image_size='0')
+        count_rows([LITE0], image_size='0')
 
 
 def test_reference_configs__are_there() -> None:
@@ -46,8 +51,8 @@ def test_reference_configs__are_there() -> None:
     assert all(Path(REPOSITORY / path).is_file() for path in reference_configs(REPOSITORY))
 
 
-def test_to_text__columns_are_aligned(rows: list[Row]) -> None:
-    header, *lines = to_text(rows).splitlines()
+def test_to_text__columns_are_aligned(rows: list[CostRow]) -> None:
+    header, *lines = to_text(model_table(rows)).splitlines()
     assert lines[0].split() == [
         *('d0', '512x512', '3,880,068', '3,880,067', '2,492,331,520', '2,492,331,520'),
         *('2.54B', '34.3'),
@@ -56,15 +61,16 @@ def test_to_text__columns_are_aligned(rows: list[Row]) -> None:
     assert len({len(line) for line in (header, *lines)}) == 1
 
 
-def test_to_markdown__links_to_configs(rows: list[Row]) -> None:
-    lines = to_markdown(rows).splitlines()
+def test_to_markdown__links_to_configs(rows: list[CostRow]) -> None:
+    lines = to_markdown(readme_table(rows)).splitlines()
     assert lines[2] == '| [d0](configs/d0_coco.py) | 512x512 | 3,880,068 | 2.49G | 34.3 |'
     assert lines[3].endswith('| 2.00G | - |')
 
 
-def test_to_dict__differences(rows: list[Row]) -> None:
+def test_to_dict__differences(rows: list[CostRow]) -> None:
     plain = rows[0].to_dict()
     assert plain['parameters_difference'] == 1
     assert plain['multiply_adds_difference'] == 0
     assert plain['published']['ap'] == 34.3
+    assert rows[1].to_dict()['published'] is None
     assert 'parameters_difference' not in rows[1].to_dict()

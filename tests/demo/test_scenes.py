@@ -1,4 +1,4 @@
-"""The scene pictures: the same each time, boxes exact, whole or not at all."""
+"""The synthetic scenes: deterministic, with exact boxes, written atomically."""
 
 import hashlib
 import json
@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
-from effdet_plugin.datasets import scene_painter, scenes
-from effdet_plugin.datasets.scene_painter import CLASSES
-from effdet_plugin.datasets.scenes import make_scenes, scene
+from effdet_plugin.demo import scene_painter, scenes
+from effdet_plugin.demo.scene_painter import CLASSES
+from effdet_plugin.demo.scenes import make_scenes, scene
 from effdet_plugin.errors import DatasetError
 
 
@@ -22,7 +22,7 @@ def _pixels(path: Path) -> NDArray[Any]:
 
 
 def _digest(folder: Path) -> dict[str, str]:
-    """Hash the pixels of every picture and the text of every json."""
+    """Hash the pixels of every image and the text of every json."""
     digests = {}
     for path in sorted(folder.rglob('*.*')):
         data = _pixels(path).tobytes() if path.suffix == '.jpg' else path.read_bytes()
@@ -107,7 +107,7 @@ def test_make_scenes__a_finished_folder_is_left_alone(tmp_path: Path) -> None:
     before = mark.stat().st_mtime_ns
     make_scenes(folder, train=1, val=1)
     assert mark.stat().st_mtime_ns == before
-    with pytest.raises(DatasetError, match='holds something else'):
+    with pytest.raises(DatasetError, match=r'other content.*remove it'):
         make_scenes(folder, train=2, val=1)
 
 

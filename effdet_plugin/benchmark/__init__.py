@@ -1,1 +1,0 @@
-"""Costs: counted ones."""

@@ -1,0 +1,252 @@
+"""Parameters and multiply-adds of networks, counted on the meta device, beside published figures.
+
+On the meta device a network needs no memory and no arithmetic, so D7x is counted in seconds.
+"""
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmdet.registry import MODELS
+from mmengine.registry import init_default_scope
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from effdet_plugin.config import Options, load
+from effdet_plugin.published import REFERENCE, Published
+
+NUM_CLASSES = 90  # of the reference and the paper: COCO's category ids
+# Module paths of the parts that the reference reports.
+PARTS = {
+    'backbone': 'backbone',
+    'extra_levels': 'neck.extra_levels',
+    'bifpn': 'neck.cells',
+    'class_head': 'bbox_head.cls_tower',
+    'box_head': 'bbox_head.box_tower',
+}
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Costs of a network.
+
+    Attributes:
+        parameters: Trainable parameters.
+        with_statistics: Those, and the running means and variances of the norms.
+        multiply_adds: For every convolution, kernel elements times output positions, for one image;
+            without biases, norms, activations and pooling.
+        parameters_by_part: By the keys of `PARTS` that the detector has.
+        multiply_adds_by_part: The same.
+    """
+
+    parameters: int
+    with_statistics: int
+    multiply_adds: int
+    parameters_by_part: Mapping[str, int]
+    multiply_adds_by_part: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class CostRow:
+    """Costs of one config's network.
+
+    Attributes:
+        name: The config's file name without ``_coco.py``.
+        config: The config file.
+        image_size: (height, width) in pixels.
+        costs: Of the whole network.
+        published: The reference's figures; None for networks that it does not have.
+    """
+
+    name: str
+    config: str
+    image_size: tuple[int, int]
+    costs: Costs
+    published: Published | None
+
+    @property
+    def size(self) -> str:
+        """The image size as ``WIDTHxHEIGHT``."""
+        return '{1}x{0}'.format(*self.image_size)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON, with the differences from the reference's counts."""
+        plain: dict[str, Any] = {
+            'name': self.name,
+            'config': self.config,
+            'image_size': self.image_size,
+            'parameters': self.costs.parameters,
+            'multiply_adds': self.costs.multiply_adds,
+            'published': None,
+        }
+        if self.published:
+            figures = {k: v for k, v in self.published._asdict().items() if v is not None}
+            plain['published'] = figures
+            for key in ('parameters', 'multiply_adds'):
+                plain[f'{key}_difference'] = plain[key] - figures[key]
+        return plain
+
+
+def reference_configs(root: Path) -> list[Path]:
+    """Return the configs of the reference's networks.
+
+    Args:
+        root: The repository; paths below the working directory are relative to it.
+    """
+    paths = [root / 'configs' / 'efficientdet' / f'{name}_coco.py' for name in REFERENCE]
+    here = Path.cwd()
+    return [path.relative_to(here) if path.is_relative_to(here) else path for path in paths]
+
+
+def network_name(config: Path) -> str:
+    """Return ``d0`` for ``d0_coco.py``."""
+    return config.stem.removesuffix('_coco')
+
+
+def count_rows(
+    configs: Iterable[Path],
+    num_classes: int | None = NUM_CLASSES,
+    image_size: str | int | tuple[int, int] | None = None,
+    options: Options | None = None,
+) -> list[CostRow]:
+    """Build each config's network on the meta device and count it.
+
+    Args:
+        configs: Config files.
+        num_classes: Overrides the configs'; None keeps it.
+        image_size: Overrides the configs'; see `effdet_plugin.config.parse_size`.
+        options: ``--cfg-options``, for all.
+
+    Raises:
+        ConfigError: A config cannot be used.
+    """
+    rows = []
+    for path in configs:
+        cfg = load(path, image_size=image_size, options=options)
+        size = int(cfg.image_size[0]), int(cfg.image_size[1])
+        costs = count_costs(build_on_meta(cfg.model, num_classes), size)
+        name = network_name(path)
+        rows.append(CostRow(name, str(path), size, costs, REFERENCE.get(name)))
+    return rows
+
+
+def build_on_meta(model: Mapping[str, Any], num_classes: int | None = None) -> nn.Module:
+    """Build a model without memory for its weights, and without downloading any.
+
+    Args:
+        model: Config of the detector.
+        num_classes: Overrides the head's.
+    """
+    model = copy.deepcopy(dict(model))
+    if model['backbone'].get('pretrained'):
+        model['backbone']['pretrained'] = False
+    if num_classes is not None:
+        model['bbox_head']['num_classes'] = num_classes
+    init_default_scope('mmdet')
+    with torch.device('meta'):
+        return MODELS.build(model).eval()
+
+
+def count_costs(model: nn.Module, image_size: tuple[int, int]) -> Costs:
+    """Count a detector's costs for one image.
+
+    Args:
+        model: A detector, on the meta device (from `build_on_meta`) or any other.
+        image_size: ``(height, width)`` of the network input in pixels.
+    """
+    multiply_adds = _multiply_adds(model, image_size)
+    modules = dict(model.named_modules())
+    parts = {name: path for name, path in PARTS.items() if path in modules}
+    statistics = sum(
+        buffer.numel()
+        for name, buffer in model.named_buffers()
+        if name.endswith(('running_mean', 'running_var'))
+    )
+    return Costs(
+        parameters=_parameters(model),
+        with_statistics=_parameters(model) + statistics,
+        multiply_adds=multiply_adds['Global'],
+        parameters_by_part={name: _parameters(modules[path]) for name, path in parts.items()},
+        multiply_adds_by_part={
+            name: _of_part(multiply_adds, f'{type(model).__name__}.{path}')
+            for name, path in parts.items()
+        },
+    )
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def _multiply_adds(model: nn.Module, image_size: tuple[int, int]) -> dict[str, int]:
+    """Return the multiply-adds of convolutions by module path, and the sum as ``Global``."""
+    image = torch.zeros(1, 3, *image_size, device=next(model.parameters()).device)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(image, mode='tensor')
+    convolution = torch.ops.aten.convolution
+    # torch counts a multiplication and an addition as two.
+    return {
+        path: operations.get(convolution, 0) // 2
+        for path, operations in counter.get_flop_counts().items()
+    }
+
+
+def _of_part(by_path: Mapping[str, int], path: str) -> int:
+    """Return a module's count; a ModuleList is never called itself, so its members are summed."""
+    if path in by_path:
+        return by_path[path]
+    return sum(count for name, count in by_path.items() if name.rpartition('.')[0] == path)
+
+
+def model_table(rows: Iterable[CostRow]) -> list[list[str]]:
+    """Return the lines of the table of networks, header first; ``-`` where nothing is published."""
+    header = ['model', 'size', 'parameters', 'reference', 'multiply-adds', 'reference']
+    table = [[*header, 'its FLOPs', 'its AP val']]
+    for row in rows:
+        ref = row.published
+        table.append(
+            [
+                *(row.name, row.size),
+                *(f'{row.costs.parameters:,}', f'{ref.parameters:,}' if ref else '-'),
+                *(f'{row.costs.multiply_adds:,}', f'{ref.multiply_adds:,}' if ref else '-'),
+                *((ref.flops or '-', f'{ref.ap:.1f}') if ref else ('-', '-')),
+            ]
+        )
+    return table
+
+
+def readme_table(rows: Iterable[CostRow]) -> list[list[str]]:
+    """Return the lines of the README's table, header first; each name links to its config."""
+    header = ['config', 'size', 'parameters', 'multiply-adds', "AP val2017, the reference's"]
+    return [header] + [
+        [
+            f'[{row.name}]({row.config})',
+            row.size,
+            f'{row.costs.parameters:,}',
+            f'{row.costs.multiply_adds / 1e9:,.2f}G',
+            f'{row.published.ap:.1f}' if row.published else '-',
+        ]
+        for row in rows
+    ]
+
+
+def to_text(table: Sequence[Sequence[str]]) -> str:
+    """Return a table, header first, with aligned columns for a console."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return '\n'.join(
+        '  '.join(
+            text.rjust(width) if index else text.ljust(width)
+            for index, (text, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in table
+    )
+
+
+def to_markdown(table: Sequence[Sequence[str]]) -> str:
+    """Return a table, header first, as Markdown."""
+    lines = ['| ' + ' | '.join(line) + ' |' for line in table]
+    lines.insert(1, '| :-- |' + ' --: |' * (len(table[0]) - 1))
+    return '\n'.join(lines)
