@@ -19,8 +19,8 @@ from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 
 from effdet_plugin.config import load
-from effdet_plugin.engine.load_weights import (
 from effdet_plugin.config.dataset_nodes import class_names, dataset_nodes
+from effdet_plugin.engine.load_weights import (
     check_classes,
     check_compatible,
     classes_of,
