@@ -19,8 +19,8 @@ from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 
 from effdet_plugin.compat import check_compiled_ops
-from effdet_plugin.config import load
-from effdet_plugin.config.dataset_nodes import class_names, dataset_nodes
+from effdet_plugin.config import load, size_pipelines
+from effdet_plugin.config.dataset_nodes import class_names
 from effdet_plugin.engine.load_weights import (
     check_classes,
     check_compatible,
@@ -79,9 +79,9 @@ class Detector:
         loaded = {} if str(checkpoint) == NO_CHECKPOINT else load_weights_only(checkpoint)
         self.model = _build(self.config, loaded, seed).to(_device(device)).eval()
         self.classes = _class_names(self.config, loaded, self.model)
-        cfg, self._network = self.config, self.model
+        cfg, self._network = copy.deepcopy(self.config), self.model
+        size_pipelines(cfg.test_dataloader.dataset)
         if tta is not None:
-            cfg = copy.deepcopy(cfg)
             self._network = MODELS.build({**apply_tta(cfg, tta), 'module': self.model})
         self._prepare, self._takes_rgb = _test_pipeline(cfg)
 
@@ -164,13 +164,7 @@ def _test_pipeline(config: Config) -> tuple[Compose, bool]:
     """
     steps = _without_loaders(get_test_pipeline_cfg(config))
     takes_rgb = bool(steps) and 'ToRGB' in str(steps[0]['type'])
-    pipeline = Compose(steps[1:] if takes_rgb else steps)
-    nodes = dataset_nodes(config.test_dataloader.dataset)
-    size = next((node['image_size'] for node in nodes if node.get('image_size')), None)
-    for transform in pipeline.transforms:
-        if size and hasattr(transform, 'image_size'):
-            transform.image_size = size
-    return pipeline, takes_rgb
+    return Compose(steps[1:] if takes_rgb else steps), takes_rgb
 
 
 def _without_loaders(steps: Sequence[Any]) -> list[Any]:

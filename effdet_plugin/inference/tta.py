@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from effdet_plugin.config.dataset_nodes import dataset_nodes
+from effdet_plugin.config.dataset_nodes import dataset_nodes, size_pipelines
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.models.detectors.tta_model import check_merge
 
@@ -58,30 +58,21 @@ def apply_tta(cfg: Config, tta: TTA) -> dict[str, Any]:
         ConfigError: The pipeline has no step that sets a size.
     """
     root = cfg.test_dataloader.dataset
-    # Each dataset's size is its own or that of the nearest wrapper: inner wrappers come later.
-    sizes = {
-        id(inner): node['image_size']
-        for node in dataset_nodes(root)
-        if node.get('image_size')
-        for inner in dataset_nodes(node)
-    }
+    size_pipelines(root)  # a dataset does not see the steps inside TestTimeAug
     for node in dataset_nodes(root):
         if node.get('pipeline'):
-            size = sizes.get(id(node))
-            node.pipeline = cfg.get('tta_pipeline') or views_pipeline(node.pipeline, size, tta)
+            node.pipeline = cfg.get('tta_pipeline') or views_pipeline(node.pipeline, tta)
     return {'type': 'EfficientDetTTAModel', 'merge': tta.merge}
 
 
-def views_pipeline(pipeline: Sequence[Step], size: Size | None, tta: TTA) -> list[Step]:
+def views_pipeline(pipeline: Sequence[Step], tta: TTA) -> list[Step]:
     """Return a test pipeline that gives several views of each image.
 
     The flip comes before the step that sets the size, so that padding stays at the right and
     bottom.
 
     Args:
-        pipeline: A test pipeline of one view.
-        size: (height, width) that its dataset gives to ``LetterBox``, if any. It has to be written
-            into the step, since transforms inside ``TestTimeAug`` are not seen by the dataset.
+        pipeline: A test pipeline of one view, with the size in its step.
         tta: The views.
 
     Raises:
@@ -95,7 +86,7 @@ def views_pipeline(pipeline: Sequence[Step], size: Size | None, tta: TTA) -> lis
         )
     step = pipeline[index]
     argument = _SIZE_ARGUMENT[step['type']]
-    base = (size if argument == 'image_size' else None) or step.get(argument)
+    base = step.get(argument)
     if not base:
         raise ConfigError(f'test_dataloader: {step["type"]} has no {argument} that could be scaled')
     scales = [1.0, *(scale for scale in tta.scales if scale != 1)]

@@ -36,7 +36,7 @@ def test_scaled_size__steps_of_64_and_the_own_size_exact() -> None:
 
 def test_views_pipeline__scales_the_resize_of_mmdets_pipelines(tiny_config: Config) -> None:
     pipeline = tiny_config.test_dataloader.dataset.dataset.pipeline
-    views = views_pipeline(pipeline, (7, 7), TTA(scales=(2,)))  # a size of the dataset is not its
+    views = views_pipeline(pipeline, TTA(scales=(2,)))
     assert [step['scale'] for step in views[-1]['transforms'][1]] == [(96, 64), (192, 128)]
     assert pipeline[1].scale == (96, 64)
 
