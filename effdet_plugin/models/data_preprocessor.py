@@ -18,7 +18,7 @@ from torch import Tensor
 class EfficientDetDataPreprocessor(DetDataPreprocessor):
     """Normalise a padded batch in one step; the padding becomes exactly ``pad_value``.
 
-    mmdet's own normalises and pads image by image. Here the images of a batch usually have one size
+    mmdet's own preprocessor works image by image. Here the images of a batch usually have one size
     already (from ``LetterBox`` or ``ScaleJitterCrop``), each with its valid area ``img_shape`` at
     the top left. Images of several sizes are padded to the largest.
 
@@ -27,7 +27,7 @@ class EfficientDetDataPreprocessor(DetDataPreprocessor):
         std: of each channel.
         pad_value: value of the padding after normalisation: 0, the mean colour; -1 for the AdvProp
             models, whose images are padded before scaling.
-        non_blocking: asynchronous copies to the device.
+        non_blocking: copy to the device asynchronously.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class EfficientDetDataPreprocessor(DetDataPreprocessor):
 
         Returns:
             ``inputs`` float32 ``(B, 3, H, W)``, normalised, and ``data_samples``, with
-            ``batch_input_shape`` and ``pad_shape`` set in their metas.
+            ``batch_input_shape`` and ``pad_shape`` set in their metainfo.
         """
         data = self.cast_data(data)
         inputs, samples = data['inputs'], data.get('data_samples')
@@ -69,7 +69,7 @@ class EfficientDetDataPreprocessor(DetDataPreprocessor):
         height, width = images.shape[-2:]
         if all(area == (height, width) for area in valid):
             return images
-        # A mask instead of a loop over images, whatever the batch size.
+        # One mask for the batch, instead of a loop over its images.
         sizes = torch.tensor(valid).to(images.device, non_blocking=True)  # (B, 2)
         rows = torch.arange(height, device=images.device) < sizes[:, :1]  # (B, H)
         cols = torch.arange(width, device=images.device) < sizes[:, 1:]  # (B, W)

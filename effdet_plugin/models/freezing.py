@@ -46,7 +46,7 @@ def freeze_parameters(model: nn.Module, pattern: str) -> None:
 def frozen_norms(model: nn.Module, pattern: str) -> Iterator[nn.Module]:
     """Yield the batch norms whose parameters all match.
 
-    They are searched on each call, since a conversion to synchronised BN replaces them.
+    They are looked up on each call, since a conversion to synchronised BN replaces them.
 
     Args:
         model: A built model.
@@ -60,8 +60,8 @@ def frozen_norms(model: nn.Module, pattern: str) -> Iterator[nn.Module]:
 
 
 def _near(pattern: str, names: dict[str, nn.Parameter]) -> str:
-    """Suggest names of modules that are near to a word of the pattern."""
-    # Deeper names are layers inside blocks, of which there are hundreds alike.
+    """Suggest names of modules that are similar to a word of the pattern."""
+    # Deeper names are layers inside blocks: hundreds of similar ones.
     modules = {'.'.join(name.split('.')[:depth]) for name in names for depth in range(1, 5)}
     by_word = {name.rpartition('.')[2]: name for name in sorted(modules, reverse=True)}
     near = [

@@ -1,4 +1,4 @@
-"""From logits and deltas to detections; ``predict`` and every export run this.
+"""Post-processing: from the logits and deltas of a batch to its detections.
 
 Source: google/automl efficientdet/tf2/postprocess.py (the reference).
 """
@@ -16,7 +16,7 @@ from effdet_plugin.errors import ConfigError
 from effdet_plugin.ops.boxes import clip_boxes, decode_deltas, gather_rows
 from effdet_plugin.ops.nms import NEG_INF, batched_nms, check_nms_method
 
-# The reference takes this for a Gaussian threshold of 0 ("0 or default"); a hard 0 means none.
+# In the reference a score threshold of 0 means this value for Gaussian NMS, and none for hard NMS.
 GAUSSIAN_SCORE_THR = 0.001
 
 Decode = Callable[[Tensor, Tensor], Tensor]
@@ -40,7 +40,7 @@ class Detections(NamedTuple):
 
 @MODELS.register_module()
 class DetectionPostProcessor(nn.Module):
-    """Candidates -> decode -> NMS, for a whole batch, without a device sync.
+    """Select candidates, decode their boxes, apply NMS: for a whole batch, without a device sync.
 
     The default is the reference's evaluation: the best 5000 (anchor, class) pairs over all levels,
     Gaussian soft-NMS class by class, no clipping. Its deployment form is ``nms_pre=0,
@@ -48,12 +48,12 @@ class DetectionPostProcessor(nn.Module):
     method='hard', clip='before'``.
 
     Args:
-        nms_pre: best (anchor, class) pairs over all levels that enter NMS; 0: every anchor enters
-            with its best class.
-        candidates_per_level: best pairs of each level instead.
+        nms_pre: number of best (anchor, class) pairs over all levels that enter NMS; 0: every
+            anchor enters with its best class.
+        candidates_per_level: number of best pairs of each level, in place of ``nms_pre``.
         method: ``'gaussian'`` or ``'hard'``.
-        iou_thr: of hard NMS; Gaussian NMS has none.
-        sigma: of Gaussian NMS.
+        iou_thr: IoU threshold of hard NMS; Gaussian NMS has none.
+        sigma: width of Gaussian NMS.
         score_thr: scores must be above it; None: 0.001 for Gaussian, none for hard NMS.
         max_per_img: number of detections per image.
         class_wise: boxes of different classes do not suppress each other.
@@ -137,12 +137,12 @@ class DetectionPostProcessor(nn.Module):
         level_sizes: Sequence[int] | None = None,
         decode: Decode = decode_deltas,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What enters NMS: boxes ``(B, K, 4)``, scores and labels ``(B, K)``; see :meth:`forward`.
+        """Candidates of NMS: boxes ``(B, K, 4)``, scores ``(B, K)`` and labels ``(B, K)``.
 
-        Computed in float32 whatever the type of the outputs.
+        The arguments are those of :meth:`forward`. Computed in float32 whatever the dtype.
         """
         scores, index, labels = self.select(logits.float(), level_sizes)
-        # Only the selected rows are decoded, a tenth of all.
+        # Only the selected rows are decoded, about a tenth of all.
         return decode(anchors[index], gather_rows(deltas.float(), index)), scores, labels
 
     def select(
@@ -160,7 +160,7 @@ class DetectionPostProcessor(nn.Module):
             tops = [top_pairs(level, self.candidates_per_level) for level in levels]
             starts = accumulate([0, *level_sizes[:-1]])
             best = torch.cat([values for values, _, _ in tops], 1)
-            # Anchors are counted over all levels.
+            # Indices count the anchors over all levels.
             index = torch.cat([i + start for (_, i, _), start in zip(tops, starts, strict=True)], 1)
             labels = torch.cat([classes for _, _, classes in tops], 1)
         elif self.nms_pre > 0:
@@ -168,15 +168,15 @@ class DetectionPostProcessor(nn.Module):
         else:
             best, labels = logits.max(-1)
             index = torch.arange(logits.shape[1], device=logits.device).expand_as(labels)
-        # Selected by logit: the sigmoid keeps the order, and is computed for few.
+        # Selected by logit: the sigmoid keeps the order, so it is computed for the selected only.
         return best.sigmoid(), index, labels
 
 
 def top_pairs(logits: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """Best (anchor, class) pairs of ``(B, N, C)`` logits: values, anchors, classes ``(B, k)``.
 
-    The best k pairs are on the k anchors with the best single class, so the large sort over all
-    pairs is replaced by one over anchors and one over ``k * C`` values.
+    The best k pairs are on the k anchors whose best class is highest, so one large sort over all
+    pairs is replaced by a sort over anchors and one over ``k * C`` values.
     """
     num_anchors, num_classes = logits.shape[1:]
     if num_anchors > k:

@@ -1,4 +1,4 @@
-"""Pure functions on tensors, which need only torch: boxes, anchors, losses, NMS, resampling."""
+"""Pure functions on tensors (torch and numpy only): boxes, anchors, losses, NMS, resampling."""
 
 from effdet_plugin.ops.anchors import anchor_boxes, level_sizes
 from effdet_plugin.ops.box_loss import huber_loss, iou_loss

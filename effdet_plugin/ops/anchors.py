@@ -1,4 +1,4 @@
-"""Anchors of all levels as plain tables, also for image sizes that the strides do not divide.
+"""Anchors of all levels as plain arrays, also for image sizes that the strides do not divide.
 
 Source: google/automl efficientdet/tf2/anchors.py (the reference).
 """
@@ -15,7 +15,10 @@ AspectRatio = float | tuple[float, float]
 def level_sizes(
     image_size: tuple[int, int], min_level: int, max_level: int
 ) -> list[tuple[int, int]]:
-    """Feature sizes (height, width): the image size halved and rounded up, once per level."""
+    """Sizes (height, width) of the feature maps from ``min_level`` to ``max_level``, finest first.
+
+    The size of level l is the image size (height, width) in pixels, halved and rounded up l times.
+    """
     height, width = image_size
     sizes = []
     for level in range(1, max_level + 1):
@@ -54,7 +57,7 @@ def anchor_sides(
 def level_anchors(
     feature_size: tuple[int, int], stride: tuple[float, float], sides: np.ndarray
 ) -> np.ndarray:
-    """Anchors of one level, ``(height * width * A, 4)`` xyxy float64: row, column, then anchor.
+    """Anchors of one level, ``(height * width * A, 4)`` xyxy float64, by row, column, anchor.
 
     Args:
         feature_size: (height, width) of the map.
@@ -73,7 +76,7 @@ def level_anchors(
 def strides_of(
     image_size: tuple[int, int], feature_sizes: Sequence[tuple[int, int]]
 ) -> list[tuple[float, float]]:
-    """Image size / feature size per level and axis: a fraction where the size does not divide."""
+    """Stride (vertical, horizontal) of each level: image size / feature size, maybe a fraction."""
     return [(image_size[0] / h, image_size[1] / w) for h, w in feature_sizes]
 
 
@@ -85,9 +88,9 @@ def anchor_boxes(
     scales_per_octave: int = 3,
     aspect_ratios: Sequence[AspectRatio] = (1.0, 2.0, 0.5),
 ) -> Tensor:
-    """All anchors of an image size: level, row, column, then ``scale * num_ratios + ratio``.
+    """All anchors of an image size, ordered by level, row, column, scale and aspect ratio.
 
-    Not clipped to the image.
+    They are not clipped to the image.
 
     Args:
         image_size: (height, width) of the network input in pixels.

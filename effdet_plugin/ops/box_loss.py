@@ -42,14 +42,15 @@ def check_iou_mode(mode: str, angle_gradient: str) -> None:
 def iou_loss(
     pred: Tensor, target: Tensor, mode: str = 'iou', angle_gradient: str = 'paper'
 ) -> Tensor:
-    """``1 - IoU`` (or its G, D, C form) of each pair; 0 for targets without width or height.
+    """``1 - IoU`` (or GIoU, DIoU, CIoU) of each pair; 0 for targets without width or height.
 
     Args:
         pred: ``(..., 4)`` xyxy.
         target: ``(..., 4)`` xyxy.
         mode: one of ``iou``, ``giou``, ``diou``, ``ciou``.
-        angle_gradient: of ``ciou``. ``'paper'``: the weight ``alpha`` of the angle term is a
-            constant in backward, as in the paper. ``'reference'``: it is differentiated, too.
+        angle_gradient: for ``ciou`` only. ``'paper'``: the weight ``alpha`` of the aspect-ratio
+            term ``v`` is a constant in backward, as in the paper. ``'reference'``: ``alpha`` is
+            differentiated, too.
 
     Returns:
         ``(...)``; every 0 / 0 is 0, so that empty boxes give no NaN.
@@ -72,7 +73,7 @@ def iou_loss(
 def _penalty(
     pred: Tensor, target: Tensor, iou: Tensor, union: Tensor, mode: str, angle_gradient: str
 ) -> Tensor:
-    """What a mode subtracts from the plain IoU, ``(...)``."""
+    """The term that a mode subtracts from the plain IoU, ``(...)``."""
     # Sides of the smallest box around both.
     hull = _sides(_smaller(pred[..., :2], target[..., :2]), _larger(pred[..., 2:], target[..., 2:]))
     if mode == 'giou':
@@ -83,6 +84,7 @@ def _penalty(
     if mode == 'diou':
         return distance
     sides = [_sides(box[..., :2], box[..., 2:]) for box in (pred, target)]
+    # v compares the aspect ratios as angles; v and alpha are named as in the paper.
     angles = [torch.atan(_safe_divide(side[..., 0], side[..., 1])) for side in sides]
     v = 4 / math.pi**2 * (angles[0] - angles[1]) ** 2
     alpha = _safe_divide(v, (1 - iou) + v)
@@ -107,6 +109,6 @@ def _smaller(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _sides(low: Tensor, high: Tensor) -> Tensor:
-    """Width and height between corners ``(..., 2)``; 0, without gradient, if they are swapped."""
+    """Width and height between corners ``(..., 2)``; 0, without gradient, where high <= low."""
     side = high - low
     return torch.where(side > 0, side, 0.0)

@@ -1,10 +1,13 @@
-"""Boxes ``(x1, y1, x2, y2)`` in pixels: areas, IoU, and box coding relative to anchors."""
+"""Boxes ``(x1, y1, x2, y2)`` in pixels: areas, IoU, and box coding relative to anchors.
+
+Source: google/automl efficientdet/object_detection/faster_rcnn_box_coder.py for the box coding and
+region_similarity_calculator.py beside it for the IoU (the reference).
+"""
 
 import torch
 from torch import Tensor
 
-# Sides are clamped to this before a logarithm or a division: ``EPSILON`` of google/automl's
-# efficientdet/object_detection/faster_rcnn_box_coder.py, the reference of this file.
+# Sides are clamped to this before a logarithm or a division: ``EPSILON`` of the reference.
 MIN_SIDE = 1e-8
 
 
@@ -58,7 +61,16 @@ def one_to_many_iou(box: Tensor, area: Tensor, boxes: Tensor, areas: Tensor) -> 
 
 
 def gather_rows(values: Tensor, index: Tensor) -> Tensor:
-    """Rows of ``(B, G, ...)`` at ``(B, N)`` -> ``(B, N, ...)``; zeros if ``G`` is 0."""
+    """Select rows of each image.
+
+    Args:
+        values: ``(B, G)`` or ``(B, G, C)``.
+        index: ``(B, N)`` int64 in ``0 .. G-1``.
+
+    Returns:
+        ``(B, N)`` or ``(B, N, C)``; zeros if ``G`` is 0.
+    """
+    # Without a box there is nothing to gather, not even for rows that are masked afterwards.
     if values.shape[1] == 0:
         return values.new_zeros((*index.shape, *values.shape[2:]))
     if values.dim() == 2:

@@ -2,8 +2,8 @@
 
 With label indices the loss of a row is the background loss of all its classes, except for the one
 positive class, whose term is written over it. Forward and backward each work in place on two
-float32 tensors of the logits' shape, one of which becomes the gradient; between the two only the
-logits and labels are kept.
+float32 tensors of the logits' shape; in backward one of them becomes the gradient. From forward to
+backward only the logits and labels are kept.
 
 Source: Lin et al., ICCV 2017, eq. 5; ``FocalLoss`` in google/automl efficientdet/tf2/train_lib.py:
 ``p_t`` and ``alpha_t`` come from the unsmoothed target, the cross-entropy from the smoothed one.
@@ -19,9 +19,10 @@ def _one_minus_pt_and_bce(x: Tensor, target: float) -> tuple[Tensor, Tensor]:
     """``1 - p_t`` and binary cross-entropy of background logits: new tensors, float32 or wider.
 
     Args:
-        x: logits. A positive entry is passed as background with the logit ``-x``: this one form
-            keeps the digits of both where the prediction is right.
-        target: what label smoothing puts in place of 0.
+        x: logits of background entries. A positive entry with the logit ``x`` is passed as a
+            background entry with the logit ``-x``, which has the same loss: in this form
+            ``1 - p_t`` is computed without cancellation for both.
+        target: target of the cross-entropy: 0, or half of the label smoothing.
     """
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     bce = F.softplus(wide)
@@ -40,8 +41,8 @@ def _focal(x: Tensor, gamma: float, target: float) -> Tensor:
 def _focal_grad(x: Tensor, gamma: float, target: float) -> Tensor:
     """Derivative of :func:`_focal` with respect to its logits."""
     one_minus_pt, bce = _one_minus_pt_and_bce(x, target)
-    # With q = 1 - p_t it is q^gamma * (gamma * bce * (1 - q) + q - target). The first two terms
-    # are an interpolation between gamma * bce and 1 at q: no third tensor for 1 - q.
+    # With q = 1 - p_t the derivative is q^gamma * (gamma * bce * (1 - q) + q - target). The first
+    # two terms are lerp(gamma * bce, 1, q), which needs no third tensor for 1 - q.
     grad = bce.mul_(gamma).lerp_(bce.new_ones(()), one_minus_pt)
     if target:
         grad.sub_(target)
@@ -81,7 +82,7 @@ class _FocalSum(torch.autograd.Function):
 
 
 def _positives(labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Which rows have a positive class, and a valid class index for all, both ``(N, 1)``."""
+    """Whether each row has a positive class, and a valid class index for it, both ``(N, 1)``."""
     labels = labels.unsqueeze(1)
     positive = (labels >= 0) & (labels < num_classes)
     return positive, labels.clamp(0, num_classes - 1)
@@ -91,7 +92,7 @@ def _scatter_positive(
     values: Tensor, positive: Tensor, index: Tensor, at_positive: Tensor
 ) -> Tensor:
     """Replace ``values`` ``(N, C)`` at class ``index`` ``(N, 1)`` of positive rows, in place."""
-    # Background rows get their own value back: no selection of rows, so no device sync.
+    # Background rows get their own value back: selecting rows would need a device sync.
     return values.scatter_(1, index, torch.where(positive, at_positive, values.gather(1, index)))
 
 
@@ -112,6 +113,6 @@ def sigmoid_focal_loss(
         label_smoothing: ``s`` of the target ``t (1 - s) + 0.5 s`` of the cross-entropy.
 
     Returns:
-        ``(N,)`` float32 (float64).
+        ``(N,)`` float32; float64 for float64 logits.
     """
     return _FocalSum.apply(logits, labels, alpha, gamma, label_smoothing)

@@ -1,4 +1,4 @@
-"""Assignment of boxes to anchors, a batch at once: no loop over images, no device sync.
+"""Assignment of boxes to anchors for a whole batch: no loop over images, no device sync.
 
 Source: google/automl efficientdet/object_detection/argmax_matcher.py and target_assigner.py (the
 reference).
@@ -10,8 +10,8 @@ from torch import Tensor
 from effdet_plugin.ops.boxes import pairwise_iou
 
 NO_MATCH = -1
-# Number of boxes whose IoU with all anchors is computed at a time: with the hundreds of boxes of a
-# crowded image, times the batch, it would take gigabytes. Nearly every batch has fewer: one step.
+# Number of boxes of an image whose IoU with all anchors is computed at a time. All at once, a batch
+# of crowded images with hundreds of boxes would take gigabytes. Most batches need one step.
 BLOCK = 64
 
 
@@ -32,11 +32,11 @@ def match_anchors(
     Args:
         anchors: ``(N, 4)`` xyxy.
         boxes: ``(B, G, 4)`` xyxy, padded.
-        valid: ``(B, G)`` bool, False for padding. Boxes without area should be False, too: one
-            that overlaps nothing takes anchor 0, as in the reference.
+        valid: ``(B, G)`` bool, False for padding. Boxes without area should be False, too: a box
+            that overlaps no anchor takes anchor 0, as in the reference.
         pos_iou_thr: an anchor of this IoU or more is positive, any other is background; none is
             ignored.
-        match_low_quality: whether matches are forced.
+        match_low_quality: whether each box takes its best anchor whatever the IoU (forced match).
 
     Returns:
         ``(B, N)`` int64 index into ``G``, or -1 for background.
@@ -48,9 +48,10 @@ def match_anchors(
     best_iou, best_box, best_anchor = _best(anchors.float(), boxes.float(), valid)
     if not match_low_quality:
         return best_box.masked_fill(best_iou < pos_iou_thr, NO_MATCH)
-    # One scatter with minimum settles both rules, the smaller value wins: a forced match is its box
-    # 0 .. G-1, a match by threshold box + G, no match 2G. (With two tensors that are merged after
-    # the scatter, torch 2.13's compiler merges them before it.)
+    # One tensor holds both rules: a forced match to box i has the value i, a match by threshold
+    # i + G, no match 2G. The minimum of the scatter prefers forced matches, and among them the
+    # first box. (Two tensors merged after the scatter fail: torch 2.13's compiler merges them
+    # before it.)
     none = 2 * num_boxes
     match = torch.where(best_iou < pos_iou_thr, none, best_box + num_boxes)
     index = torch.arange(num_boxes, device=boxes.device).expand(batch, -1)
@@ -72,8 +73,8 @@ def _best(anchors: Tensor, boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor
 
 
 def _best_of_block(anchors: Tensor, boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """:func:`_best` of one block of boxes; ``(B, G, N)`` is freed on return."""
-    # Padding loses every comparison with -1; real IoUs are >= 0.
+    """:func:`_best` of one block of boxes; its IoUs ``(B, G, N)`` are freed on return."""
+    # Padding gets the IoU -1, which loses every comparison: real IoUs are >= 0.
     iou = pairwise_iou(boxes, anchors).masked_fill_(~valid.unsqueeze(-1), -1.0)
     best_iou, best_box = iou.max(dim=1)
     return best_iou, best_box, iou.argmax(dim=2)

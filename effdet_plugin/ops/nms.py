@@ -47,18 +47,18 @@ def batched_nms(
     Args:
         boxes: ``(B, K, 4)`` xyxy in pixels.
         scores: ``(B, K)`` probabilities; ``-inf`` marks padding.
-        labels: ``(B, K)`` classes.
+        labels: ``(B, K)`` int64 classes.
         method: ``'hard'`` removes boxes of IoU > ``iou_thr`` with a kept one; ``'gaussian'``
             multiplies their scores by ``exp(-iou^2 / sigma)`` and has no IoU threshold.
-        iou_thr: for ``'hard'``.
-        sigma: for ``'gaussian'`` (TensorFlow's ``soft_nms_sigma`` is half of it).
+        iou_thr: IoU threshold of ``'hard'``.
+        sigma: width of ``'gaussian'`` (TensorFlow's ``soft_nms_sigma`` is half of it).
         score_thr: a candidate whose current score is this or lower is never kept.
         max_per_img: number of rounds and of returned rows.
         class_wise: boxes of different classes do not suppress each other.
 
     Returns:
-        keep ``(B, max_per_img)`` int64 index into K (0 in unused rows), and the current scores of
-        the kept, ``(B, max_per_img)`` float32, descending, ``-inf`` in unused rows.
+        ``(B, max_per_img)`` int64 indices of the kept candidates (0 in unused rows), and their
+        scores after decay, ``(B, max_per_img)`` float32, descending, ``-inf`` in unused rows.
 
     Raises:
         ConfigError: unknown method.
@@ -85,6 +85,7 @@ def batched_nms(
             scores = scores * torch.exp(iou * iou / -sigma)
             # The threshold applies to decayed scores, as in TensorFlow.
             scores = torch.where(scores > score_thr, scores, NEG_INF)
-        # A box without area has IoU 0 with itself, so it would be taken again.
+        # A kept box must not be taken again: decay does not remove it, nor does the IoU threshold
+        # remove a box without area, whose IoU with itself is 0.
         scores[rows, best] = NEG_INF
     return torch.where(kept_scores == NEG_INF, 0, keep), kept_scores

@@ -1,8 +1,8 @@
-"""Spatial resampling in the forms that training, export and quantisation share.
+"""Spatial resampling: max and average pooling with SAME padding, nearest upsampling.
 
-Nearest upsampling always names its target size, and SAME pooling makes no padded copy: both equal
-the reference (google/automl efficientdet/tf2/efficientdet_keras.py) exactly and convert to native
-operators of the deployment runtimes.
+Both equal the reference (google/automl efficientdet/tf2/efficientdet_keras.py) exactly. Upsampling
+is given its target size, and the usual pooling makes no padded copy, so that both can be exported
+as single operators.
 """
 
 import torch.nn.functional as F
@@ -10,19 +10,20 @@ from torch import Tensor
 
 
 def pool_geometry(size: int, target: int) -> tuple[int, int]:
-    """Kernel and stride that pool a side of ``size`` to ``target``; kernel = stride + 1."""
+    """Kernel and stride that pool a side of ``size`` to ``target``, as in the reference."""
     stride = (size - 1) // target + 1
     return stride + 1, stride
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """TensorFlow's SAME padding of one axis, (before, after): the odd one goes after."""
+    """TensorFlow's SAME padding of one axis, (before, after); an odd pixel goes after."""
+    # -(-a // b) is a / b rounded up.
     total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
 
 
 def max_pool_same(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int]) -> Tensor:
-    """Max pooling with SAME padding by minus infinity.
+    """Max pooling with SAME padding of minus infinity.
 
     Args:
         x: ``(B, C, H, W)``.
@@ -41,9 +42,9 @@ def max_pool_same(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int]) -
 
 
 def avg_pool_same(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int]) -> Tensor:
-    """Average over positions inside the map, SAME padding; shapes as :func:`max_pool_same`."""
+    """Average pooling that does not count SAME padding; arguments as :func:`max_pool_same`."""
     ones = x.new_ones((1, 1, *x.shape[-2:]))
-    # Both averages divide by the kernel's area; their quotient divides by the positions inside.
+    # Both averages divide by the kernel's area; their quotient, by the number of positions inside.
     total = F.avg_pool2d(_pad_same(x, kernel, stride, 0.0), kernel, stride)
     return total / F.avg_pool2d(_pad_same(ones, kernel, stride, 0.0), kernel, stride)
 
@@ -55,13 +56,13 @@ def _pad_same(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int], value
 
 
 def resample_nearest(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Upsample ``(B, C, H, W)`` to exactly ``size``: source index ``floor(i * in / out)``."""
-    # By size, not scale factor: TensorFlow's index, also where the sizes are no multiple.
+    """Upsample ``(B, C, h, w)`` to ``size`` (H, W), from source index ``floor(i * h / H)``."""
+    # size=, not scale_factor=, gives TensorFlow's source index for any pair of sizes.
     return x if x.shape[-2:] == size else F.interpolate(x, size=size, mode='nearest')
 
 
 def pool_to_size(x: Tensor, size: tuple[int, int], average: bool = False) -> Tensor:
-    """Pool ``(B, C, H, W)`` down to ``size``; a 1x1 map stays as it is."""
+    """Pool ``(B, C, H, W)`` down to ``size`` (height, width); a 1x1 map stays as it is."""
     if x.shape[-2:] == size:
         return x
     kernel_h, stride_h = pool_geometry(x.shape[-2], size[0])

@@ -1,8 +1,8 @@
 """Weighted boxes fusion: merge the boxes that several views or models predict for one object.
 
 Source: Solovyev, Wang, Gabruseva, "Weighted boxes fusion", 2019; google/automl
-efficientdet/tf2/wbf.py (the reference), whose numbers are reproduced, but not its loss of the last
-class.
+efficientdet/tf2/wbf.py (the reference), whose numbers are reproduced. By default no class is left
+out, where the reference leaves out the last one.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ from effdet_plugin.errors import ConfigError
 from effdet_plugin.ops.boxes import pairwise_iou
 
 Array = NDArray[np.float64]
-IOU_THR = 0.55  # the reference's
+IOU_THR = 0.55  # as in the reference
 
 
 def fuse_boxes(
@@ -28,8 +28,8 @@ def fuse_boxes(
 
     In the order given (sort by descending score first), each detection joins the cluster of its
     class whose average box has the highest IoU with it, or starts a new one. A cluster's box is the
-    average of its boxes, weighted by score; its score is the mean score, times ``n / num_models``
-    if its ``n`` members are fewer than the models.
+    average of its ``n`` boxes, weighted by score; its score is their mean score, times
+    ``min(1, n / num_models)``.
 
     Args:
         boxes: ``(N, 4)`` xyxy, computed in float64.
@@ -37,8 +37,8 @@ def fuse_boxes(
         labels: ``(N,)`` integers.
         num_models: number of models or views that the detections come from.
         iou_thr: least IoU to join a cluster.
-        labels_below: leave out labels of this value or more, as the reference does with its
-            ``num_classes``: its labels start at 1, so that the last class is lost. None keeps all.
+        labels_below: leave out labels of this value or more; None keeps all. The reference passes
+            its ``num_classes`` here, but its labels start at 1, so that the last class is lost.
 
     Returns:
         Fused boxes ``(M, 4)``, scores ``(M,)`` in descending order, and labels ``(M,)``.
@@ -61,7 +61,7 @@ def fuse_boxes(
 
 def _fuse_class(boxes: Array, scores: Array, iou_thr: float) -> tuple[Array, Array, Array]:
     """Clusters of one class: average boxes ``(M, 4)``, sums of scores, numbers of members."""
-    # Sequential by definition: each detection is compared with averages that the former changed.
+    # Sequential by definition: each detection is compared with averages that earlier ones changed.
     sums, means = np.zeros((len(boxes), 4)), np.zeros((len(boxes), 4))
     totals, counts = np.zeros(len(boxes)), np.zeros(len(boxes))
     used = 0
@@ -73,6 +73,6 @@ def _fuse_class(boxes: Array, scores: Array, iou_thr: float) -> tuple[Array, Arr
         sums[best] += score * box
         totals[best] += score
         counts[best] += 1
-        # Scores of 0 have no weighted average.
+        # Without any score there is no weighted average: the last box stands for it.
         means[best] = sums[best] / totals[best] if totals[best] else box
     return means[:used], totals[:used], counts[:used]

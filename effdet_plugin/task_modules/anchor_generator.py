@@ -13,30 +13,32 @@ from effdet_plugin.errors import ConfigError
 from effdet_plugin.ops.anchors import AspectRatio, anchor_sides, level_anchors, strides_of
 
 STRIDE_MODES = ('fractional', 'power_of_two')
-# Anchors of D0 at 512 are 0.8 MB. Images that are not padded have map sizes of their own each.
+# Number of image sizes whose anchors are cached (0.8 MB for D0 at 512). Images that are not padded
+# may all differ in size, so the number is limited.
 SETS_KEPT = 8
 
 
 @TASK_UTILS.register_module()
 class EfficientDetAnchorGenerator(AnchorGenerator):
-    """Anchors by level, row, column, then ``scale * num_ratios + ratio``.
+    """Anchors ordered by level, row, column, scale and aspect ratio.
 
-    With an image size, strides are image size / feature size, a fraction where 2^level does not
-    divide it, as in google/automl efficientdet/tf2/anchors.py. mmdet's own heads do not pass the
-    image size and get the integer ``strides``.
+    If the image size is given, a stride is image size / feature size, which is a fraction where
+    2^level does not divide the size, as in google/automl efficientdet/tf2/anchors.py. mmdet's own
+    heads do not pass the image size and get the integer ``strides``.
 
     Args:
         strides: pixels of the network input per map position of each level.
         octave_base_scale: side of the smallest square anchor in strides; one number, or one per
             level. D0-D6, D7x, Lite3, Lite4: 4; D7: 5; Lite0-Lite2, Lite3x: 3.
         scales_per_octave: number of scales ``2 ** (i / n)``.
-        aspect_ratios: width / height (the square root is applied to both sides). mmdet's ``ratios``
-            are the inverse, hence another name. Or pairs (width factor, height factor) such as
-            ``(1.4, 0.7)``, which older ports were trained with.
+        aspect_ratios: width / height, or pairs (width factor, height factor) such as
+            ``(1.4, 0.7)``, which older ports were trained with; see
+            :func:`~effdet_plugin.ops.anchors.anchor_sides`. mmdet's ``ratios`` are height / width,
+            hence the other name.
         stride_mode: ``'fractional'``, or ``'power_of_two'`` to use ``strides`` always.
 
     Raises:
-        ConfigError: unknown ``stride_mode``; another number of scales than levels.
+        ConfigError: unknown ``stride_mode``; not one ``octave_base_scale`` per level.
     """
 
     def __init__(
@@ -74,7 +76,7 @@ class EfficientDetAnchorGenerator(AnchorGenerator):
         )
 
     def gen_base_anchors(self) -> list[Tensor]:
-        """Anchors of the first position of each level, ``(A, 4)``."""
+        """Anchors of the first position of each level, ``(A, 4)`` xyxy float32."""
         return [
             torch.from_numpy(
                 level_anchors((1, 1), (stride[1], stride[0]), sides).astype(np.float32)
@@ -89,7 +91,7 @@ class EfficientDetAnchorGenerator(AnchorGenerator):
         device: torch.device | str = 'cpu',
         image_size: tuple[int, int] | None = None,
     ) -> list[Tensor]:
-        """Anchors of all levels; those of the last used sizes stay on the device.
+        """Anchors of all levels; those of the last sizes used are cached on the device.
 
         Args:
             featmap_sizes: (height, width) of each level's map.

@@ -13,10 +13,11 @@ from effdet_plugin.ops.matching import match_anchors
 
 @TASK_UTILS.register_module()
 class BatchMaxIoUAssigner(BaseAssigner):
-    """Highest IoU with forced matches, see :func:`~effdet_plugin.ops.match_anchors`.
+    """Assign by highest IoU, with forced matches; see :func:`~effdet_plugin.ops.match_anchors`.
 
-    It differs from mmdet's ``MaxIoUAssigner`` in the forced match (one anchor per box, the first on
-    ties, also at IoU 0; of several boxes the first gets the anchor), and ignores nothing.
+    It differs from mmdet's ``MaxIoUAssigner`` in the forced match: each box takes one anchor (the
+    first on ties), even at IoU 0, and where several boxes want the same anchor the first box gets
+    it. No anchor is ignored.
 
     Args:
         pos_iou_thr: an anchor of this IoU or more is positive.
@@ -28,7 +29,16 @@ class BatchMaxIoUAssigner(BaseAssigner):
         self.match_low_quality = match_low_quality
 
     def assign_batch(self, priors: Tensor, boxes: Tensor, valid: Tensor) -> Tensor:
-        """Anchors ``(N, 4)``, boxes ``(B, G, 4)``, valid ``(B, G)`` -> index ``(B, N)`` or -1."""
+        """Assign the boxes of a whole batch.
+
+        Args:
+            priors: anchors ``(N, 4)`` xyxy.
+            boxes: ``(B, G, 4)`` xyxy, padded.
+            valid: ``(B, G)`` bool, False for padding.
+
+        Returns:
+            ``(B, N)`` int64 index of each anchor's box, or -1 for background.
+        """
         return match_anchors(priors, boxes, valid, self.pos_iou_thr, self.match_low_quality)
 
     def assign(
@@ -47,8 +57,8 @@ class BatchMaxIoUAssigner(BaseAssigner):
             **kwargs: not used; mmdet's heads pass further data to some assigners.
 
         Returns:
-            ``gt_inds`` 1-based with 0 for background, the IoU with the matched box, and labels
-            with -1.
+            For each anchor ``gt_inds`` (the number of its box, from 1; 0 for background),
+            ``max_overlaps`` (its IoU with that box) and ``labels`` (-1 for background).
         """
         priors = get_box_tensor(pred_instances.priors)
         boxes = get_box_tensor(gt_instances.bboxes)

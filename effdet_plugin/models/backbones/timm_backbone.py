@@ -43,7 +43,7 @@ class TimmBackbone(BaseModule):
         norm_eps: epsilon of every BN; None leaves timm's (1e-3 of ``tf_`` networks).
         norm_momentum: momentum of every BN, in (0, 1]; None leaves timm's 0.1. EfficientDet has
             0.01 (google/automl efficientdet/backbone/efficientnet_builder.py: 0.99).
-        drop_path_rate: stochastic depth; block i of N is dropped with ``rate * i / N``.
+        drop_path_rate: stochastic depth: block i of N is dropped with probability ``rate * i / N``.
         with_cp: recompute activations in backward, to save memory.
         model_kwargs: further arguments of ``timm.create_model``, e.g. ``dict(act_layer='relu6')``.
         init_cfg: mmengine's; an alternative to ``pretrained``.
@@ -53,8 +53,9 @@ class TimmBackbone(BaseModule):
         strides: stride of each in pixels of the input.
 
     Raises:
-        ConfigError: unknown model name, or one without ``features_only``; too many frozen stages,
-            or any in a network that is not a stem and one series of stages (HRNet, VGG, ViT).
+        ConfigError: unknown model name, or one without ``features_only``; more frozen stages than
+            there are, or frozen stages in a network that is not a stem and one series of stages
+            (HRNet, VGG, ViT).
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class TimmBackbone(BaseModule):
             if isinstance(module, _BatchNorm):
                 module.eps = module.eps if norm_eps is None else norm_eps
                 module.momentum = module.momentum if norm_momentum is None else norm_momentum
-        # timm's own checkpointing updates BN statistics twice: only where ours is not possible.
+        # timm's own checkpointing updates BN statistics twice: used only where ours cannot be.
         if with_cp and not isinstance(self.model, CHAINS):
             self.model.set_grad_checkpointing(True)
         for module in self._frozen_modules():
@@ -170,8 +171,8 @@ def _chain(network: Any) -> Iterator[tuple[nn.Module, bool]]:
 def _split(network: nn.Module) -> tuple[list[nn.Module], list[list[nn.Module]]]:
     """Stem and stages of a network, in order; no stages if the names of its children show none.
 
-    Stages are a list ``blocks``, or have one name with numbers: ``layer1``, ``stages_0``, ``s1``.
-    A stage lasts until the next one starts: DenseNet's ``transition1`` belongs to the first.
+    Stages are the children of ``blocks``, or share a name with a number: ``layer1``, ``stages_0``,
+    ``s1``. A stage extends to the start of the next: DenseNet's ``transition1`` is in its first.
     """
     children = dict(network.named_children())
     if 'blocks' in children:
@@ -200,7 +201,7 @@ def _stage_names(children: dict[str, nn.Module]) -> list[str]:
         return []
     # Of equally long series the later one: a stem comes first.
     word = max(reversed(runs), key=lambda word: len(runs[word]))
-    # A gap means that the names count something else than stages.
+    # With a gap the names number something other than stages.
     numbers = [int(name.removeprefix(word)) for name in runs[word]]
     first = min(numbers[0], 1)
     return runs[word] if numbers == list(range(first, first + len(numbers))) else []

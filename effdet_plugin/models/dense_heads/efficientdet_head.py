@@ -35,17 +35,18 @@ class EfficientDetHead(BaseDenseHead):
         num_classes: number of classes, without background; labels are ``0 .. num_classes - 1``.
         in_channels: channels of the neck's maps.
         feat_channels: channels of the towers; ``in_channels`` if None.
-        stacked_convs: repeats of each tower.
-        num_levels: number of the neck's maps, each with BNs of its own.
+        stacked_convs: convolutions of each tower before the one that predicts.
+        num_levels: number of the neck's maps; each level has its own BN layers.
         separable: separable or plain 3x3 convolutions.
-        act: activation.
+        act: name of the activation, such as ``'swish'`` or ``'relu6'``.
         survival_prob: see :class:`~effdet_plugin.models.dense_heads.tower.Tower`.
         norm_momentum: momentum of every BN, see :class:`~effdet_plugin.models.BiFPN`.
-        anchor_generator: config in TASK_UTILS.
-        bbox_coder: config in TASK_UTILS.
-        assigner: config in TASK_UTILS; needs ``assign_batch``.
-        loss_cls: config; a loss of logits and label indices.
-        loss_bbox: config; a loss of deltas. Its sum is divided by 4 times the normaliser.
+        anchor_generator: config; None: ``EfficientDetAnchorGenerator`` with its defaults.
+        bbox_coder: config; None: ``EfficientDetBoxCoder``.
+        assigner: config; the type needs ``assign_batch``. None: ``BatchMaxIoUAssigner``.
+        loss_cls: config of a loss of logits and label indices; None: ``SigmoidFocalLoss``.
+        loss_bbox: config of a loss of deltas; None: ``HuberLoss`` with weight 50. Its sum is
+            divided by 4 times the normaliser.
         loss_iou: config of a loss of decoded boxes, or None (the reference's default).
         loss_normalizer: ``'local'`` (the reference's), ``'mean'``, ``'global'`` or ``'constant'``,
             see :func:`~effdet_plugin.models.losses.loss_normalizer`.
@@ -132,7 +133,7 @@ class EfficientDetHead(BaseDenseHead):
             ``(B, A * 4, h, w)`` deltas, channel ``a * 4 + (tx, ty, tw, th)``.
 
         Raises:
-            ConfigError: another number of maps than ``num_levels``.
+            ConfigError: the number of maps is not ``num_levels``.
         """
         if len(feats) != self.num_levels:
             raise ConfigError(
@@ -142,7 +143,7 @@ class EfficientDetHead(BaseDenseHead):
         return self.cls_tower(feats), self.box_tower(feats)
 
     def flatten(self, outputs: Sequence[Tensor], width: int) -> Tensor:
-        """Outputs ``(B, A * width, h, w)`` -> ``(B, N, width)``: level, row, column, anchor."""
+        """Outputs ``(B, A * width, h, w)`` -> ``(B, N, width)`` by level, row, column, anchor."""
         batch = outputs[0].shape[0]
         return torch.cat([x.permute(0, 2, 3, 1).reshape(batch, -1, width) for x in outputs], dim=1)
 
@@ -164,7 +165,7 @@ class EfficientDetHead(BaseDenseHead):
         batch_img_metas: Sequence[dict[str, Any]],
         batch_gt_instances_ignore: Sequence[InstanceData | None] | None = None,
     ) -> dict[str, Tensor]:
-        """Losses of a batch, in float32 whatever the outputs' type.
+        """Losses of a batch, in float32 whatever the dtype of the outputs.
 
         Args:
             cls_scores: see :meth:`forward`.
@@ -174,7 +175,8 @@ class EfficientDetHead(BaseDenseHead):
                 would give them anchor 0.
             batch_img_metas: ``batch_input_shape`` gives the image size of fractional anchor
                 strides.
-            batch_gt_instances_ignore: not used; crowds are no targets, and nothing is ignored.
+            batch_gt_instances_ignore: not used: crowd boxes are not targets, and no anchor is
+                ignored.
 
         Returns:
             Scalars ``loss_cls``, ``loss_bbox`` and, if configured, ``loss_iou``.
@@ -206,11 +208,12 @@ class EfficientDetHead(BaseDenseHead):
     ) -> dict[str, Tensor]:
         """Delta loss and IoU loss of ``(B, N, 4)``; both sums divided by ``divisor``."""
         mask = positive.unsqueeze(-1)
-        # Background rows encode their anchor with itself, which is 0: a padding box could be inf.
+        # Background rows encode their anchor with itself, which gives 0: a padding box might not
+        # give a finite value.
         targets = self.bbox_coder.encode(anchors, torch.where(mask, boxes, anchors))
         weight = mask & (targets != 0) if self.mask_zero_targets else mask.expand_as(targets)
         losses = {}
-        if self.loss_bbox.loss_weight:  # 0 leaves the IoU loss alone
+        if self.loss_bbox.loss_weight:  # with weight 0 only the IoU loss is used
             losses['loss_bbox'] = self.loss_bbox(
                 deltas.reshape(-1, 4),
                 targets.reshape(-1, 4),
@@ -243,18 +246,18 @@ class EfficientDetHead(BaseDenseHead):
             cls_scores: see :meth:`forward`.
             bbox_preds: see :meth:`forward`.
             score_factors: not used.
-            batch_img_metas: metas of each image, with ``batch_input_shape`` and, to rescale,
-                ``scale_factor`` (horizontal, vertical).
+            batch_img_metas: metainfo of each image, with ``batch_input_shape`` (height, width) and,
+                to rescale, ``scale_factor`` (horizontal, vertical).
             cfg: not used; the ``postprocessor`` holds all settings.
             rescale: give boxes in pixels of the original image, not of the network input.
-            with_nms: suppress duplicates.
+            with_nms: apply NMS; False returns all candidates.
 
         Returns:
             ``bboxes`` ``(n, 4)`` xyxy, ``scores`` ``(n,)``, ``labels`` ``(n,)``, by descending
             score.
 
         Raises:
-            ConfigError: boxes are to be clipped, but the metas have no image size.
+            ConfigError: boxes are to be clipped, but the metainfo has no image size.
         """
         assert batch_img_metas is not None
         image_size = batch_img_metas[0].get('batch_input_shape')

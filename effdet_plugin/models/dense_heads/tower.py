@@ -20,16 +20,16 @@ from effdet_plugin.models.layers.conv import (
 
 
 class Tower(nn.Module):
-    """``num_convs`` times convolution, BN of the level, activation; then the prediction.
+    """``num_convs`` times convolution, BN of the level, activation; then a last convolution.
 
     Args:
         in_channels: channels of the pyramid.
         feat_channels: channels of the repeats.
-        out_channels: channels of the prediction.
+        out_channels: channels of the last convolution, which predicts.
         num_convs: number of repeats.
         num_levels: number of levels, each with its own BN.
         separable: separable or plain 3x3 convolutions.
-        act: activation.
+        act: name of the activation.
         survival_prob: None, or the probability that a repeat after the first keeps its branch in
             training (drop-connect). Whenever it is set, those repeats have a skip connection, also
             at test time.
@@ -50,7 +50,7 @@ class Tower(nn.Module):
     ) -> None:
         super().__init__()
         channels = [in_channels] + [feat_channels] * num_convs
-        # Shared convolutions see features of all scales; statistics of each level are its own.
+        # The convolutions are shared by all levels. BN is not: the statistics of the levels differ.
         self.convs = nn.ModuleList(
             build_conv(channels[i], channels[i + 1], separable) for i in range(num_convs)
         )
@@ -68,7 +68,7 @@ class Tower(nn.Module):
         return [self.predict(self.features(x, level)) for level, x in enumerate(feats)]
 
     def features(self, x: Tensor, level: int) -> Tensor:
-        """The map of one level after all repeats, before the prediction."""
+        """Map ``(B, feat_channels, h, w)`` of one level after all repeats, without prediction."""
         for repeat, (conv, norms) in enumerate(zip(self.convs, self.norms, strict=True)):
             y = self.act(norms[level](conv(x)))  # type: ignore[index]
             skip = self.survival_prob is not None and repeat > 0

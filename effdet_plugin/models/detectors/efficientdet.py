@@ -14,13 +14,13 @@ from effdet_plugin.config import size_pipelines
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.models.freezing import freeze_parameters, frozen_norms
 
-# Other heads have no towers of these names: what exists is compiled.
+# Parts that are compiled, where they exist: other heads have no towers of these names.
 COMPILED = ('backbone', 'neck', 'bbox_head.cls_tower', 'bbox_head.box_tower')
 
 
 @MODELS.register_module()
 class EfficientDet(SingleStageDetector):
-    """mmdet's single-stage detector with switches that concern the whole network.
+    """mmdet's single-stage detector with options that concern the whole network.
 
     Args:
         backbone: config of the backbone.
@@ -28,13 +28,14 @@ class EfficientDet(SingleStageDetector):
         bbox_head: config of the head.
         train_cfg: mmdet's; not needed.
         test_cfg: mmdet's; not needed.
-        data_preprocessor: config.
+        data_preprocessor: config of the data preprocessor.
         init_cfg: mmengine's.
-        with_cp: recompute the activations of backbone and neck in backward, to save memory; of one
-            of them only, if the other has no ``with_cp``.
+        with_cp: recompute the activations of backbone and neck in backward, to save memory. A part
+            without an argument ``with_cp`` is left as it is.
         channels_last: keep convolution weights and inputs in channels-last memory order.
-        compile: ``torch.compile`` backbone, neck and the head's towers; a dict gives its arguments.
-            Needs a C++ compiler. Another head is not compiled; the log says what is.
+        compile: apply ``torch.compile`` to backbone, neck and the head's towers; a dict gives its
+            arguments. Needs a C++ compiler. Heads of other types are not compiled; the log lists
+            the compiled parts.
         freeze: regular expression; parameters whose names contain a match are not trained. This is
             ``var_freeze_expr`` of google/automl efficientdet/hparams_config.py, for our names.
         freeze_norm_statistics: BN whose parameters are frozen normalises with its running
@@ -71,7 +72,7 @@ class EfficientDet(SingleStageDetector):
         self.freeze, self.freeze_norm_statistics = freeze, freeze_norm_statistics
         if freeze is not None:
             freeze_parameters(self, freeze)
-        # Last: compiled is what the other switches have set.
+        # Last, so that the other options apply to what is compiled.
         if compile:
             self._compile(compile if isinstance(compile, dict) else {})
 
@@ -100,9 +101,9 @@ class EfficientDet(SingleStageDetector):
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
         """Normalised images ``(B, 3, H, W)`` -> pyramid maps, finest first."""
-        # All maps get the memory order of the images. Without channels_last they must not be in it
-        # by accident: BN on a CPU sums naively there, which costs the backbone's gradients two
-        # digits.
+        # All maps get the memory order of the images. Without channels_last the images must not
+        # have that order by accident: on a CPU, BN then sums less exactly, which costs the
+        # backbone's gradients two digits.
         order = torch.channels_last if self.channels_last else torch.contiguous_format
         return super().extract_feat(batch_inputs.contiguous(memory_format=order))
 
@@ -131,10 +132,10 @@ def _recomputing(*parts: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _takes(kind: Any, argument: str) -> bool:
-    """Whether the constructor of a part has an argument, or passes it to a base class that has."""
+    """Whether the constructor of a part, or of a base class that it calls, has an argument."""
     part = MODELS.get(kind) if isinstance(kind, str) else kind
     if not inspect.isclass(part):
-        return True  # an unknown type: the error of building it says so
+        return True  # an unknown type: building it raises the error
     for owner in part.__mro__:
         if '__init__' in vars(owner):
             parameters = inspect.signature(vars(owner)['__init__']).parameters

@@ -27,7 +27,7 @@ class EfficientDetTTAModel(BaseTTAModel):
         module: The detector; its predictions are in pixels of the original image.
         merge: ``'nms'`` keeps the best of overlapping boxes, ``'wbf'`` averages them.
         iou_thr: Boxes of one class with at least this IoU are the same object; None: 0.6 for
-            ``'nms'``, 0.55 for ``'wbf'`` (as in google/automl ``efficientdet/wbf.py``).
+            ``'nms'``, 0.55 for ``'wbf'`` (as in google/automl efficientdet/tf2/wbf.py).
         max_per_img: Number of detections kept per image.
 
     Raises:
@@ -81,7 +81,7 @@ def unflip(found: InstanceData, meta: dict[str, object]) -> InstanceData:
         meta: ``flip``, ``flip_direction`` and ``ori_shape`` (height, width).
 
     Raises:
-        ConfigError: The view was not flipped from left to right.
+        ConfigError: The view was flipped, but not from left to right.
     """
     if not meta.get('flip'):
         return found
@@ -148,8 +148,8 @@ def _kept(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float, number: int
 def _fused(
     boxes: Tensor, scores: Tensor, labels: Tensor, num_views: int, iou: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    # Fusion is sequential, so it is numpy's. One copy, since each makes the host wait; float64 on
-    # the host only, since not every device has it.
+    # Fusion is sequential, so it runs in numpy on the host. One copy for all columns, since each
+    # copy waits for the device; float64 on the host only, since not every device has it.
     columns = torch.cat([boxes, scores[:, None], labels[:, None].to(boxes)], 1).cpu().double()
     table = columns.numpy()
     fused = fuse_boxes(table[:, :4], table[:, 4], table[:, 5].astype('int64'), num_views, iou)

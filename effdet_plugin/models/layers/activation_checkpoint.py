@@ -22,6 +22,7 @@ def _frozen_statistics(module: nn.Module) -> Iterator[None]:
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
+            # The second pass has counted the same batch again.
             if norm.training and norm.num_batches_tracked is not None:
                 norm.num_batches_tracked.sub_(1)
 
@@ -34,6 +35,6 @@ def checkpoint_activations(module: nn.Module, *args: Any) -> Any:
     return checkpoint(
         module,
         *args,
-        use_reentrant=False,  # the other form ignores context_fn
+        use_reentrant=False,  # the reentrant variant ignores context_fn
         context_fn=lambda: (nullcontext(), _frozen_statistics(module)),
     )

@@ -1,7 +1,7 @@
 """Convolutions, batch norm and activations of neck and head, with EfficientDet's initial values.
 
-Source: google/automl efficientdet/tf2/efficientdet_keras.py (the reference of this file) for layers
-and initialisers, efficientdet/utils.py for activations and batch norm.
+Source (the reference): google/automl efficientdet/tf2/efficientdet_keras.py for layers and
+initialisers, efficientdet/utils.py for activations and batch norm.
 """
 
 import math
@@ -63,7 +63,7 @@ class BatchNorm2d(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` -> the same shape."""
         if self.training and x.numel() == x.shape[1]:
-            # Twice the same value: a batch of two without variance, and the same mean.
+            # A batch of two equal values has the same mean and a variance of 0.
             return super().forward(x.repeat(2, 1, 1, 1))[:1]
         return super().forward(x)
 
@@ -104,14 +104,14 @@ class SeparableConv2d(nn.Module):
 def build_conv(
     in_channels: int, out_channels: int, separable: bool, bias: bool = True
 ) -> nn.Module:
-    """A 3x3 SAME convolution, separable or plain."""
+    """A 3x3 convolution with stride 1 and SAME padding, separable or plain."""
     if separable:
         return SeparableConv2d(in_channels, out_channels, bias=bias)
     return nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=bias)
 
 
 def init_glorot_uniform(module: nn.Module) -> None:
-    """Initialise every convolution of ``module`` with Keras' default, as in the BiFPN."""
+    """Initialise with Glorot uniform (Keras' default), as in the reference's BiFPN."""
     for conv in _convs_with_zero_bias(module):
         fan_in, fan_out = _keras_fans(conv)
         limit = math.sqrt(6 / (fan_in + fan_out))
@@ -119,7 +119,7 @@ def init_glorot_uniform(module: nn.Module) -> None:
 
 
 def init_fan_in_normal(module: nn.Module) -> None:
-    """Initialise with variance 1 / fan in, truncated normal, as in the separable heads."""
+    """Initialise with truncated normal of variance 1 / fan in, as in the separable heads."""
     for conv in _convs_with_zero_bias(module):
         std = math.sqrt(1 / _keras_fans(conv)[0]) / TRUNCATED_STD
         nn.init.trunc_normal_(conv.weight, 0.0, std, -2 * std, 2 * std)

@@ -70,15 +70,15 @@ class Fusion(nn.Module):
         else:
             scales = weights.to(inputs[0].dtype).reshape(len(inputs), -1, 1, 1)
             terms = [x * scale for x, scale in zip(inputs, scales, strict=True)]
-        # A sum of scaled terms, never a stack: no copy of all maps, and it exports and quantises
-        # best. In this order, which fixes the rounding.
+        # A sum of scaled terms, not a stack, which would copy all maps; it also exports and
+        # quantises best. The order of the terms fixes the rounding.
         total = terms[0]
         for term in terms[1:]:
             total = total + term
         return total
 
     def extra_repr(self) -> str:
-        """The method."""
+        """Show the method in ``repr``."""
         return f'method={self.method!r}'
 
 

@@ -1,6 +1,7 @@
 """Bring a map of another level to a node's channels and size.
 
-Source: ``ResampleFeatureMap`` in google/automl efficientdet/tf2/efficientdet_keras.py.
+Source: ``ResampleFeatureMap`` in google/automl efficientdet/tf2/efficientdet_keras.py (the
+reference).
 """
 
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ class Resample(nn.Module):
         out_channels: channels of the output; a convolution exists only if they differ.
         apply_bn: BN after the convolution.
         conv_after_downsample: convolve after pooling instead of before.
-        pool_type: ``'max'``, or ``'avg'`` which divides by the number of positions inside the map.
+        pool_type: ``'max'``, or ``'avg'``, which does not count padding.
         norm_momentum: momentum of BN.
 
     Raises:
@@ -54,8 +55,8 @@ class Resample(nn.Module):
         """``(B, in_channels, h, w)`` -> ``(B, out_channels, *size)``.
 
         Raises:
-            ConfigError: one axis shrinks while the other does not, an error in the reference, too.
-                It happens for very thin images, whose coarsest maps have a width or height of 1.
+            ConfigError: one axis shrinks while the other does not (an error in the reference, too).
+                This happens for very thin images, whose coarsest maps have a width or height of 1.
         """
         height, width = x.shape[-2:]
         if height > size[0] and width > size[1]:

@@ -43,9 +43,9 @@ class FusionNode(nn.Module):
 
     Args:
         in_channels: channels of each input, in order.
-        channels: of the node.
+        channels: channels of the output.
         fusion: see :func:`~effdet_plugin.models.layers.fusion.build_fusion`.
-        act: activation before the convolution (after BN with ``conv_bn_act_pattern``).
+        act: name of the activation before the convolution (after BN with ``conv_bn_act_pattern``).
         separable: separable or plain 3x3 convolution.
         conv_bn_act_pattern: convolution without bias, BN, activation, in this order.
         norm_momentum: momentum of BN.
@@ -64,7 +64,7 @@ class FusionNode(nn.Module):
         resample_cfg: dict[str, Any],
     ) -> None:
         super().__init__()
-        # Each input has its own, also where two nodes use the same map, as in the reference.
+        # Each input has its own convolution, even if two nodes use one map, as in the reference.
         self.resamples = nn.ModuleList(Resample(c, channels, **resample_cfg) for c in in_channels)
         self.fusion = build_fusion(fusion, len(in_channels), channels)
         self.act = build_activation(act)
@@ -98,7 +98,7 @@ class PyramidCell(nn.Module):
     Args:
         topology: nodes in order.
         in_channels: channels of each level's input map.
-        channels: of every node.
+        channels: channels of every node.
         **node_cfg: further arguments of :class:`FusionNode`.
     """
 
@@ -108,7 +108,7 @@ class PyramidCell(nn.Module):
         super().__init__()
         self.topology = topology
         self.outputs = output_ids(topology, len(in_channels))
-        # By id: the input maps come first, then one map per node.
+        # Indexed by id: the input maps come first, then one map per node.
         channels_of = list(in_channels) + [channels] * len(topology)
         self.nodes = nn.ModuleList(
             FusionNode([channels_of[i] for i in node.inputs], channels, **node_cfg)
@@ -116,7 +116,7 @@ class PyramidCell(nn.Module):
         )
 
     def forward(self, feats: Sequence[Tensor]) -> list[Tensor]:
-        """Level maps, finest first -> as many of the same sizes with ``channels`` channels."""
+        """Maps of all levels, finest first -> maps of the same sizes with ``channels`` channels."""
         maps = self.run_nodes(feats)
         return [maps[i] for i in self.outputs]
 
@@ -144,7 +144,7 @@ class BiFPN(BaseModule):
         fusion: ``'fast_attn'``, ``'attn'``, ``'sum'``, ``'channel_fast_attn'``, ``'channel_attn'``,
             or the config of a fusion of your own, see
             :func:`~effdet_plugin.models.layers.fusion.build_fusion`.
-        act: activation: swish, relu6, ...
+        act: name of the activation, such as ``'swish'`` or ``'relu6'``.
         start_level: index of the first backbone map that is used.
         separable: separable convolutions in the nodes.
         conv_bn_act_pattern: convolution without bias, BN, activation instead of the reference's
@@ -153,13 +153,14 @@ class BiFPN(BaseModule):
         conv_after_downsample: match channels after pooling instead of before.
         pool_type: ``'max'`` or ``'avg'`` for downsampling.
         norm_momentum: momentum of every BN, in (0, 1]: the weight of a new batch in its running
-            statistics. The reference's 0.01 needs thousands of steps to follow the weights; take
-            0.1 for trainings of some hundred.
+            statistics. With the reference's 0.01 these need thousands of steps to follow the
+            weights; use 0.1 for trainings of some hundred steps.
         with_cp: recompute the activations of each cell in backward, to save memory.
         init_cfg: mmengine's; without it the reference's Glorot uniform kernels.
 
     Raises:
-        ConfigError: fewer outputs than used inputs; an argument that is not one of those above.
+        ConfigError: fewer outputs than inputs used; an unknown ``topology``, ``fusion``, ``act`` or
+            ``pool_type``; ``norm_momentum`` out of range.
 
     Examples:
         >>> import torch
@@ -230,7 +231,7 @@ class BiFPN(BaseModule):
         init_glorot_uniform(self.extra_levels)
         for node in self.modules():
             if isinstance(node, FusionNode):
-                # Not the fusion: one of your own keeps what its constructor sets.
+                # Not the fusion: a user's own keeps the values that its constructor sets.
                 init_glorot_uniform(nn.ModuleList([node.resamples, node.conv]))
 
     def add_levels(self, feats: Sequence[Tensor]) -> list[Tensor]:
@@ -246,11 +247,11 @@ class BiFPN(BaseModule):
         """Fuse backbone maps into ``num_outs`` maps ``(B, out_channels, h, w)``, finest first.
 
         Args:
-            feats: ``(B, in_channels[i], h_i, w_i)``, each half the one before,
-                rounded up.
+            feats: ``(B, in_channels[i], h_i, w_i)``, each half the size of the one before, rounded
+                up.
 
         Raises:
-            ConfigError: another number of maps than ``in_channels``.
+            ConfigError: the number of maps is not that of ``in_channels``.
         """
         if len(feats) != self.num_inputs:
             raise ConfigError(f'BiFPN: got {len(feats)} maps, in_channels names {self.num_inputs}')

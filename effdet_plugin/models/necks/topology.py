@@ -61,7 +61,7 @@ def bifpn(num_levels: int) -> Topology:
     for level in reversed(range(num_levels - 1)):
         cell.add(level, cell.ids[level][-1], cell.ids[level + 1][-1])
     for level in range(1, num_levels):
-        # The map before top-down is the extra edge of the paper's figure 2 d.
+        # The input map among them is the extra edge of the paper's figure 2 (d).
         cell.add(level, *cell.ids[level], cell.ids[level - 1][-1])
     return cell.nodes
 
@@ -69,7 +69,7 @@ def bifpn(num_levels: int) -> Topology:
 def fpn(num_levels: int) -> Topology:
     """Top-down only (Lin et al., CVPR 2017): each level with the output of the level above."""
     cell = _Builder(num_levels)
-    # The top has nothing above, but a node like the others: its convolution.
+    # There is no level above the top one; its node only convolves its own map.
     cell.add(num_levels - 1, num_levels - 1)
     for level in reversed(range(num_levels - 1)):
         cell.add(level, level, cell.ids[level + 1][-1])
@@ -80,7 +80,7 @@ def panet(num_levels: int) -> Topology:
     """Top-down, then bottom-up over its outputs (Liu et al., CVPR 2018)."""
     cell = _Builder(num_levels)
     cell.nodes = fpn(num_levels)
-    # FPN's nodes run from the top to the finest level; only they are fused from here on.
+    # From here on only FPN's outputs are fused, not the input maps.
     cell.ids = [[output] for output in output_ids(cell.nodes, num_levels)]
     cell.add(0, cell.ids[0][-1])
     for level in range(1, num_levels):
@@ -116,7 +116,7 @@ NodeSpec = Node | tuple[int, Sequence[int]] | dict[str, object]
 
 
 def build_topology(topology: str | Sequence[NodeSpec], num_levels: int) -> Topology:
-    """Topology of a name, or of nodes written as ``(level, inputs)`` or ``dict(level=, inputs=)``.
+    """Build a topology from a name or from nodes ``(level, inputs)``, ``dict(level=, inputs=)``.
 
     Args:
         topology: a name of :data:`TOPOLOGIES` or a list of nodes.
