@@ -1,8 +1,8 @@
 """Makes mmdet importable without compiled operators; the only file that patches other packages.
 
 Importing this module
-1. refuses installations that cannot work (two OpenMMLab stacks over each other, incompatible
-   versions) with the remedy, before they fail without one;
+1. refuses installations that cannot work (two OpenMMLab stacks installed over each other,
+   incompatible versions) with an error that names the remedy;
 2. repairs a torchvision whose compiled operators do not load into the installed torch (its default
    build is for CUDA, so this happens with a CPU build of torch from another index);
 3. provides ``mmcv._ext`` from :mod:`effdet_plugin.mmcv_ops` if mmcv has no compiled operators
@@ -52,10 +52,10 @@ _RUNNING_OPS = {
     'point_sample',
     'roi_align',
 }
-# Operators that heads call as functions: no layer of the model is of mmcv.ops then.
+# Operators that heads call as functions, so that no layer of the model comes from mmcv.ops.
 _OPS_AS_FUNCTIONS = ('deform_conv2d', 'modulated_deform_conv2d')
 
-# Schemas live as long as their Library object.
+# The schemas exist as long as their Library object, which is therefore kept here.
 _torchvision_library: object | None = None
 
 
@@ -134,7 +134,7 @@ def repair_torchvision() -> None:
     """Import torchvision; if its compiled operators do not load, define the schemas that it needs.
 
     Operators such as ``torchvision.ops.nms`` then still raise, since torchvision checks for its
-    compiled half; everything in Python works. Without this fault nothing is changed.
+    compiled operators; everything in Python works. If they do load, nothing is changed.
     """
     global _torchvision_library
     if find_spec('torchvision') is None:

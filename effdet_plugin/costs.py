@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of networks, counted on the meta device, beside published figures.
+"""Parameters and multiply-adds of networks, counted on the meta device, and published figures.
 
 On the meta device a network needs no memory and no arithmetic, so D7x is counted in seconds.
 
@@ -26,13 +26,13 @@ class Published(NamedTuple):
     """Figures of one network; None if they are not published.
 
     Attributes:
-        ap: In percent, on COCO val2017 (reference) or test-dev (paper).
+        ap: AP in percent, on COCO val2017 (reference) or test-dev (paper).
         parameters: Trainable parameters.
         multiply_adds: Of all convolutions for one image.
         flops: The reference's FLOPs as text (one multiply-add counts as one); empty if unknown.
         parameters_ratio: Parameters of the neck, relative to repeated FPN+PANet.
         multiply_adds_ratio: Multiply-adds of the neck, relative to repeated FPN+PANet.
-        speedup: Over softmax fusion.
+        speedup: Latency of softmax fusion, relative to that of this network.
     """
 
     ap: float
@@ -77,7 +77,7 @@ PAPER = {
     'table6_fast': Published(33.85, speedup=1.28),
 }
 
-NUM_CLASSES = 90  # of the reference and the paper: COCO's category ids
+NUM_CLASSES = 90  # in the reference and the paper: the largest category id of COCO
 # Module paths of the parts that the reference reports.
 PARTS = {
     'backbone': 'backbone',
@@ -94,11 +94,11 @@ class Costs:
 
     Attributes:
         parameters: Trainable parameters.
-        with_statistics: Those, and the running means and variances of the norms.
-        multiply_adds: For every convolution, kernel elements times output positions, for one image;
-            without biases, norms, activations and pooling.
-        parameters_by_part: By the keys of `PARTS` that the detector has.
-        multiply_adds_by_part: The same.
+        with_statistics: Trainable parameters, running means and running variances.
+        multiply_adds: For one image: kernel elements times output positions, summed over all
+            convolutions; without biases, norms, activations and pooling.
+        parameters_by_part: Trainable parameters of each part in `PARTS` that the detector has.
+        multiply_adds_by_part: Multiply-adds of each part in `PARTS` that the detector has.
     """
 
     parameters: int
@@ -117,7 +117,7 @@ class CostRow:
         config: The config file.
         image_size: (height, width) in pixels.
         costs: Of the whole network.
-        published: The reference's figures; None for networks that it does not have.
+        published: Figures of the reference; None for networks that it does not have.
     """
 
     name: str
@@ -175,9 +175,10 @@ def count_rows(
 
     Args:
         configs: Config files.
-        num_classes: Overrides the configs'; None keeps it.
-        image_size: Overrides the configs'; see `effdet_plugin.config.parse_size`.
-        options: ``--cfg-options``, for all.
+        num_classes: Number of classes; None keeps that of each config.
+        image_size: Input size, see `effdet_plugin.config.parse_size`; None keeps that of each
+            config.
+        options: ``--cfg-options`` for all configs.
 
     Raises:
         ConfigError: A config cannot be used.
@@ -193,11 +194,11 @@ def count_rows(
 
 
 def build_on_meta(model: Mapping[str, Any], num_classes: int | None = None) -> nn.Module:
-    """Build a model without memory for its weights, and without downloading any.
+    """Build a model without memory for its weights and without a download.
 
     Args:
         model: Config of the detector.
-        num_classes: Overrides the head's.
+        num_classes: Number of classes of the head; None keeps the config's.
     """
     model = copy.deepcopy(dict(model))
     if model['backbone'].get('pretrained'):
@@ -213,7 +214,7 @@ def count_costs(model: nn.Module, image_size: tuple[int, int]) -> Costs:
     """Count a detector's costs for one image.
 
     Args:
-        model: A detector, on the meta device (from `build_on_meta`) or any other.
+        model: A detector, on the meta device (see `build_on_meta`) or any other device.
         image_size: ``(height, width)`` of the network input in pixels.
     """
     multiply_adds = _multiply_adds(model, image_size)
@@ -246,7 +247,7 @@ def _multiply_adds(model: nn.Module, image_size: tuple[int, int]) -> dict[str, i
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(image, mode='tensor')
     convolution = torch.ops.aten.convolution
-    # torch counts a multiplication and an addition as two.
+    # torch counts a multiply-add as two operations.
     return {
         path: operations.get(convolution, 0) // 2
         for path, operations in counter.get_flop_counts().items()

@@ -1,8 +1,8 @@
-"""Errors a caller can cause. Each carries one line: what is wrong, where, what to do."""
+"""Errors that a caller can cause. The message is one line: what is wrong, where, what to do."""
 
 
 class UserError(Exception):
-    """Root of all mistakes of a caller; tools print it as ``error: ...`` and exit with 2."""
+    """Base class of all mistakes of a caller; tools print ``error: ...`` and exit with 2."""
 
 
 class ConfigError(UserError, ValueError):

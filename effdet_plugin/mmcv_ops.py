@@ -1,11 +1,11 @@
-"""The few compiled mmcv operators that mmdet's detectors reach, in torch and numpy.
+"""The compiled mmcv operators that mmdet's common detectors call, in torch and numpy.
 
 They replace ``mmcv._ext`` (see :mod:`effdet_plugin.compat`) with its calling conventions: results
 are written into tensors that the caller passes, and argument names are mmcv's. They are correct but
 slow, above all RoIAlign (seconds for 128 RoIs on a 100x128 map). Our detectors use none of them;
 install a compiled mmcv to train Faster R-CNN and similar detectors.
 
-Source: mmcv 2.1.0, ``mmcv/ops/csrc``, where each function has its name.
+Source: mmcv 2.1.0, ``mmcv/ops/csrc``, where the functions have the same names.
 """
 
 from collections.abc import Callable
@@ -49,7 +49,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     Args:
         boxes: (N, 4) xyxy.
         scores: (N,).
-        iou_threshold: A box is removed if its IoU with a better kept box is above.
+        iou_threshold: A box is removed if its IoU with a kept box of higher score is above it.
         offset: 0 or 1, added to widths and heights.
 
     Returns:
@@ -85,7 +85,7 @@ def softnms(
         dets: (N, 5), the first K rows are filled.
         iou_threshold: used by methods 0 and 1.
         sigma: used by method 2.
-        min_score: Boxes with a decayed score below are removed.
+        min_score: Boxes with a decayed score below it are removed.
         method: 0 hard, 1 linear, 2 gaussian.
         offset: 0 or 1, added to widths and heights.
 
@@ -143,7 +143,8 @@ def roi_align_forward(
 ) -> None:
     """RoIAlign with average pooling, into ``output``.
 
-    Bilinear weights are separable: a bin is ``rows @ map @ columns``, means over its samples.
+    Bilinear weights are separable: a bin has the value ``rows @ map @ columns``, with weights that
+    are means over its samples.
 
     Args:
         input: (B, C, H, W).
@@ -154,7 +155,7 @@ def roi_align_forward(
         aligned_height: bins in y.
         aligned_width: bins in x.
         spatial_scale: pixels of the map per pixel of the image.
-        sampling_ratio: samples per bin and axis; 0 takes the size of the bin, rounded up.
+        sampling_ratio: samples per bin and axis; 0: the size of the bin in positions, rounded up.
         pool_mode: 1 average; 0 (maximum) is not supported.
         aligned: shift by half a pixel, and allow RoIs below one pixel.
     """
@@ -195,7 +196,7 @@ def roi_align_backward(
 
 
 def _roi_chunks(images: int, rois: Tensor, pool_mode: int) -> list[tuple[int, Tensor]]:
-    """Image index and up to 64 indices of RoIs in it, for all of them."""
+    """Pairs of an image index and the indices of up to 64 RoIs in it, which cover all RoIs."""
     if pool_mode != 1:
         missing_op('roi_align with max pooling')()
     pairs = []
@@ -252,10 +253,10 @@ def sigmoid_focal_loss_forward(
     """Elementwise focal loss of logits ``input`` (N, C), into ``output`` (N, C).
 
     Args:
-        input: logits.
+        input: (N, C) logits.
         target: (N,) class indices, C for background.
-        weight: (C,) of the target's class, or empty.
-        output: filled.
+        weight: (C,) weight of each class, by which rows of that target are multiplied; or empty.
+        output: (N, C), overwritten.
         gamma: focusing exponent.
         alpha: weight of the positives.
     """
@@ -290,12 +291,12 @@ def _target_weight(input: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 
 def get_compiler_version() -> str:
-    """Return what mmcv's ``collect_env`` prints; nothing was compiled."""
+    """Return what mmcv's ``collect_env`` prints as compiler: none, nothing was compiled."""
     return 'n/a'
 
 
 def get_compiling_cuda_version() -> str:
-    """Return the same for CUDA."""
+    """Return what mmcv's ``collect_env`` prints as CUDA compiler: none."""
     return 'n/a'
 
 

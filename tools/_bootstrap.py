@@ -41,7 +41,7 @@ def run(main: 'Callable[[], object]') -> None:
     """
     try:
         result = main()
-        sys.stdout.flush()  # so that a closed pipe shows here
+        sys.stdout.flush()  # a closed pipe raises its error here, inside the try
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
@@ -56,7 +56,7 @@ def run(main: 'Callable[[], object]') -> None:
 
 
 def make_parser(description: 'str | None') -> ArgumentParser:
-    """Make a parser whose help begins with a tool's docstring as it is written."""
+    """Make a parser whose help begins with a tool's docstring, line breaks kept."""
     return ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
 
 
@@ -100,7 +100,7 @@ def venv_python(root: Path) -> Path:
 
 
 def unfit() -> str:
-    """Return why this Python cannot run the tools; empty if it can."""
+    """Return the reason why this Python cannot run the tools; '' if it can."""
     if sys.version_info < MINIMUM_PYTHON:
         return f'Python {sys.version_info[0]}.{sys.version_info[1]} is too old (3.10 is needed)'
     missing = [name for name in ('torch', 'mmdet') if find_spec(name) is None]
@@ -124,7 +124,7 @@ def _restart_in_venv() -> None:
 
 
 def _prefer_own_package() -> None:
-    """Put the clone first in the path, and ``tools`` last, since its module names are common."""
+    """Put the clone first in ``sys.path``, and ``tools`` last: its module names are common ones."""
     tools = str(ROOT / 'tools')
     sys.path[:] = [str(ROOT), *(path for path in sys.path if path not in (tools, str(ROOT))), tools]
 

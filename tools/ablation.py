@@ -7,7 +7,7 @@
 
 Without a GPU the latency is measured at 256x256 unless --image-size is given.
 --train trains every config with every seed by one recipe. Finished trials are skipped, interrupted
-ones are resumed. A plot of AP against multiply-adds is written to --work-dir.
+ones resumed. A plot of AP against multiply-adds is written to --work-dir.
 """
 
 from argparse import Namespace
@@ -22,7 +22,7 @@ def parse_args() -> Namespace:
     add = parser.add_argument
     add('configs', nargs='*', type=Path, help="config files (default: the paper's tables)")
     add('--classes', type=int, default=90, help='number of classes for the costs (%(default)s)')
-    add('--rounds', type=int, default=5, help='rounds of latency, 0 for none (%(default)s)')
+    add('--rounds', type=int, default=5, help='timed runs of each, 0 for none (%(default)s)')
     add('--device', help='device for the latency, cpu or cuda')
     add('--markdown', action='store_true', help='print a Markdown table')
     add_config_options(parser)
@@ -32,7 +32,10 @@ def parse_args() -> Namespace:
     train.add_argument('--seeds', type=int, nargs='+', default=[0, 1], help='random seeds (0 1)')
     train.add_argument('--epochs', type=int, help="number of epochs, overrides the configs'")
     train.add_argument(
-        '--work-dir', type=Path, default=Path('work_dirs/ablation'), help='(%(default)s)'
+        '--work-dir',
+        type=Path,
+        default=Path('work_dirs/ablation'),
+        help='folder for trainings and plot (%(default)s)',
     )
     args = parser.parse_args()
     if args.train and args.data is None:
@@ -66,7 +69,7 @@ def costs(args: Namespace) -> list[list[str]]:
 
 
 def train(args: Namespace) -> list[list[str]]:
-    """Run what is not finished and plot all; return the table."""
+    """Run the trials that are not finished, plot all of them; return the table."""
     from effdet_plugin import ablation
 
     settings = ablation.TrialSettings(

@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """Convert weights of other projects to ours and back; the report lists every tensor.
 
-tools/convert.py d0 d0.pth                        (Google's release, downloaded)
+tools/convert.py d0 d0.pth                        (downloads Google's release)
 tools/convert.py efficientdet-d1.tar.gz d1.pth --model d1
 tools/convert.py tf_efficientdet_d0_34.pth d0.pth --classes 90
 tools/convert.py d0.pth d0_effdet.pth --to effdet
 
-SRC is a TensorFlow checkpoint (folder, archive, prefix or .index), an .npz of TensorFlow's variable
-names, a Keras .h5, a .pth of effdet or ours, an address, or the name of a release: d0 ... d7x,
-d2-640 ... d6-640, d0-advprop ... d5-advprop, lite0 ... lite4, lite3x.
+SRC is a TensorFlow checkpoint (folder, archive, prefix or .index), an .npz by TensorFlow's variable
+names, a Keras .h5, a .pth of effdet or ours, the URL of one of these, or the name of a release of
+the reference (google/automl): d0 ... d7x, d2-640 ... d6-640, d0-advprop ... d5-advprop,
+lite0 ... lite4, lite3x.
 """
 
 import argparse
@@ -18,18 +19,19 @@ from _bootstrap import run
 
 
 def parse_args() -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add('src', metavar='SRC', help='checkpoint, or the name of a release')
     add('out', metavar='OUT', type=Path, help='file to write')
-    add('--model', help='expected network (d0 ... d7x, lite0 ... lite4), checked')
+    add('--model', help='expected network (d0 ... d7x, lite0 ... lite4); another one is an error')
     add(
         '--classes',
         default='80',
-        help="80: COCO's classes; 90: the reference's slots; or a file with one name per line "
+        help="80: COCO's classes; 90: COCO's category ids 1 to 90, as in the reference; or a file "
+        'with one name per line '
         '(default: %(default)s)',
     )
     add(
@@ -39,14 +41,14 @@ def parse_args() -> argparse.Namespace:
         help="our checkpoint, effdet's state dict, or .npz by TensorFlow's names "
         '(default: %(default)s)',
     )
-    add('--raw', action='store_true', help='values as trained, not their moving averages')
-    add('--cache', type=Path, help="folder for downloads (default: one in torch.hub's)")
-    add('--report', type=Path, metavar='JSON', help='write what became of every tensor')
+    add('--raw', action='store_true', help='weights as trained, not their moving averages')
+    add('--cache', type=Path, help='folder for downloads (default: in that of torch.hub)')
+    add('--report', type=Path, metavar='JSON', help='write the report of all tensors to this file')
     return parser.parse_args()
 
 
 def main() -> None:
-    """Convert, write, and say what was done."""
+    """Convert, write the result, print the report."""
     args = parse_args()
     from effdet_plugin.convert import convert
     from effdet_plugin.convert.networks import embed_config

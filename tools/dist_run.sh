@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# One tool in several processes: bash tools/dist_run.sh TOOL GPUS [arguments of the tool]
+# Run a tool in several processes: bash tools/dist_run.sh TOOL GPUS [arguments of the tool]
 # Called by tools/dist_train.sh and tools/dist_test.sh. The processes communicate over NCCL on GPUs,
 # over gloo on a machine without a GPU: GPUS is the number of processes on this machine.
 #
-# Several machines, as in mmdet, run on each of them with: NNODES=2 NODE_RANK=0 MASTER_ADDR=10.0.0.1 PORT=29500
-# PYTHON sets the Python interpreter; the default is torchrun on PATH, else that of .venv here.
+# For several machines run it on each of them, as in mmdet, with: NNODES=2 NODE_RANK=0 MASTER_ADDR=10.0.0.1 PORT=29500
+# PYTHON sets the Python interpreter; the default is torchrun on PATH, else the Python of .venv.
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"

@@ -5,7 +5,7 @@
     tools/test.py CONFIG_B B.pth --out b.json
     tools/fuse.py a.json b.json --out fused.json --ann-file instances_val2017.json
 
-With --ann-file the fused detections, and each file's own, are evaluated.
+With --ann-file the fused detections and those of each file are evaluated.
 """
 
 from argparse import Namespace
@@ -23,7 +23,7 @@ def parse_args() -> Namespace:
         nargs='+',
         type=Path,
         metavar='F.json',
-        help="two or more files in COCO's results form",
+        help="two or more files in COCO's results format",
     )
     add(
         '--out',
@@ -34,12 +34,12 @@ def parse_args() -> Namespace:
     )
     add('--iou-thr', type=float, default=0.55, help='IoU threshold (default: %(default)s)')
     add('--max-per-img', type=int, default=100, help='detections per image (default: %(default)s)')
-    add('--ann-file', type=Path, help='COCO json with the ground truth, to evaluate')
+    add('--ann-file', type=Path, help='COCO annotation file, to evaluate against')
     add(
         '--categories-below',
         type=int,
         metavar='N',
-        help='leave out category ids of N and above, as google/automl efficientdet/wbf.py does '
+        help='leave out category ids of N and above, as google/automl efficientdet/tf2/wbf.py does '
         'with its number of classes',
     )
     return parser.parse_args()

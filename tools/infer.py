@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Detect objects in images: a drawing of each, and one json in COCO's results form.
+"""Detect objects in images; write a drawing of each, and one JSON file in COCO's results format.
 
 tools/infer.py configs/efficientdet/d0_coco.py d0.pth photo.jpg
 tools/infer.py configs/efficientdet/lite0_coco.py none 'photos/**/*.jpg' --out found
@@ -12,7 +12,7 @@ from _bootstrap import add_config_options, make_parser, run
 
 
 def parse_args() -> Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = make_parser(__doc__)
     add = parser.add_argument
     add('config', help='config file')
@@ -40,7 +40,7 @@ def parse_args() -> Namespace:
 
 
 def main() -> int:
-    """Infer, then print what was written and what could not be read."""
+    """Detect, then print what was written and what could not be read."""
     args = parse_args()
     from effdet_plugin.config import load
     from effdet_plugin.inference import TTA, Detector, find_images, infer_files

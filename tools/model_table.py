@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Count parameters and multiply-adds of networks, beside the reference's (google/automl) figures.
+"""Count parameters and multiply-adds of networks, beside those of the reference (google/automl).
 
 Networks are built on the meta device: nothing is downloaded, and weights take no memory.
 

@@ -29,7 +29,7 @@ def parse_args() -> Namespace:
     """Parse the command line."""
     parser = make_parser(__doc__)
     add = parser.add_argument
-    add('--out', type=Path, default=Path('work_dirs/quickstart'), help='folder (%(default)s)')
+    add('--out', type=Path, default=Path('work_dirs/quickstart'), help='output dir (%(default)s)')
     add('--train-scenes', type=int, default=320, help='number of training images (%(default)s)')
     add('--val-scenes', type=int, default=64, help='number of validation images (%(default)s)')
     add_config_options(parser)
@@ -60,7 +60,9 @@ def main() -> None:
 
 
 def limit_threads() -> None:
-    """Use half of the cores, at most four, unless ``OMP_NUM_THREADS`` is set; before torch loads.
+    """Use half of the cores, at most four, unless ``OMP_NUM_THREADS`` is set.
+
+    It has an effect only before torch is imported.
 
     A step of a small network is a thousand short kernels. If other programs use the cores, every
     kernel waits for its slowest thread: on two busy cores a step took 1.9 to 4.2 s with two

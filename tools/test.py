@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Evaluate a checkpoint: COCO's 12 metrics, and the detections as COCO json.
+"""Evaluate a checkpoint: COCO's 12 metrics; --out writes the detections in COCO's results format.
 
 tools/test.py configs/efficientdet/d0_coco.py d0.pth --out results.json
 tools/test.py configs/efficientdet/d0_coco.py none            # random weights, to try the config
-tools/test.py CONFIG CHECKPOINT --data DIR                    # own data: folder or json
-tools/test.py CONFIG CHECKPOINT --tta wbf                     # test-time augmentation, fused
+tools/test.py CONFIG CHECKPOINT --data DIR                    # own data: folder or annotation file
+tools/test.py CONFIG CHECKPOINT --tta wbf                     # test-time augmentation
 tools/test.py CONFIG CHECKPOINT --out detections.json --test-dev    # for COCO's test server
 """
 
@@ -33,7 +33,7 @@ def parse_args() -> Namespace:
     add(
         '--data',
         type=Path,
-        help='own data, a folder or annotation file: its test split, else validation, else all',
+        help='own data: folder or annotation file; its test split, else validation, else all',
     )
     add('--work-dir', type=Path, help='write logs to WORK_DIR/test')
     add_config_options(parser)

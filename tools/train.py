@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Train a detector. The arguments are mmdet's, and --data for own data.
+"""Train a detector. The arguments are those of mmdet's tools/train.py, and --data for own data.
 
     tools/train.py configs/efficientdet/custom_coco.py --data DIR
     tools/train.py configs/efficientdet/d0_coco.py --amp --image-size 640 --resume
     tools/train.py configs/efficientdet/custom_coco.py --data DIR --dry-run    # check first
 
-Checkpoints and logs go to work_dirs/CONFIG, or --work-dir. The last line of --dry-run is json.
+Checkpoints and logs go to work_dirs/CONFIG, or --work-dir. The last line of --dry-run is JSON.
 """
 
 import json
@@ -33,7 +33,7 @@ def parse_args() -> Namespace:
         help='resume from CKPT, or from the latest checkpoint in the work dir',
     )
     add('--overwrite', action='store_true', help='overwrite an existing run in the work dir')
-    add('--dry-run', action='store_true', help='check data and config with one step, write nothing')
+    add('--dry-run', action='store_true', help='check data and config with one step; write nothing')
     add('--seed', type=int, help='random seed')
     add_config_options(parser)
     add_launcher(parser)

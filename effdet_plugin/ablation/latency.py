@@ -43,8 +43,8 @@ def measure_configs(
         configs: Config files.
         rounds: See `measure_latency`.
         device: torch device; the fastest available one if None.
-        image_size: Input size of all; None means each config's own, and 256 on a CPU.
-        options: ``--cfg-options``, for all.
+        image_size: Input size of all; None: each config's own size, but 256 on a CPU.
+        options: ``--cfg-options`` for all configs.
 
     Returns:
         How it was measured, in one line, and the latencies by `effdet_plugin.costs.network_name`.
@@ -95,7 +95,7 @@ def measure_latency(
 
 @torch.inference_mode()
 def _run(model: nn.Module, image: Tensor) -> float:
-    """Return the milliseconds of one image."""
+    """Return the time of one image ``(1, 3, H, W)`` in milliseconds."""
     if image.is_cuda:
         torch.cuda.synchronize(image.device)
     start = time.perf_counter()

@@ -16,7 +16,7 @@ _COST_HEADER = (
     *('config', 'size', 'parameters', 'paper', 'multiply-adds', 'paper', 'neck parameters'),
     *('paper', 'neck multiply-adds', 'paper', 'AP of the paper', 'ms', 'speed-up', 'paper'),
 )
-_NO_FIGURES = Published(0.0)  # stands for configs that are not in the paper
+_NO_FIGURES = Published(0.0)  # of configs that are not in the paper
 
 
 def ablation_configs(root: Path) -> list[Path]:
@@ -146,7 +146,7 @@ def plot_quality(trials: Iterable[Trial], path: Path) -> None:
         cost, values = group[0].multiply_adds / 1e9, [trial.ap for trial in group]
         (middle,) = axis.plot(cost, mean(values), 'o', label=f'{name} ({len(group)} seeds)')
         axis.plot([cost] * len(values), values, '.-', color=middle.get_color(), alpha=0.5)
-    # From 0 on, so that configs of about equal cost are shown at about the same place.
+    # The axis starts at 0, so that configs of similar cost are drawn close to each other.
     axis.set_xlim(0, 1.1 * axis.dataLim.xmax)
     axis.set_xlabel('multiply-adds of one image [G]')
     axis.set_ylabel('AP: mean and each seed')

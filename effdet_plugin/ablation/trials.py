@@ -26,13 +26,14 @@ class TrialSettings:
 
     Attributes:
         configs: Config files.
-        data: Own data: folder or annotation file. Evaluated is its test split, else its validation
+        data: Own data: folder or annotation file. Its test split is evaluated, else its validation
             split, else the images that the training held out.
         work_dir: Each trial has a folder ``CONFIG/seedN`` in it.
         seeds: Every config is trained with every seed.
-        epochs: Overrides the configs'.
-        image_size: Overrides the configs'; see `effdet_plugin.config.parse_size`.
-        options: ``--cfg-options``, for all.
+        epochs: Number of epochs; None keeps that of each config.
+        image_size: Input size, see `effdet_plugin.config.parse_size`; None keeps that of each
+            config.
+        options: ``--cfg-options`` for all configs.
     """
 
     configs: Sequence[Path]
@@ -54,12 +55,12 @@ class Trial:
     """Result of one training.
 
     Attributes:
-        name: The config's.
+        name: File name of the config, without suffix.
         seed: Random seed.
         ap: COCO's AP, 0..1.
-        ap50: AP at IoU 0.5.
-        parameters: With the classes of the data.
-        multiply_adds: With the classes of the data.
+        ap50: AP at IoU 0.5, 0..1.
+        parameters: Trainable parameters, with the classes of the data.
+        multiply_adds: Of all convolutions for one image, with the classes of the data.
         minutes: Time of the evaluation and of the training since it was last resumed.
     """
 
@@ -82,7 +83,7 @@ def run_trials(settings: TrialSettings) -> Iterator[Trial]:
         settings: See `TrialSettings`.
 
     Raises:
-        ConfigError: A trial's folder was made by another recipe.
+        ConfigError: A trial's folder holds a trial with another recipe.
         UserError: A config or the data cannot be used.
     """
     for seed in settings.seeds:
@@ -100,7 +101,7 @@ def _read_result(path: Path) -> Trial | None:
 
 
 def _check_recipe(folder: Path, settings: TrialSettings, config: Path, seed: int) -> None:
-    """Record the recipe of a trial; refuse a folder that has another."""
+    """Write the recipe of a trial into its folder; refuse a folder with another recipe."""
     recipe = {
         'config': config.stem,
         'seed': seed,

@@ -1,4 +1,4 @@
-"""Configs: loaded, sized, changed by options, and checked before anything is built."""
+"""Load configs, set their image size and options, and check them before anything is built."""
 
 from effdet_plugin.config.dataset_nodes import (
     find_sizes,

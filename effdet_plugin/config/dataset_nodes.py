@@ -1,7 +1,7 @@
-"""The dataset nodes of a config, through wrappers of any depth, and the image size they hold.
+"""Walk over the dataset nodes of a config, through wrappers of any depth; set the image size.
 
-A wrapper holds its dataset under ``dataset`` (``RepeatDataset``, ``EfficientDetDataset``) or
-several under ``datasets`` (``ConcatDataset``); a source holds none and reads files.
+A wrapper has its dataset under ``dataset`` (``RepeatDataset``, ``EfficientDetDataset``) or several
+under ``datasets`` (``ConcatDataset``); a source has neither and reads files.
 """
 
 import re
@@ -44,7 +44,7 @@ def map_sources(node: Any, change: Callable[[Any], Any]) -> Any:
 
     Args:
         node: See `dataset_nodes`; not changed.
-        change: Gives what stands in place of a source.
+        change: Returns the replacement of a source.
     """
     if not _wrapped(node):
         return change(node)
@@ -78,14 +78,14 @@ def parse_size(value: str | int | tuple[int, int]) -> tuple[int, int]:
     """Read an image size.
 
     Args:
-        value: An int or its text (a square), ``WIDTHxHEIGHT`` as people write it on a command
-            line, or a ``(height, width)`` pair, which is returned as it is. Pixels.
+        value: In pixels: an int or its text (a square), the text ``WIDTHxHEIGHT``, or a
+            ``(height, width)`` pair.
 
     Returns:
         ``(height, width)``.
 
     Raises:
-        ConfigError: What was given is none of these, or not positive.
+        ConfigError: The value is none of these, or not positive.
     """
     is_pair = isinstance(value, (tuple, list)) and len(value) == 2
     text = f'{value[1]}x{value[0]}' if is_pair else str(value).strip()  # type: ignore[index]
@@ -123,7 +123,7 @@ def find_sizes(node: Any, place: str = '') -> Iterator[tuple[str, Any]]:
 
 
 def set_image_size(cfg: Config, size: str | int | tuple[int, int]) -> None:
-    """Set every ``image_size`` of a config: top level, datasets however wrapped, pipelines.
+    """Set every ``image_size`` of a config: top level, wrapped and inner datasets, pipelines.
 
     Args:
         cfg: Changed in place.
@@ -146,7 +146,7 @@ def set_image_size(cfg: Config, size: str | int | tuple[int, int]) -> None:
 def size_pipelines(dataset: Any) -> None:
     """Write the ``image_size`` of dataset nodes into the transforms of their pipelines.
 
-    For pipelines that are built without their dataset: by mmdet's inference, or for TTA.
+    This is for pipelines that are built without their dataset: by mmdet's inference, or for TTA.
 
     Args:
         dataset: A dataset node of a config, changed in place. Where several nested ones have a

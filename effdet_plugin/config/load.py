@@ -18,9 +18,9 @@ Options = Mapping[str, Any] | Sequence[str]
 _TOP_LEVEL = schema.Keys(schema.TOP_LEVEL_KEYS)
 _DELETE = '._delete_'  # mmengine's: the value at that place is replaced, not merged
 _NEAR = 0.75  # similarity from which an unknown key is taken for a misspelt one
-# The same for names at the top level; `test_pipeline`, a usual variable, is 0.88 `tta_pipeline`.
+# The same at the top level: `test_pipeline`, a usual variable, has 0.88 with `tta_pipeline`.
 _NEAR_TOP_LEVEL = 0.885
-# Options of mmdet's with a key `type` that names no registered type.
+# Arguments of mmdet's types with a key `type` that is not the name of a registered type.
 _NO_NODES = re.compile('adapt_cfg|.*_trans')
 
 
@@ -105,7 +105,7 @@ def merge_options(cfg: Config, options: Options) -> None:
 
 
 def _read(path: Path) -> Config:
-    """Read a config; an error in it is its author's and becomes one line."""
+    """Read a config; any error in it becomes a ConfigError of one line."""
     if not path.is_file():
         hint = nearest(path.name, [p.name for p in path.parent.glob('*.py')])
         raise ConfigError(f'config {path}: there is no such file{hint}')
@@ -113,16 +113,16 @@ def _read(path: Path) -> Config:
         return Config.fromfile(path)
     except UserError:
         raise
-    except Exception as error:  # a config is a program of its author's: it may raise anything
+    except Exception as error:  # a config is a program: it may raise anything
         raise ConfigError(f'config {path}: {_reason(error)}') from error
 
 
 def _reason(error: Exception) -> str:
-    """Say in one line what went wrong in a config."""
+    """Return in one line what went wrong in a config."""
     cause, hint = error.__cause__, ''
     reason = f'{type(error).__name__}: {error}'
     if isinstance(error, ImportError) and isinstance(cause, ImportError):
-        # custom_imports: mmengine says where it looked; the reason is two errors further down.
+        # custom_imports: mmengine's error says where it looked; the reason is two errors below it.
         reason = f'{cause}: {cause.__context__}'
         if isinstance(cause.__context__, ModuleNotFoundError):
             hint = '; is the name right, and is it installed or its folder in PYTHONPATH?'
@@ -130,15 +130,15 @@ def _reason(error: Exception) -> str:
 
 
 def _check_path(cfg: Config, path: str) -> str | None:
-    """Refuse a path that neither the config nor a constructor along it knows.
+    """Refuse a path with a key that neither the config nor the constructor at its place has.
 
     Returns:
-        Where the path leads below an argument that is None, if it does.
+        The place of an argument that is None and that the path leads into; None without one.
     """
     node, registries, place = cfg._cfg_dict, schema.PLAIN, ''
     for key in path.split('.'):
         if node is None:
-            return place  # `check` looks at what stands there after the merge
+            return place  # `check` looks at the keys below it after the merge
         if isinstance(node, (list, tuple)):
             if not key.isdigit() or int(key) >= len(node):
                 raise ConfigError(
@@ -155,7 +155,7 @@ def _check_path(cfg: Config, path: str) -> str | None:
                 raise ConfigError(
                     f'--cfg-options {path}: {place or "the config"} has no {key!r}{hint}'
                 )
-            return None  # all below a new key is new; `check` looks at it after the merge
+            return None  # `check` looks at what is below a new key after the merge
         elif not place and key not in schema.TOP_LEVEL_KEYS:
             raise _variable_error(cfg, path, key)
         else:
@@ -166,7 +166,7 @@ def _check_path(cfg: Config, path: str) -> str | None:
 
 
 def _variable_error(cfg: Config, path: str, name: str) -> ConfigError:
-    """Say where the value of a config file's own variable went: nobody reads the variable."""
+    """Return the error for a variable of a config file, with the places that have its value."""
     places = [
         f'{place}.{name}'
         for place, found in dicts_below(cfg)
@@ -183,19 +183,19 @@ def check(cfg: Config) -> None:
     """Check that every dict with a ``type`` fits the constructor of its type.
 
     Types of this package and dicts without a type are checked strictly. mmdet's types take keys
-    out of their configs in many ways, so there only a key that is near a known one is refused.
+    out of their configs in many ways, so there only a key similar to a known one is refused.
 
     Args:
         cfg: A loaded config; not changed, and nothing is built.
 
     Raises:
         ConfigError: A type that no registry has, a key that no constructor takes, or a size
-            that reaches no dataset; the message names the place and the nearest right name.
+            that reaches no dataset; the message names the place and the most similar name.
     """
     for key in sorted(cfg.keys()):
         if key in schema.TOP_LEVEL_KEYS:
             _check_node(cfg[key], schema.registries_below(schema.PLAIN, key), key)
-        # Other names are variables of the author's, unless they are nearly one of the runner's.
+        # Other names are variables of the config, unless they are similar to one of the runner's.
         elif near := _misspelt(key, schema.TOP_LEVEL_KEYS, _NEAR_TOP_LEVEL):
             raise ConfigError(f'{key}: nobody reads this name; did you mean {near[0]!r}?')
     if cfg.get('runner_type'):
@@ -204,10 +204,10 @@ def check(cfg: Config) -> None:
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
-    """Say which of the allowed names was probably meant.
+    """Return a hint at the allowed name that was probably meant.
 
     Returns:
-        ``; did you mean 'x'?``, or the allowed names where none is near, or nothing.
+        ``; did you mean 'x'?``; or the allowed names, if none is similar and they are few; or ''.
     """
     allowed = sorted(allowed)
     matches = get_close_matches(name, allowed, n=1, cutoff=0.4)
@@ -232,7 +232,7 @@ def keys_of(node: Mapping[str, Any], registries: schema.Registries, path: str) -
     keys = schema.type_keys(_find_type(node['type'], registries, f'{path}.type'))
     if not node.get('ema_type'):
         return keys
-    # EMAHook passes its further keys to the average.
+    # EMAHook passes its other keys to the averaged model.
     average = schema.type_keys(_find_type(node['ema_type'], schema.MODEL, f'{path}.ema_type'))
     return schema.Keys(keys.names | average.names, average.others)
 
@@ -257,7 +257,7 @@ def _check_node(node: Any, registries: schema.Registries, path: str) -> None:
             owner = owner if isinstance(owner, str) else owner.__name__
             hint = nearest(key, near or keys.names)
             raise ConfigError(f'{path}.{key}: {owner} takes no {key!r}{hint}')
-    if node.get('type') != 'Albu':  # types of another library's stand below it
+    if node.get('type') != 'Albu':  # the types below it are those of another library
         for key, child in node.items():
             if not _NO_NODES.fullmatch(key):
                 _check_node(child, schema.registries_below(registries, key), f'{path}.{key}')
@@ -280,7 +280,7 @@ def _misspelt(key: str, names: Iterable[str], cutoff: float) -> list[str]:
 def _find_type(
     name: str | Callable[..., Any], registries: schema.Registries, path: str
 ) -> Callable[..., Any]:
-    """Find what a type names in the registries of its place (for a model, also in mmcv.ops)."""
+    """Look up a type in the registries of its place (for a model, also in mmcv.ops)."""
     if not isinstance(name, str):
         return name
     for registry in registries:
@@ -297,19 +297,19 @@ def _find_type(
 
 
 def _hint_of_type(name: str, registries: schema.Registries) -> str:
-    """Say which registered name was probably meant, or that an own part is not imported."""
+    """Return a hint at the registered name meant, or at a component that is not imported."""
     known: set[str] = set()
     for registry in registries:
         while registry is not None:
             known |= registry.module_dict.keys()
             registry = registry.parent
-    # Among hundreds of names one is always similar: here a hint has to be nearer than elsewhere.
+    # Among hundreds of names one is always similar: a hint must be more similar here.
     near = get_close_matches(name, known, n=1, cutoff=0.65) or [k for k in known if name in k]
     return nearest(name, near) if near else '; is its file in custom_imports?'
 
 
 def _check_sizes(cfg: Config) -> None:
-    """Refuse a size at the top level that no dataset below has: it would have no effect."""
+    """Refuse a top-level size that no dataset has: it would have no effect."""
     size = cfg.get(SIZE_KEY)
     below = {path: value for path, value in find_sizes(cfg) if path != SIZE_KEY}
     if size is not None and below and size not in below.values():

@@ -1,4 +1,4 @@
-"""Which types a config may name at which place, and which keys they take."""
+"""Which types a config may name at each place, and which keys they take."""
 
 import inspect
 from collections.abc import Callable
@@ -27,7 +27,7 @@ VIS_BACKEND = (registry.VISBACKENDS,)
 RUNNER = (registry.RUNNERS,)
 PLAIN: Registries = ()  # a dict without a type: the config itself, a data loader
 
-# Keys below which other types stand than above them.
+# Keys whose values have types of other registries than the dict around them.
 _BELOW: dict[Registries, dict[str, Registries]] = {
     PLAIN: {
         **dict.fromkeys(('model', 'data_preprocessor', 'tta_model'), MODEL),
@@ -63,7 +63,7 @@ class Signature(NamedTuple):
 
     Attributes:
         names: Keyword arguments by name.
-        is_open: The topmost constructor keeps its ``**kwargs`` to itself, so any key may be right.
+        is_open: No base class limits the ``**kwargs``, so any key may be right.
     """
 
     names: frozenset[str] = frozenset()
@@ -74,8 +74,8 @@ class Signature(NamedTuple):
 def signature_of(target: Callable[..., Any]) -> Signature:
     """Collect the keyword arguments of a class or function.
 
-    A constructor with ``**kwargs`` passes them to its bases, so their names are taken too: of all
-    bases, since some classes call past the first of several (mmdet's VFNetHead).
+    A constructor with ``**kwargs`` passes them to its bases, so the names of these are included:
+    of all bases, since some classes skip the first of several (mmdet's VFNetHead).
 
     Args:
         target: What a registry holds: a class or a function.
@@ -86,7 +86,7 @@ def signature_of(target: Callable[..., Any]) -> Signature:
 
 
 def _of_class(cls: type) -> Signature | None:
-    """Return the keys that a class takes; None if no class of ours or mmdet's has a constructor."""
+    """Return the keys of a class; None if no base but ``nn.Module`` has a constructor."""
     if cls in (object, nn.Module):
         return None
     has_own = '__init__' in vars(cls)
@@ -120,9 +120,10 @@ class Keys:
     """The keys of a dict in a config.
 
     Attributes:
-        names: The known ones.
-        others: What an unknown key is. ``'wrong'``; or ``'unusual'``: wrong on a command line, and
-            in a file if it is near a known one; or ``'free'``: wrong if it is near a known one.
+        names: The known keys.
+        others: How to judge an unknown key. ``'wrong'``: an error. ``'unusual'``: an error on a
+            command line, and in a file if it is similar to a known key. ``'free'``: an error if it
+            is similar to a known key.
     """
 
     names: frozenset[str]
@@ -133,7 +134,7 @@ def _words(text: str, others: str = 'wrong') -> Keys:
     return Keys(frozenset(text.split()), others)
 
 
-# Dicts without a type, by the last key of their place.
+# Keys of dicts without a type, by the last key of their place in the config.
 _PLAIN_DICTS: dict[str, Keys] = {
     **dict.fromkeys(
         ('train_dataloader', 'val_dataloader', 'test_dataloader'),
@@ -175,17 +176,17 @@ _PLAIN_DICTS: dict[str, Keys] = {
 
 def plain_keys(place: str) -> Keys:
     """Return the keys of a dict without a type, by its place in the config."""
-    if '.custom_keys.' in place:  # an entry, whose name is the author's
+    if '.custom_keys.' in place:  # an entry, whose own key is part of a parameter's name
         return _words('lr_mult decay_mult clip_rows', 'free')
     others = 'free' if place.endswith(('_kwargs', '_args')) else 'unusual'
     return _PLAIN_DICTS.get(place.rpartition('.')[2], _words('type', others))
 
 
-# What the builder of a type takes out of its dict before the constructor is called.
+# Keys that the builder of a type takes out of its dict before it calls the constructor.
 _BUILDER_KEYS = _words(
     'type _scope_ priority constructor paramwise_cfg convert_to_iter_based'
 ).names
-# The same for types of mmdet's and mmengine's only: norm layers, initializers, loops, NMS.
+# The same, for types of mmdet and mmengine only: norm layers, initializers, loops, NMS.
 _FOREIGN_BUILDER_KEYS = _words(
     'requires_grad override name by_epoch class_agnostic split_thr max_num bg_cls_weight '
     'deformable_groups'
@@ -193,7 +194,7 @@ _FOREIGN_BUILDER_KEYS = _words(
 
 
 def type_keys(target: Callable[..., Any]) -> Keys:
-    """Return the keys of a dict whose type is ``target``; unknown ones of ours are wrong."""
+    """Return the keys of a dict whose type is ``target``."""
     signature = signature_of(target)
     names = signature.names | _BUILDER_KEYS
     if target.__module__.startswith('effdet_plugin.'):

@@ -22,8 +22,8 @@ SIDES_PX = (224, 320)
 MIN_VISIBLE = 0.7  # share of an object's area that is inside the image and not occluded
 MIN_CONTRAST = 80.0  # distance in RGB between an object and what is behind it
 MARGIN_PX = 12  # padding around a shape for its shadow
-MAX_STRETCH = 0.15  # logarithm of the largest change of a side
-OVERSAMPLING = 4  # masks are drawn larger and reduced: the same antialiasing in any OpenCV
+MAX_STRETCH = 0.15  # logarithm of the largest factor by which a side is stretched
+OVERSAMPLING = 4  # masks are drawn larger, then reduced: antialiased alike by any OpenCV version
 
 
 def _ngon(corners: int, radius: float = 1.0, phase: float = -0.25) -> Points:

@@ -1,4 +1,4 @@
-"""Scenes drawn by a program as a COCO dataset, and predictions beside their ground truth.
+"""Synthetic scenes as a COCO dataset, and predictions drawn beside the ground truth.
 
 Every image is a function of (seed, split, index); `scene_painter` describes its content.
 """
@@ -62,7 +62,7 @@ def make_scenes(out_dir: Path | str, train: int = 320, val: int = 64, seed: int 
 
 
 def _make(out_dir: Path, counts: dict[str, int], seed: int, info: dict[str, Any]) -> None:
-    """Write into a temporary folder, then rename it, unless another process was faster."""
+    """Write into a temporary folder, then rename it, unless another process has made it."""
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f'.{out_dir.name}-', dir=out_dir.parent))
     try:
@@ -138,7 +138,7 @@ def showcase(detector: Detector, coco: COCO, image_dir: Path, count: int = 3) ->
         count: Number of images.
 
     Returns:
-        One image (H, W, 3), a row for each.
+        One image (H, W, 3), with a row for each of them.
 
     Raises:
         DatasetError: There are no images, or a class is unknown to the detector.
@@ -158,7 +158,7 @@ def showcase(detector: Detector, coco: COCO, image_dir: Path, count: int = 3) ->
 
 
 def _richness(coco: COCO, image_id: int) -> tuple[int, int]:
-    """Return the number of classes, then of objects."""
+    """Return the number of classes and the number of objects of an image."""
     annotations = coco.imgToAnns[image_id]
     return len({one['category_id'] for one in annotations}), len(annotations)
 
@@ -169,7 +169,7 @@ def _truth(coco: COCO, image_id: int, classes: tuple[str, ...]) -> Drawable:
     names = [coco.cats[one['category_id']]['name'] for one in annotations]
     unknown = set(names) - set(classes)
     if unknown:
-        raise DatasetError(f'the detector knows no class {min(unknown)!r}')
+        raise DatasetError(f'the detector has no class {min(unknown)!r}')
     boxes = np.array([one['bbox'] for one in annotations], np.float32).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     return Drawable(boxes, np.array([classes.index(name) for name in names], np.int64))

@@ -29,29 +29,29 @@ MAX_DETECTIONS = (1, 10, 100)
 _COORDINATE_DIGITS = 2
 _SCORE_DIGITS = 3
 
-Result = dict[str, Any]  # one detection in COCO's results form
+Result = dict[str, Any]  # one detection in COCO's results format
 
 
 @METRICS.register_module()
 class CocoTwelveMetric(CocoMetric):
     """COCO's box evaluation: all 12 metrics by their names, not rounded.
 
-    It differs from mmdet's ``CocoMetric``, whose reading and collecting it inherits, in this: mmdet
-    evaluates at 100, 300 and 1000 detections, reports six of the metrics, rounds them, assigns
-    category ids by the order in the file, and fails if nothing was detected. Here categories are
-    matched by name, categories that are no class of the model are left out, and an image that the
-    samplers of several processes repeat counts once.
+    Reading and collecting are inherited from mmdet's ``CocoMetric``. That one evaluates at 100, 300
+    and 1000 detections, reports six of the metrics, rounds them, assigns category ids by the order
+    in the file, and fails if nothing was detected. Here categories are matched by name, categories
+    that are not a class of the model are left out, and an image that the samplers of several
+    processes repeat counts once.
 
     Args:
         ann_file: COCO json with the ground truth; None takes it from the data samples.
-        results_file: File for the detections in COCO's results form; None: they are not written.
+        results_file: File for the detections in COCO's results format; None: not written.
         test_dev_form: Write coordinates with 2 and scores with 3 decimals to that file. The metrics
             always come from the exact values.
         classwise: Also report the AP of each class, as ``NAME_precision``.
         backend_args: mmengine's, for reading ``ann_file``.
         collect_device: mmengine's: ``'gpu'`` collects through the process group (also of CPUs),
             ``'cpu'`` through a folder that all processes share.
-        prefix: Prefix of the names; None: ``coco``.
+        prefix: Prefix of the metrics' names; None: ``coco``.
 
     Raises:
         DatasetError: The file cannot be read.
@@ -100,8 +100,8 @@ class CocoTwelveMetric(CocoMetric):
                 original image.
 
         Returns:
-            The 12 metrics as ``bbox_*`` (-1 if there is no such object, as always in test-dev), the
-            number of ``images``, and with ``classwise`` the AP of each class.
+            The 12 metrics as ``bbox_*``, the number of ``images``, and with ``classwise`` the AP of
+            each class. A metric is -1 if there is no such object, as always in test-dev.
         """
         detections = {detected['img_id']: detected for _, detected in results}
         coco = self._coco_api or self._ground_truth_of_samples(results)
@@ -146,10 +146,10 @@ class CocoTwelveMetric(CocoMetric):
 def to_results(
     detections: Iterable[Mapping[str, Any]], category_ids: Sequence[int | None]
 ) -> list[Result]:
-    """Convert detections to COCO's results form.
+    """Convert detections to COCO's results format.
 
     Args:
-        detections: Of one image each: ``img_id``, ``bboxes`` ``(N, 4)`` xyxy in pixels of the
+        detections: For each image: ``img_id``, ``bboxes`` ``(N, 4)`` xyxy in pixels of the
             image, ``scores`` ``(N,)``, ``labels`` ``(N,)``.
         category_ids: By label; detections of a class with None are left out.
 
@@ -170,11 +170,11 @@ def to_results(
 
 
 def write_results(results: Sequence[Result], path: Path, test_dev_form: bool = False) -> None:
-    """Write detections to a json file atomically.
+    """Write detections to a JSON file atomically.
 
     Args:
         results: From `to_results`.
-        path: The file; its folder is made.
+        path: The file; its folder is created if it is missing.
         test_dev_form: Round coordinates to 2 and scores to 3 decimals.
     """
     if test_dev_form:
@@ -200,7 +200,7 @@ def evaluate_results(
     Args:
         coco: Ground truth; annotations without ``area`` or ``iscrowd`` get them.
         results: From `to_results`; not changed.
-        image_ids: The images to evaluate; one without a detection counts as nothing found.
+        image_ids: The images to evaluate, also those without detections.
         category_ids: The categories to average over; None: all of the ground truth.
 
     Returns:

@@ -47,11 +47,11 @@ class Detector:
     Args:
         config: A config or the path of one. Its test pipeline prepares the images.
         checkpoint: Path of trained weights, or ``'none'`` for random ones.
-        device: Device name of torch; None takes the fastest that is available.
+        device: torch device; None takes the fastest one available.
         score_thr: Detections with a lower score are dropped.
-        batch_size: Number of images that go through the network together.
+        batch_size: Number of images per forward pass.
         seed: Seed of random weights.
-        tta: Test-time augmentation, the same as in the evaluation; None: one view of each image.
+        tta: Test-time augmentation, as in the evaluation; None: each image as it is.
 
     Attributes:
         model: The network, in evaluation mode.
@@ -93,8 +93,9 @@ class Detector:
 
         Returns:
             One sample per image, in the given order, on the CPU. ``pred_instances`` has ``bboxes``
-            ``(N, 4)`` xyxy in pixels of the image and clipped to it (the evaluation does not clip,
-            like the reference), ``scores`` ``(N,)`` and ``labels`` ``(N,)``.
+            ``(N, 4)`` xyxy in pixels of the image, ``scores`` ``(N,)`` and ``labels`` ``(N,)``.
+            Boxes are clipped to the image. The evaluation does not clip them, as in google/automl
+            efficientdet/tf2/postprocess.py.
 
         Raises:
             DatasetError: A file cannot be read.
@@ -132,7 +133,7 @@ class Detector:
 
 
 def _device(name: str | None) -> torch.device:
-    """Return a device, after trying that it works."""
+    """Return a device, after checking that it works."""
     try:
         device = torch.device(name or get_device())
         torch.empty(0, device=device)
@@ -159,8 +160,8 @@ def _test_pipeline(config: Config) -> tuple[Compose, bool]:
     """Build the config's test pipeline without its loaders.
 
     Returns:
-        The pipeline, and whether it takes RGB pixels. mmdet's loaders give BGR, so a pipeline whose
-        first step after them is ``ToRGB`` takes RGB once that step is left out, too.
+        The pipeline, and whether it takes RGB pixels (else BGR, which mmdet's loaders give). A
+        first step ``ToRGB`` is left out, too, and then it takes RGB.
     """
     steps = _without_loaders(get_test_pipeline_cfg(config))
     takes_rgb = bool(steps) and 'ToRGB' in str(steps[0]['type'])

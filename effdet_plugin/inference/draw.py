@@ -1,7 +1,8 @@
 """Draw boxes, class names and scores on images.
 
-mmdet's visualizer sets the text size by the box, which gives letters of 7 pixels on an image of
-320. Here the image's short side sets it, and any number of classes have different colours.
+mmdet's visualizer derives the text size from the box, which gives letters of 7 pixels on an image
+of 320. Here it is derived from the short side of the image, and any number of classes have
+different colours.
 """
 
 import colorsys
@@ -71,7 +72,7 @@ def draw_boxes(image: RGBImage, things: Drawable, classes: Sequence[str]) -> RGB
     colours = [class_colour(int(label)) for label in things.labels]
     for index in order:
         pen.rectangle(boxes[index], outline=colours[index], width=max(1, round(short / 160)))
-    # Texts come after all boxes, so that no box crosses a text.
+    # Texts are drawn after all boxes, so that no box covers a text.
     for index in order if short >= SMALLEST_WITH_TEXT_PX else []:
         text = _caption(things, index, classes)
         _write_tag(pen, canvas.width, boxes[index], text, colours[index], font)

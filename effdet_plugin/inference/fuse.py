@@ -50,19 +50,20 @@ def fuse_files(
 
     Args:
         paths: Two or more result files, as ``tools/test.py --out`` writes them.
-        out: The file of fused detections, in the same form.
+        out: The file of fused detections, in the same format.
         iou_thr: Boxes with at least this IoU are the same object; above 0 and at most 1.
         max_per_img: Number of detections kept per image.
         labels_below: See `effdet_plugin.ops.wbf.fuse_boxes`; the labels here are category ids.
-        truth: Ground truth from `read_truth` that all files must belong to; None: not checked.
+        truth: Ground truth from `read_truth`, which must have the images and categories of all
+            files; None: not checked.
 
     Returns:
         The number of fused detections.
 
     Raises:
         ConfigError: Only one file is given, or the threshold is out of range.
-        DatasetError: A file is not in COCO's results form, two files have no image or no category
-            in common, or one does not belong to the ground truth.
+        DatasetError: A file is not in COCO's results format, two files have no image or no category
+            in common, or one has images or categories that the ground truth lacks.
     """
     # A single file is not just copied: fusion would average its own boxes and lose detections.
     if len(paths) < 2:
@@ -83,7 +84,7 @@ def read_truth(ann_file: Path) -> COCO:
     """Read the ground truth of result files from a COCO json.
 
     Raises:
-        DatasetError: It cannot be read, or is something else.
+        DatasetError: The file cannot be read, or is not a ground truth.
     """
     truth = COCO()
     truth.dataset = read_json(ann_file)
@@ -107,13 +108,13 @@ def evaluate_files(truth: COCO, paths: Sequence[Path]) -> Iterator[tuple[Path, d
 
     Args:
         truth: From `read_truth`.
-        paths: Result files in COCO's results form.
+        paths: Result files in COCO's results format.
 
     Yields:
-        Each file with COCO's 12 numbers.
+        Each file with COCO's 12 metrics.
 
     Raises:
-        DatasetError: A file cannot be read, or has other images or categories.
+        DatasetError: A file cannot be read, or has images or categories that the truth lacks.
     """
     for path in paths:
         results = read_results(path)
@@ -123,10 +124,10 @@ def evaluate_files(truth: COCO, paths: Sequence[Path]) -> Iterator[tuple[Path, d
 
 
 def read_results(path: Path) -> list[Result]:
-    """Read a file of COCO's results form.
+    """Read a file in COCO's results format.
 
     Raises:
-        DatasetError: It cannot be read, or a detection lacks a key or has a wrong value.
+        DatasetError: The file cannot be read, or a detection lacks a key or has a wrong value.
     """
     results = read_json(path)
     if not isinstance(results, list):
@@ -152,8 +153,8 @@ def fuse_results(
     """Fuse the detections of several models, image by image.
 
     Args:
-        models: The detections of each model in COCO's results form. They are fused by descending
-            score, at equal scores in the order of the models.
+        models: The detections of each model in COCO's results format. They are fused by descending
+            score; ties keep the order of the models.
         iou_thr: See `fuse_files`.
         max_per_img: See `fuse_files`.
         labels_below: See `fuse_files`.
@@ -190,7 +191,7 @@ def _check_iou_thr(iou_thr: float) -> None:
 
 
 def _check_shared(paths: Sequence[Path], files: Sequence[Sequence[Result]]) -> None:
-    """Raise DatasetError for files without a common image or category; empty ones are no fault."""
+    """Raise DatasetError for files without a common image or category; empty files are allowed."""
     full = [(path, results) for path, results in zip(paths, files, strict=True) if results]
     for key, what in (('image_id', 'image'), ('category_id', 'category')):
         ids = [{result[key] for result in results} for _, results in full]

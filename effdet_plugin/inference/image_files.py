@@ -1,4 +1,4 @@
-"""Find image files and detect objects in them: a drawing of each, and one json for all."""
+"""Find image files, detect objects in them, write a drawing of each and one JSON file for all."""
 
 import glob
 import json
@@ -26,10 +26,11 @@ class InferenceResult:
     """The detections of many files.
 
     Attributes:
-        predictions: COCO's results form. ``image_id`` counts the files from 1 and ``category_id``
-            the model's classes from 1; ``file_name`` and ``category_name`` stand beside them.
+        predictions: COCO's results format. ``image_id`` counts the files from 1 and
+            ``category_id`` the model's classes from 1; ``file_name`` and ``category_name`` are
+            added.
         unreadable: One line for each file that could not be read.
-        num_read: Number of the other files.
+        num_read: Number of files that were read.
     """
 
     predictions: list[dict[str, Any]] = field(default_factory=list)
@@ -41,7 +42,7 @@ def find_images(source: Path | str) -> list[Path]:
     """Return the image files of an INPUT argument, sorted by name; a list keeps its order.
 
     Args:
-        source: An image; a folder (its own files with an image suffix, without sub-folders); a
+        source: An image; a folder (its files with an image suffix, not those in sub-folders); a
             glob pattern, which may contain ``**``; or a ``.txt`` list with one path per line,
             relative to the list's folder or else to the current one.
 
@@ -67,8 +68,8 @@ def infer_files(detector: Detector, files: Sequence[Path], out_dir: Path) -> Inf
 
     Args:
         detector: Its ``score_thr`` decides what is drawn and written.
-        files: Images; one that cannot be read becomes a line in the result.
-        out_dir: Made if it is missing; files of an earlier call are replaced one by one.
+        files: Images; for one that cannot be read, the result has a line in ``unreadable``.
+        out_dir: Created if it is missing; files of an earlier call are replaced one by one.
 
     Raises:
         DatasetError: The only file given cannot be read.
@@ -100,7 +101,7 @@ def drawing_names(files: Sequence[Path]) -> list[str]:
     for file in files:
         suffix = '.png' if file.suffix.lower() == '.png' else '.jpg'
         name, count = file.stem + suffix, 2
-        while name.lower() in taken:  # some file systems ignore upper and lower case
+        while name.lower() in taken:  # some file systems ignore case
             name, count = f'{file.stem}_{count}{suffix}', count + 1
         taken.add(name.lower())
         names.append(name)
@@ -124,7 +125,7 @@ def _read_images(
 def _coco_results(
     sample: DetDataSample, classes: Sequence[str], image_id: int, file_name: str
 ) -> list[dict[str, Any]]:
-    """Return the detections of one image in COCO's results form, box as x, y, width, height."""
+    """Return the detections of an image in COCO's results format: boxes x, y, width, height."""
     found = sample.pred_instances
     boxes = found.bboxes.clone()
     boxes[:, 2:] -= boxes[:, :2]

@@ -1,4 +1,4 @@
-"""Test-time augmentation (TTA): views of an image at several scales and flipped."""
+"""Test-time augmentation (TTA): several views of each image, which are scaled or flipped copies."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from effdet_plugin.config.dataset_nodes import dataset_nodes, size_pipelines
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.models.detectors.tta_model import check_merge
 
-SIZE_DIVISOR = 64  # of the sizes of scaled views: half of the coarsest stride
+SIZE_DIVISOR = 64  # sizes of scaled views are multiples of this, half of the coarsest stride
 _FLIP_METAS = ('flip', 'flip_direction')
 # Steps that set the size of the network input, with the argument that holds it.
 _SIZE_ARGUMENT = {'LetterBox': 'image_size', 'Resize': 'scale'}
@@ -23,8 +23,8 @@ class TTA:
     """The views of an image, and how their detections are merged.
 
     Attributes:
-        scales: Factors of the config's input size. That size itself is always the first view.
-        flip: Whether each scale is also seen flipped from left to right.
+        scales: Factors on the config's input size. The first view always has that size itself.
+        flip: Whether each scale also has a view that is flipped from left to right.
         merge: ``'nms'`` or ``'wbf'``, see `effdet_plugin.models.detectors.EfficientDetTTAModel`.
 
     Raises:
@@ -47,7 +47,7 @@ def apply_tta(cfg: Config, tta: TTA) -> dict[str, Any]:
 
     Args:
         cfg: Changed in place: the pipelines of ``test_dataloader``. If it has a ``tta_pipeline``,
-            as some of mmdet's configs have, that is used and not ``tta``'s views.
+            as some of mmdet's configs have, that is used instead of the views of ``tta``.
         tta: The views, and how they are merged.
 
     Returns:
@@ -72,7 +72,7 @@ def views_pipeline(pipeline: Sequence[Step], tta: TTA) -> list[Step]:
     bottom.
 
     Args:
-        pipeline: A test pipeline of one view, with the size in its step.
+        pipeline: A test pipeline of one view; its ``LetterBox`` or ``Resize`` has the size.
         tta: The views.
 
     Raises:
@@ -81,7 +81,7 @@ def views_pipeline(pipeline: Sequence[Step], tta: TTA) -> list[Step]:
     index = next((i for i, step in enumerate(pipeline) if step['type'] in _SIZE_ARGUMENT), None)
     if index is None:
         raise ConfigError(
-            'test_dataloader: the pipeline has no LetterBox or Resize, whose size could be scaled; '
+            'test_dataloader: the pipeline has no LetterBox or Resize whose size could be scaled; '
             'give the config a tta_pipeline'
         )
     step = pipeline[index]
@@ -97,7 +97,7 @@ def views_pipeline(pipeline: Sequence[Step], tta: TTA) -> list[Step]:
 
 
 def scaled_size(size: Sequence[int], scale: float) -> Size:
-    """Return about ``scale`` times a size in pixels: multiples of `SIZE_DIVISOR`, but for 1."""
+    """Return a size in pixels times ``scale``, rounded to `SIZE_DIVISOR` unless ``scale`` is 1."""
     if scale == 1:
         return size[0], size[1]
     first, second = (
@@ -107,7 +107,7 @@ def scaled_size(size: Sequence[int], scale: float) -> Size:
 
 
 def _with_flip_metas(step: Step) -> Step:
-    """Let the packed sample say how it was flipped."""
+    """Add to the packed sample's metainfo whether and how it was flipped."""
     if step['type'] != 'PackDetInputs' or 'meta_keys' not in step:
         return step
     return {**step, 'meta_keys': tuple({*step['meta_keys'], *_FLIP_METAS})}
