@@ -1,4 +1,4 @@
-# Table 5 in small, for own data: Lite0 with three FPN+PANet cells.
+# Table 5 on a small scale, for own data: Lite0 with three FPN+PANet cells.
 _base_ = '../efficientdet/custom_coco.py'
 
 model = dict(neck=dict(topology='panet', num_cells=3))

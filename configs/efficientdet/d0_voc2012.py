@@ -1,6 +1,7 @@
-# Pascal VOC 2012 from a COCO checkpoint, as in section 8 of the reference's README: 50 epochs, with
-# backbone and BiFPN frozen. Classes that COCO has, too, begin with its weights.
-# data/VOCdevkit/VOC2012 holds Annotations, ImageSets and JPEGImages; tools/convert.py makes D0.
+# Pascal VOC 2012 from a COCO checkpoint, as in section 8 of google/automl efficientdet/README.md
+# (the reference): 50 epochs, backbone and BiFPN frozen. Classes that COCO has, too, start from its
+# weights. data/VOCdevkit/VOC2012 has Annotations, ImageSets and JPEGImages; tools/convert.py makes
+# the checkpoint.
 # tools/train.py configs/efficientdet/d0_voc2012.py
 _base_ = './d0_coco.py'
 
@@ -8,9 +9,9 @@ load_from = 'checkpoints/d0_coco.pth'
 data_root = 'data/VOCdevkit/'
 
 model = dict(
-    # The reference's '(efficientnet|fpn_cells|resample_p6)'. It leaves the statistics of frozen BN
-    # running: freeze_norm_statistics=False. freeze=None trains everything: take a tenth of the
-    # rate then; see docs/fine_tune.md.
+    # '(efficientnet|fpn_cells|resample_p6)' in the reference, which still updates the statistics of
+    # frozen BN: freeze_norm_statistics=False. freeze=None trains everything: use a tenth of the
+    # learning rate then, see docs/fine_tune.md.
     freeze='^(backbone|neck)',
     bbox_head=dict(num_classes=20),
 )
@@ -47,7 +48,7 @@ train_cfg = dict(max_epochs=50, val_interval=1)
 default_hooks = dict(checkpoint=dict(save_best='pascal_voc/mAP', rule='greater'))
 custom_hooks = [
     *_base_.custom_hooks,
-    # mmengine's own min_delta, 0.1, ends a training that gains less than ten points in five epochs.
+    # mmengine's default min_delta, 0.1, stops a training that gains less than 10 AP in five epochs.
     dict(
         type='EarlyStoppingHook',
         monitor='pascal_voc/mAP',

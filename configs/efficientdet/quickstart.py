@@ -1,4 +1,4 @@
-# The quickstart: a Lite0 of 256x256 on generated scenes, on two cores in minutes.
+# The quickstart: a Lite0 of 256x256 on synthetic scenes, trained in minutes on two cores.
 # bash tools/quickstart.sh
 # or, if work_dirs/quickstart/scenes exists: tools/train.py configs/efficientdet/quickstart.py
 _base_ = './custom_coco.py'
@@ -6,11 +6,11 @@ _base_ = './custom_coco.py'
 image_size = (256, 256)
 classes = ('ring', 'triangle', 'cross', 'star')
 data_root = 'work_dirs/quickstart/scenes/'
-max_epochs = 10  # of 40 steps
+max_epochs = 10  # an epoch has 40 steps
 
 model = dict(
-    # ImageNet's features are enough for these shapes (AP50 0.97 after 480 steps, as with the last
-    # two stages trained), and a step takes half the time.
+    # ImageNet's features are enough for these shapes (AP50 0.97 after 480 steps, as when the last
+    # two stages are trained), and a step takes half the time.
     backbone=dict(frozen_stages=7),
     bbox_head=dict(num_classes=len(classes)),
 )

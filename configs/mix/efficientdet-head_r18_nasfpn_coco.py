@@ -1,4 +1,5 @@
-# EfficientDet's head behind mmdet's NAS-FPN, which wants maps of even sizes: sides in steps of 128.
+# EfficientDet's head after mmdet's NAS-FPN, which needs maps of even sizes: images are padded to
+# multiples of 128.
 _base_ = '_base_/efficientdet_head.py'
 
 model = dict(

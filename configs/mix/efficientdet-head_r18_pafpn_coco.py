@@ -1,4 +1,4 @@
-# EfficientDet's head behind mmdet's PAFPN.
+# EfficientDet's head after mmdet's PAFPN.
 _base_ = '_base_/efficientdet_head.py'
 
 model = dict(

@@ -1,5 +1,5 @@
-# RetinaNet with EfficientDet's losses. mmdet's heads divide both by the positives, EfficientDet's
-# divides the box loss by 4 times their number: hence 12.5 where EfficientDet's configs have 50.
+# RetinaNet with EfficientDet's losses. mmdet's heads divide both losses by the number of positives;
+# EfficientDet's head divides the box loss by 4 times that: hence 12.5 here for its weight of 50.
 _base_ = '_base_/retinanet.py'
 
 model = dict(

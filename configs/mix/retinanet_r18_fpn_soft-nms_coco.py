@@ -1,5 +1,5 @@
-# RetinaNet with EfficientDet's Gaussian soft-NMS, by mmcv's name for it: its compiled operator
-# where there is one, else our stand-in.
+# RetinaNet with EfficientDet's Gaussian soft-NMS, as mmcv's soft_nms: its compiled operator if
+# there is one, else our stand-in.
 _base_ = '_base_/retinanet.py'
 
 model = dict(

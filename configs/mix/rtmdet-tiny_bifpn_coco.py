@@ -1,4 +1,4 @@
-# RTMDet-tiny with two BiFPN cells in place of its CSPNeXtPAFPN: its head has three levels.
+# RTMDet-tiny with two BiFPN cells in place of its CSPNeXtPAFPN, on the three levels of its head.
 _base_ = '_base_/rtmdet_tiny.py'
 
 model = dict(

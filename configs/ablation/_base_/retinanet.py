@@ -1,4 +1,4 @@
-# Table 4's starting point: RetinaNet of 640x640, a plain FPN, plain convolutions in its head.
+# Table 4's baseline: RetinaNet at 640x640 with a plain FPN and plain convolutions in its head.
 _base_ = '../../efficientdet/d3_coco.py'
 
 image_size = (640, 640)

@@ -26,7 +26,7 @@ train_dataloader = dict(
     persistent_workers=True,
     drop_last=True,
     sampler=dict(type='EpochSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),  # one tensor to the device, not one an image
+    collate_fn=dict(type='default_collate'),  # one tensor to the device, not one per image
     dataset=dict(
         type='EfficientDetDataset',
         image_size=(512, 512),
@@ -63,7 +63,7 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 
 val_evaluator = dict(
-    type='CocoTwelveMetric',  # COCO's 12 numbers at 1, 10 and 100 detections
+    type='CocoTwelveMetric',  # COCO's 12 metrics at 1, 10 and 100 detections
     ann_file=data_root + 'annotations/instances_val2017.json',
 )
 test_evaluator = val_evaluator

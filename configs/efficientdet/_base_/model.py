@@ -1,6 +1,6 @@
-# EfficientDet-D0: every part by name. The other configs say what differs.
+# EfficientDet-D0: every part by name. The other configs have only what differs.
 # Sizes of the network: Tan, Pang, Le, "EfficientDet", CVPR 2020, table 1; other settings:
-# google/automl efficientdet/hparams_config.py.
+# google/automl efficientdet/hparams_config.py (the reference).
 default_scope = 'mmdet'
 custom_imports = dict(imports=['effdet_plugin'], allow_failed_imports=False)
 
@@ -18,8 +18,8 @@ model = dict(
         type='TimmBackbone',
         model_name='tf_efficientnet_b0',
         out_indices=(2, 3, 4),
-        pretrained=True,  # timm's download, when training starts; see the README for others
-        norm_momentum=0.01,  # timm's own is 0.1; neck and head have 0.01 by default
+        pretrained=True,  # timm's download when training starts; other sources: README
+        norm_momentum=0.01,  # timm's default is 0.1; that of neck and head is 0.01
         drop_path_rate=0.0,  # the reference switches it off for b0 only
     ),
     neck=dict(

@@ -1,4 +1,4 @@
-# With this prefix mmdet's own train.py finds it, too. mmengine's Runner also accepts these configs.
+# With the prefix mmdet's own train.py finds it, too. mmengine's Runner also accepts these configs.
 runner_type = 'mmdet.EfficientDetRunner'
 sync_bn = None  # BN of several GPUs is synchronised, as in the published models; False: plain BN
 default_hooks = dict(

@@ -1,4 +1,4 @@
-# ATSS (Zhang et al., CVPR 2020) with mmdet's settings but for the backbone.
+# ATSS (Zhang et al., CVPR 2020) with mmdet's settings except for the backbone.
 _base_ = './resnet18.py'
 
 model = dict(

@@ -1,5 +1,5 @@
-# COCO in mmdet's own pipelines and its 1x schedule: what the detectors here share.
-# Our parts need nothing of it; they stand in any mmdet config that has these two lines.
+# COCO with mmdet's own pipelines and 1x schedule, which the detectors here share.
+# Our parts do not need it: they work in any mmdet config that has the next two lines.
 default_scope = 'mmdet'
 custom_imports = dict(imports=['effdet_plugin'], allow_failed_imports=False)
 

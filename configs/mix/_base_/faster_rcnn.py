@@ -1,5 +1,5 @@
-# Faster R-CNN (Ren et al., 2015) with mmdet's settings but for the backbone.
-# Without a compiled mmcv its RoIAlign is our stand-in: right, but seconds per image at full size.
+# Faster R-CNN (Ren et al., 2015) with mmdet's settings except for the backbone.
+# Without a compiled mmcv RoIAlign is our stand-in: correct, but seconds per image at full size.
 _base_ = './resnet18.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# FCOS (Tian et al., ICCV 2019) with mmdet's settings but for the backbone.
+# FCOS (Tian et al., ICCV 2019) with mmdet's settings except for the backbone.
 _base_ = './resnet18.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# Generalized focal loss (Li et al., NeurIPS 2020) with mmdet's settings but for the backbone.
+# Generalized focal loss (Li et al., NeurIPS 2020) with mmdet's settings except for the backbone.
 _base_ = './resnet18.py'
 
 model = dict(

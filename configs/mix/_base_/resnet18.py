@@ -1,4 +1,4 @@
-# What all detectors here share: ImageNet's normalisation, and four maps of a ResNet-18 (strides 4,
+# What all detectors here share: ImageNet's mean and std, and four maps of a ResNet-18 (strides 4,
 # 8, 16 and 32).
 _base_ = ['./coco_1x.py', '../../efficientdet/_base_/runtime.py']
 
@@ -22,4 +22,4 @@ model = dict(
         init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet18'),
     ),
 )
-env_cfg = dict(cudnn_benchmark=False)  # images of many shapes: it would search again for each
+env_cfg = dict(cudnn_benchmark=False)  # images have many shapes, and it would search for each

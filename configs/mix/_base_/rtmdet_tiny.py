@@ -1,6 +1,6 @@
 # RTMDet-tiny (Lyu et al., 2022): mmdet's network, losses and optimiser, but with plain BN, which
-# the runner synchronises where there are several GPUs. Data and schedule are the plain 1x of the
-# others here; mmdet's are 300 epochs of mosaic and mixup at 640x640.
+# the runner synchronises if there are several GPUs. Data and schedule are the 1x of the others
+# here; mmdet's are 300 epochs of mosaic and mixup at 640x640.
 _base_ = ['./coco_1x.py', '../../efficientdet/_base_/runtime.py']
 
 model = dict(
@@ -39,7 +39,7 @@ model = dict(
         loss_cls=dict(type='QualityFocalLoss', use_sigmoid=True, beta=2.0, loss_weight=1.0),
         loss_bbox=dict(type='GIoULoss', loss_weight=2.0),
         with_objectness=False,
-        exp_on_reg=True,  # as in the larger ones: without it a new head gives boxes without area
+        exp_on_reg=True,  # as in larger RTMDets: without it a new head predicts boxes without area
         share_conv=True,
         pred_kernel_size=1,
         norm_cfg=dict(type='BN'),
