@@ -1,4 +1,4 @@
-"""Latency of several networks, measured in turns so that load on the machine affects all alike."""
+"""Latency of several networks in interleaved runs, so that other load affects all equally."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -64,7 +64,7 @@ def measure_configs(
     threads = '' if 'cuda' in device else f'{torch.get_num_threads()} threads'
     note = (
         f'ms: one image of {size} through the network on {name}{threads}, torch '
-        f'{torch.__version__}, median (and range) of {rounds} rounds in turns'
+        f'{torch.__version__}, median (and range) of {rounds} interleaved rounds'
     )
     return note, measure_latency(models, sizes, rounds, device)
 
@@ -75,12 +75,12 @@ def measure_latency(
     rounds: int = 5,
     device: torch.device | str = 'cpu',
 ) -> dict[str, Latency]:
-    """Time networks (without pre- and post-processing, BN not folded) in turns.
+    """Time networks (without pre- and post-processing, BN not folded) in interleaved runs.
 
     Args:
         models: Detectors by name; afterwards they are on the device, in evaluation mode.
         sizes: ``(height, width)`` of each input.
-        rounds: Number of timed runs of each, after one to warm up.
+        rounds: Number of timed runs of each network, after one warm-up run.
         device: Where to run.
     """
     images = {name: torch.rand(1, 3, *sizes[name], device=device) for name in models}

@@ -10,7 +10,7 @@ from effdet_plugin.costs import PAPER, CostRow, Published
 from effdet_plugin.files import replacing
 
 _NECK = ('extra_levels', 'bifpn')
-# Config that the others of its table are compared to, by the first word of their names.
+# Baseline config of each table, by the first word of the names of its configs.
 _BASELINES = {'table5': 'table5_fpn_panet', 'lite0': 'lite0_fpn_panet', 'table6': 'table6_softmax'}
 _COST_HEADER = (
     *('config', 'size', 'parameters', 'paper', 'multiply-adds', 'paper', 'neck parameters'),

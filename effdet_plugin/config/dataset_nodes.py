@@ -57,7 +57,7 @@ def map_sources(node: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def class_names(node: Any) -> tuple[str, ...]:
-    """Return the class names of the first dataset that has some: the config's, else its type's.
+    """Return the class names of the first node with any: of its ``metainfo``, else of its type.
 
     Args:
         node: See `dataset_nodes`.

@@ -197,7 +197,7 @@ def check(cfg: Config) -> None:
             _check_node(cfg[key], schema.registries_below(schema.PLAIN, key), key)
         # Other names are variables of the config, unless they are similar to one of the runner's.
         elif near := _misspelt(key, schema.TOP_LEVEL_KEYS, _NEAR_TOP_LEVEL):
-            raise ConfigError(f'{key}: nobody reads this name; did you mean {near[0]!r}?')
+            raise ConfigError(f'{key}: nothing reads this name; did you mean {near[0]!r}?')
     if cfg.get('runner_type'):
         _find_type(cfg.runner_type, schema.RUNNER, 'runner_type')
     _check_sizes(cfg)

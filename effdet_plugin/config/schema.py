@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-# Where the types at a place are registered; the first registry that knows a type decides.
+# Where the types at a place are registered; the first registry that has a type decides.
 Registries = tuple[Registry, ...]
 
 MODEL = (registry.MODELS, registry.TASK_UTILS)

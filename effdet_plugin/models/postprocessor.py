@@ -16,7 +16,7 @@ from effdet_plugin.errors import ConfigError
 from effdet_plugin.ops.boxes import clip_boxes, decode_deltas, gather_rows
 from effdet_plugin.ops.nms import NEG_INF, batched_nms, check_nms_method
 
-# In the reference a score threshold of 0 means this value for Gaussian NMS, and none for hard NMS.
+# In the reference a score threshold of 0 means this for Gaussian NMS, no threshold for hard NMS.
 GAUSSIAN_SCORE_THR = 0.001
 
 Decode = Callable[[Tensor, Tensor], Tensor]

@@ -112,7 +112,7 @@ class EfficientDet(SingleStageDetector):
             raise ConfigError(
                 'model.compile: torch.compile needs a C++ compiler (g++), none is on PATH'
             )
-        # Not the whole detector: post-processing and losses have loops of their own.
+        # Not the whole detector: post-processing and losses have Python loops.
         modules = dict(self.named_modules())
         names = [name for name in COMPILED if name in modules]
         print_log(f'Compiled: {", ".join(names)}', logger='current')
