@@ -10,6 +10,7 @@ from mmcv import ops
 from mmengine.config import Config
 
 from effdet_plugin.config import schema
+from effdet_plugin.config.meaning import keys_meant
 from effdet_plugin.config.size import SIZE_KEY, find_sizes
 from effdet_plugin.errors import ConfigError
 
@@ -37,7 +38,7 @@ def check(cfg: Config) -> None:
         if key in schema.TOP_LEVEL_KEYS:
             _check_node(cfg[key], schema.registries_below(schema.PLAIN, key), key)
         # Other names are variables of the author's, unless they are nearly one of the runner's.
-        elif near := _misspelt(key, schema.TOP_LEVEL_KEYS, _NEAR_TOP_LEVEL):
+        elif near := misspelt(key, schema.TOP_LEVEL_KEYS, _NEAR_TOP_LEVEL):
             raise ConfigError(f'{key}: nobody reads this name; did you mean {near[0]!r}?')
     if cfg.get('runner_type'):
         _find_type(cfg.runner_type, schema.RUNNER, 'runner_type')
@@ -92,11 +93,12 @@ def _check_node(node: Any, registries: schema.Registries, path: str) -> None:
         hint = nearest(name, known) if name not in known else ''
         raise ConfigError(f'{path}: a {registries[0].name} needs a type{hint}')
     for key in sorted(node.keys() - keys.names):
-        near = _misspelt(key, keys.names, _NEAR)
+        near = [name for name in keys_meant(key) if name in keys.names]
+        near = near or misspelt(key, keys.names)
         if near or keys.others == 'wrong':
             owner = node.get('type', path.rpartition('.')[2])
             owner = owner if isinstance(owner, str) else owner.__name__
-            hint = nearest(key, near or keys.names)
+            hint = f'; did you mean {near[0]!r}?' if near else nearest(key, keys.names)
             raise ConfigError(f'{path}.{key}: {owner} takes no {key!r}{hint}')
     if node.get('type') != 'Albu':  # types of another library's stand below it
         for key, child in node.items():
@@ -112,7 +114,7 @@ def _needs_type(path: str, registries: schema.Registries) -> bool:
     return path == 'model' or name == 'dataset'
 
 
-def _misspelt(key: str, names: Iterable[str], cutoff: float) -> list[str]:
+def misspelt(key: str, names: Iterable[str], cutoff: float = _NEAR) -> list[str]:
     """Return the name that a key was probably meant to be, if there is one."""
     anagrams = [name for name in names if sorted(name) == sorted(key)]  # 'rl' for 'lr'
     return anagrams or get_close_matches(key, names, n=1, cutoff=cutoff)

@@ -1,13 +1,14 @@
 """Load a config file, apply the command line's size and ``--cfg-options``, and check it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, DictAction
 
 from effdet_plugin.config import schema
-from effdet_plugin.config.check import check, keys_of, nearest
+from effdet_plugin.config.check import check, keys_of, misspelt, nearest
+from effdet_plugin.config.meaning import keys_meant, paths_meant, places_with
 from effdet_plugin.config.size import SIZE_KEY, dicts_below, set_image_size
 from effdet_plugin.errors import ConfigError, UserError
 
@@ -143,7 +144,8 @@ def _check_path(cfg: Config, path: str) -> str | None:
         elif key not in node:
             keys = keys_of(node, registries, place) if place else _TOP_LEVEL
             if key not in keys.names and keys.others != 'free':
-                hint = nearest(key, keys.names.union(node) if place else keys.names)
+                names = keys.names.union(node) if place else keys.names
+                hint = _meant(cfg, place, key, names) or nearest(key, names)
                 raise ConfigError(
                     f'--cfg-options {path}: {place or "the config"} has no {key!r}{hint}'
                 )
@@ -155,6 +157,46 @@ def _check_path(cfg: Config, path: str) -> str | None:
         registries = schema.registries_below(registries, key)
         place = f'{place}.{key}' if place else key
     return None
+
+
+def _meant(cfg: Config, place: str, key: str, names: Iterable[str]) -> str:
+    """Say what was meant by a key that is not known at its place.
+
+    Args:
+        cfg: The config.
+        place: Where the key was written, '' for the top level.
+        key: As written.
+        names: Keys that are known at the place.
+
+    Returns:
+        ``; did you mean 'x'?`` with keys of the place or whole paths; '' where the meaning is
+        unknown.
+    """
+    usual = paths_meant(key)
+    found = [name for name in keys_meant(key) if name in names]
+    found = found or [path for path in usual if _is_known(cfg, path)][:1] or misspelt(key, names)
+    if usual and not found:
+        return f'; its usual place is {usual[0]}, which this config does not take'
+    found = found or places_with(cfg, key)
+    return f'; did you mean {" or ".join(map(repr, found))}?' if found else ''
+
+
+def _is_known(cfg: Config, path: str) -> bool:
+    """Return whether the config has a path, or takes its last key."""
+    node, registries = cfg._cfg_dict, schema.PLAIN
+    *parents, last = path.split('.')
+    for key in parents:
+        if isinstance(node, (list, tuple)) and key.isdigit() and int(key) < len(node):
+            node = node[int(key)]
+        elif isinstance(node, dict) and key in node:
+            node = node[key]
+        else:
+            return path.split('.')[:-1] == ['randomness']  # a section that few configs have
+        registries = schema.registries_below(registries, key)
+    if not isinstance(node, dict):
+        return False
+    names = keys_of(node, registries, '.'.join(parents)).names if parents else _TOP_LEVEL.names
+    return last in node or last in names
 
 
 def _variable_error(cfg: Config, path: str, name: str) -> ConfigError:
