@@ -48,6 +48,14 @@ class Tree:
         images = [path for path in self.files if path.suffix.lower() in SUFFIXES]
         return [path for path in images if not self._is_derived(path)] or images
 
+    def with_images_of(self, *folders: Path) -> 'Tree':
+        """Return a tree whose images are those below other folders; itself without any."""
+        if not folders:
+            return self
+        others = [path for path in self.files if path.suffix.lower() not in SUFFIXES]
+        images = (path for folder in folders for path in list_tree(folder).images)
+        return Tree(self.root, others + list(dict.fromkeys(images)))
+
     def with_suffix(self, *suffixes: str) -> list[Path]:
         """Return the files that end in one of the suffixes, in upper or lower case."""
         return [path for path in self.files if path.suffix.lower() in suffixes]
@@ -68,7 +76,7 @@ class Tree:
 
     def short(self, path: Path) -> str:
         """Return the path for a message: from the root where it can be."""
-        return '/'.join(self.parts(path))
+        return Path(*self.parts(path)).as_posix()
 
     def _is_derived(self, path: Path) -> bool:
         return any(_DERIVED.fullmatch(part.lower()) for part in self.parts(path)[:-1])

@@ -1,5 +1,6 @@
 """Findings: what is wrong with a dataset, counted by kind, each kind in one line."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -34,6 +35,8 @@ ERRORS = {
     'image_missing': 'the image {detail} is missing',
     'image_ambiguous': 'more than one image fits: {detail}',
     'image_unreadable': 'the image cannot be read: {detail}',
+    'file_damaged': '{detail}',
+    'config_mismatch': 'the config does not fit the data: {detail}',
     'size_other': (
         'the annotations are for an image of another size (width x height): {detail}; was it '
         'scaled or turned after labelling?'
@@ -77,6 +80,18 @@ REMARKS = {
     ),
     'size_swapped': "width and height are exchanged: the image file's size is used ({detail})",
     'size_off': "the size differs a little from the image file's, which is used ({detail})",
+    # Of the full check (data_check), which decodes all images.
+    'box_twice': 'two boxes of one class are nearly the same (IoU above 0.85): {detail}',
+    'box_two_classes': 'boxes of two classes are nearly the same (IoU above 0.85): {detail}',
+    'box_crowd': 'a region is marked as a crowd: ignored in training and evaluation',
+    'class_alike': 'two class names may be one class in two spellings: {detail}',
+    'image_copy': 'the image is there twice: {detail}',
+    'image_copy_across': (
+        'the image is in two splits under two names: {detail}; the metrics will be too high (data '
+        'leakage)'
+    ),
+    'image_empty': 'an image has no object: trained on as background',
+    'anchors_miss': '{detail}',
     # Splits and files.
     'split_made': '{detail}',
     'split_without_boxes': 'the {detail} split has no box, so its AP (validation) means nothing',
@@ -136,6 +151,13 @@ class Findings:
         finding.count += 1
         if len(finding.places) < MAX_PLACES:
             finding.places.append(Place(printable(file), printable(row), printable(detail)))
+
+    def extend(self, findings: Iterable[Finding]) -> None:
+        """Add all cases of findings that were collected elsewhere."""
+        for one in findings:
+            known = self._by_kind.setdefault(one.kind, Finding(one.kind))
+            known.count += one.count
+            known.places = (known.places + one.places)[:MAX_PLACES]
 
     def all(self) -> list[Finding]:
         """Return all findings, errors first."""

@@ -48,12 +48,11 @@ class _Listed(NamedTuple):
 
 
 def is_voc(path: Path) -> bool:
-    """Return whether an xml is a VOC annotation.
-
-    Raises:
-        DatasetError: It is no xml at all.
-    """
-    return read_xml(path).tag == 'annotation'
+    """Return whether an xml is a VOC annotation, or a damaged file, which `read_voc` notes."""
+    try:
+        return read_xml(path).tag == 'annotation'
+    except DatasetError:
+        return True
 
 
 def read_voc(tree: Tree) -> RawDataset:
@@ -61,9 +60,6 @@ def read_voc(tree: Tree) -> RawDataset:
 
     Coordinates are taken as written: most tools count from 0, and subtracting 1 from those of the
     original dataset (which counts from 1) moves a box by one pixel only.
-
-    Raises:
-        DatasetError: An xml is damaged.
     """
     findings = Findings()
     reader = _Reader(tree, Locator(tree, findings), findings)
@@ -88,7 +84,12 @@ class _Reader:
         """Return the image of one xml, or of a listed name that has none."""
         if listed.xml is None:
             return self._without_xml(listed)
-        root = read_xml(listed.xml)
+        try:
+            root = read_xml(listed.xml)
+        except DatasetError as error:  # noted, so that the others are checked as well
+            reason = str(error).removeprefix(f'{listed.xml}: ')
+            self.findings.add('file_damaged', self.tree.short(listed.xml), '', reason)
+            return None
         path = self._find_image(listed.xml, root, listed.split)
         if path is None:
             return None

@@ -1,0 +1,123 @@
+"""The images of a report: samples with their boxes, faults, and box sizes beside the anchors."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from effdet_plugin.data_check.anchors import REACH_IOU, Reach
+from effdet_plugin.errors import DatasetError
+from effdet_plugin.files import RGBImage, read_image, replacing, write_image
+from effdet_plugin.inference.draw import Drawable, draw_boxes
+from effdet_plugin.own_data.dataset import Image
+
+if TYPE_CHECKING:
+    from effdet_plugin.data_check.report import Report
+
+_TILE_PX = 400
+_COLUMNS, _ROWS = 3, 4
+_GAP_PX = 6
+_DRAWN_BOXES = 20000  # dots in the chart
+
+
+def draw_sheets(report: 'Report', folder: Path) -> dict[str, Path]:
+    """Write the images of a report.
+
+    Args:
+        report: What was found.
+        folder: Where ``samples.jpg``, ``twice.jpg``, ``copies.jpg`` and ``boxes.png`` go; an image
+            without content is not written.
+
+    Returns:
+        The files by their titles.
+    """
+    classes = report.description.classes
+    every = [image for split in report.description.splits.values() for image in split or []]
+    step = max(1, len(every) // (_COLUMNS * _ROWS))
+    samples = [_tile(image, classes) for image in every[::step][: _COLUMNS * _ROWS]]
+    twice = [
+        _tile(image, classes, [first, second])
+        for image, first, second in report.twice[: _COLUMNS * _ROWS]
+    ]
+    copies = [
+        _tile(image, classes)
+        for copy in report.copies[:_ROWS]
+        for image in (copy.image, copy.other)
+    ]
+    sheets = {
+        'Samples': ('samples.jpg', samples, _COLUMNS),
+        'Boxes that are there twice': ('twice.jpg', twice, _COLUMNS),
+        'Images that are there twice': ('copies.jpg', copies, 2),
+    }
+    written = {}
+    for title, (name, tiles, columns) in sheets.items():
+        if tiles:
+            written[title] = folder / name
+            write_image(written[title], _sheet(tiles, columns))
+    if report.reach is not None and len(report.reach.boxes):
+        written['Boxes in pixels of the network input'] = folder / 'boxes.png'
+        _draw_chart(report.reach, folder / 'boxes.png')
+    return written
+
+
+def _tile(image: Image, classes: Sequence[str], places: Sequence[int] | None = None) -> RGBImage:
+    """Draw an image with its boxes (or those at some places, magnified) on a white square."""
+    chosen = np.arange(len(image.boxes)) if places is None else np.asarray(places)
+    boxes, labels = image.boxes[chosen], image.labels[chosen]
+    try:
+        pixels = read_image(image.path)
+    except DatasetError:  # removed since
+        return np.full((_TILE_PX, _TILE_PX, 3), 255, np.uint8)
+    if places is not None:
+        pixels, boxes = _magnified(pixels, boxes)
+    factor = _TILE_PX / max(pixels.shape[:2])
+    size = tuple(max(1, round(side * factor)) for side in pixels.shape[1::-1])
+    small = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+    drawn = draw_boxes(small, Drawable((boxes * factor).astype(np.float32), labels), classes)
+    tile = np.full((_TILE_PX, _TILE_PX, 3), 255, np.uint8)
+    tile[: drawn.shape[0], : drawn.shape[1]] = drawn
+    return tile
+
+
+def _magnified(
+    pixels: RGBImage, boxes: NDArray[np.float64]
+) -> tuple[RGBImage, NDArray[np.float64]]:
+    """Cut out the boxes with as much around them again."""
+    low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
+    margin = (high - low).max() / 2
+    x1, y1 = np.maximum(low - margin, 0).astype(int)
+    x2, y2 = np.minimum(high + margin, pixels.shape[1::-1]).astype(int)
+    return pixels[y1:y2, x1:x2], boxes - np.array([x1, y1, x1, y1])
+
+
+def _sheet(tiles: Sequence[RGBImage], columns: int) -> RGBImage:
+    rows = -(-len(tiles) // columns)
+    pitch = _TILE_PX + _GAP_PX
+    sheet = np.full((rows * pitch, columns * pitch, 3), 255, np.uint8)
+    for place, tile in enumerate(tiles):
+        top, left = (place // columns) * pitch, (place % columns) * pitch
+        sheet[top : top + _TILE_PX, left : left + _TILE_PX] = tile
+    return sheet
+
+
+def _draw_chart(reach: Reach, path: Path) -> None:
+    """Draw width and height of the boxes and of the anchors, both axes logarithmic."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    step = -(-len(reach.boxes) // _DRAWN_BOXES)
+    sides = (reach.boxes[:, 2:] - reach.boxes[:, :2])[::step]
+    missed = reach.best_iou[::step] < REACH_IOU
+    figure = Figure(figsize=(7, 6), layout='constrained')
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.scatter(*sides[~missed].T, s=5, c='tab:blue', alpha=0.4, label='reached by an anchor')
+    axes.scatter(*sides[missed].T, s=9, c='tab:red', label=f'by none at IoU {REACH_IOU}')
+    axes.scatter(*reach.sides.T, s=45, c='black', marker='+', label='anchors')
+    axes.set(xscale='log', yscale='log', xlabel='width, pixels', ylabel='height, pixels')
+    axes.legend(loc='upper left')
+    with replacing(path) as part:
+        figure.savefig(part, dpi=100)

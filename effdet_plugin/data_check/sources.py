@@ -1,0 +1,91 @@
+"""Describes the data that a config names, with the readers of ``--data``."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mmdet.datasets import CocoDataset
+from mmdet.registry import DATASETS
+from mmengine.config import Config
+
+from effdet_plugin.config.dataset_nodes import source_nodes
+from effdet_plugin.errors import DatasetError, UserError
+from effdet_plugin.files import read_json
+from effdet_plugin.own_data import check_annotation_files, read_dataset
+from effdet_plugin.own_data.coco import dict_entries, read_coco
+from effdet_plugin.own_data.coco_files import CocoFile
+from effdet_plugin.own_data.dataset import DatasetDescription
+from effdet_plugin.own_data.find_images import Tree, list_tree
+from effdet_plugin.own_data.normalise import describe
+
+_SPLITS = {'train_dataloader': 'train', 'val_dataloader': 'val', 'test_dataloader': 'test'}
+
+
+def describe_config(cfg: Config) -> DatasetDescription:
+    """Return the description of the data that a config trains, validates and tests on.
+
+    Args:
+        cfg: With COCO jsons (or trees of Pascal VOC) in local files. Several sources of a split
+            are named ``train``, ``train 2``; a source that has been named is not read again.
+
+    Raises:
+        DatasetError: A file is missing or damaged, or there are no local files.
+    """
+    sources: dict[tuple[Path, Path], str] = {}
+    others: list[Path] = []
+    for split, node in _named_sources(cfg):
+        root = Path(node.get('data_root') or '').absolute()
+        if issubclass(DATASETS.get(node.type), CocoDataset):
+            images = root / (node.get('data_prefix') or {}).get('img', '')
+            sources.setdefault((root / node.ann_file, images), split)
+        else:
+            others.append(root)
+    if not sources:
+        if not others:
+            raise DatasetError('the config names no local annotation files: give a folder or json')
+        return read_dataset(others[0])
+    return _describe_jsons(cfg, sources)
+
+
+def _describe_jsons(cfg: Config, sources: dict[tuple[Path, Path], str]) -> DatasetDescription:
+    files = {split: _file(path, images) for (path, images), split in sources.items()}
+    folders = [images for _, images in sources if images.is_dir()]
+    listed = dict.fromkeys(path for folder in folders for path in list_tree(folder).images)
+    root = Path(os.path.commonpath([*folders, *(path.parent for path, _ in sources)]))
+    ordered = dict(sorted(files.items(), key=lambda one: not one[0].startswith('train')))
+    raw = read_coco(Tree(root, list(listed)), ordered)
+    try:
+        check_annotation_files(cfg)
+    except UserError as error:
+        raw.findings.add('config_mismatch', cfg.filename or 'config', '', error)
+    return describe(raw)
+
+
+def _named_sources(cfg: Config) -> Iterator[tuple[str, Any]]:
+    for loader, name in _SPLITS.items():
+        nodes = list(source_nodes((cfg.get(loader) or {}).get('dataset')))
+        local = [
+            node
+            for node in nodes
+            if node.get('ann_file') and not node.get('backend_args') and '://' not in node.ann_file
+        ]
+        for place, node in enumerate(local, start=1):
+            yield (name if place == 1 else f'{name} {place}'), node
+
+
+def _file(path: Path, images: Path) -> CocoFile:
+    """Return a json whose images are named by their full paths, as mmdet finds them."""
+    if not path.is_file():
+        raise DatasetError(
+            f'{path}: there is no such annotation file; put the data there, or check a folder or '
+            'json: tools/check_dataset.py DIR --config CONFIG'
+        )
+    document = read_json(path)
+    if not isinstance(document, dict) or 'images' not in document:
+        raise DatasetError(f'{path}: has no "images", so it is no COCO json')
+    entries = [
+        {**entry, 'file_name': str(images / str(entry.get('file_name', '')))}
+        for entry in dict_entries(document, 'images')
+    ]
+    return CocoFile(path, {**document, 'images': entries})
