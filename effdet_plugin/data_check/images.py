@@ -70,7 +70,7 @@ def _decode(path: Path) -> Pixels | str:
     except (OSError, ValueError, SyntaxError, EOFError, Pillow.DecompressionBombError) as error:
         return str(error)
     thumb = cv2.resize(pixels, (_THUMB_SIDE, _THUMB_SIDE), interpolation=cv2.INTER_AREA)
-    digest = hashlib.sha1(pixels).digest()
+    digest = hashlib.sha1(pixels.data).digest()
     return Pixels((pixels.shape[1], pixels.shape[0]), digest, np.asarray(thumb, np.uint8))
 
 

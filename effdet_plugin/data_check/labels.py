@@ -109,7 +109,7 @@ def names_alike(names: Sequence[str], counts: Sequence[int]) -> Iterator[tuple[s
         if same or (
             rare <= _RARE * usual
             and min(map(len, plain)) >= _SHORTEST_MISSPELT
-            and SequenceMatcher(None, *plain).ratio() >= _ALIKE
+            and SequenceMatcher(a=plain[0], b=plain[1]).ratio() >= _ALIKE
         ):
             yield (one, other) if one_count <= other_count else (other, one)
 

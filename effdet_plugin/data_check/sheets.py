@@ -64,7 +64,7 @@ def draw_sheets(report: 'Report', folder: Path) -> dict[str, Path]:
 
 
 def _tile(image: Image, classes: Sequence[str], places: Sequence[int] | None = None) -> RGBImage:
-    """Draw an image with its boxes (or those at some places, magnified) on a white square."""
+    """Draw an image with its boxes (or those at some places, magnified), 400 pixels wide."""
     chosen = np.arange(len(image.boxes)) if places is None else np.asarray(places)
     boxes, labels = image.boxes[chosen], image.labels[chosen]
     try:
@@ -77,9 +77,7 @@ def _tile(image: Image, classes: Sequence[str], places: Sequence[int] | None = N
     size = tuple(max(1, round(side * factor)) for side in pixels.shape[1::-1])
     small = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
     drawn = draw_boxes(small, Drawable((boxes * factor).astype(np.float32), labels), classes)
-    tile = np.full((_TILE_PX, _TILE_PX, 3), 255, np.uint8)
-    tile[: drawn.shape[0], : drawn.shape[1]] = drawn
-    return tile
+    return np.pad(drawn, ((0, 0), (0, _TILE_PX - drawn.shape[1]), (0, 0)), constant_values=255)
 
 
 def _magnified(
@@ -94,13 +92,23 @@ def _magnified(
 
 
 def _sheet(tiles: Sequence[RGBImage], columns: int) -> RGBImage:
-    rows = -(-len(tiles) // columns)
-    pitch = _TILE_PX + _GAP_PX
-    sheet = np.full((rows * pitch, columns * pitch, 3), 255, np.uint8)
-    for place, tile in enumerate(tiles):
-        top, left = (place // columns) * pitch, (place % columns) * pitch
-        sheet[top : top + _TILE_PX, left : left + _TILE_PX] = tile
-    return sheet
+    """Put tiles of one width into rows, each as high as its highest tile."""
+    rows = []
+    for start in range(0, len(tiles), columns):
+        row = list(tiles[start : start + columns])
+        height = max(tile.shape[0] for tile in row) + _GAP_PX
+        blank = np.full((height, _TILE_PX, 3), 255, np.uint8)
+        row += [blank] * (columns - len(row))
+        padded = [
+            np.pad(
+                tile,
+                ((0, height - tile.shape[0]), (0, _GAP_PX), (0, 0)),
+                constant_values=255,
+            )
+            for tile in row
+        ]
+        rows.append(np.concatenate(padded, axis=1))
+    return np.concatenate(rows, axis=0)
 
 
 def _draw_chart(reach: Reach, path: Path) -> None:
@@ -114,9 +122,13 @@ def _draw_chart(reach: Reach, path: Path) -> None:
     figure = Figure(figsize=(7, 6), layout='constrained')
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.scatter(*sides[~missed].T, s=5, c='tab:blue', alpha=0.4, label='reached by an anchor')
-    axes.scatter(*sides[missed].T, s=9, c='tab:red', label=f'by none at IoU {REACH_IOU}')
-    axes.scatter(*reach.sides.T, s=45, c='black', marker='+', label='anchors')
+    for some, colour, dot, label in (
+        (sides[~missed], 'tab:blue', 5, 'reached by an anchor'),
+        (sides[missed], 'tab:red', 9, f'by none at IoU {REACH_IOU}'),
+    ):
+        axes.scatter(some[:, 0], some[:, 1], s=dot, c=colour, alpha=0.5, label=label)
+    anchors = reach.sides
+    axes.scatter(anchors[:, 0], anchors[:, 1], s=45, c='black', marker='+', label='anchors')
     axes.set(xscale='log', yscale='log', xlabel='width, pixels', ylabel='height, pixels')
     axes.legend(loc='upper left')
     with replacing(path) as part:

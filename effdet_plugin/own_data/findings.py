@@ -85,6 +85,8 @@ REMARKS = {
     'box_two_classes': 'boxes of two classes are nearly the same (IoU above 0.85): {detail}',
     'box_crowd': 'a region is marked as a crowd: ignored in training and evaluation',
     'class_alike': 'two class names may be one class in two spellings: {detail}',
+    'class_absent': 'class {detail} of the config is not in the file: nothing trains or tests it',
+    'class_left_out': 'category {detail} is no class of the config: its boxes are not used',
     'image_copy': 'the image is there twice: {detail}',
     'image_copy_across': (
         'the image is in two splits under two names: {detail}; the metrics will be too high (data '
