@@ -8,7 +8,8 @@ from effdet_plugin.config import Options, load
 from effdet_plugin.data_check.anchors import anchor_reach
 from effdet_plugin.data_check.images import Pixels, decode_all, find_copies
 from effdet_plugin.data_check.labels import box_pairs, class_table, names_alike
-from effdet_plugin.data_check.report import CopiedImage, Report, TwiceDrawn
+from effdet_plugin.data_check.report import Report
+from effdet_plugin.data_check.sheets import CopiedImage, TwiceDrawn
 from effdet_plugin.data_check.sources import describe_config
 from effdet_plugin.own_data import DatasetDescription, Image, Split, read_dataset
 from effdet_plugin.own_data.findings import Findings

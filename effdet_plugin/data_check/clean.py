@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from effdet_plugin.data_check.report import CopiedImage, Report, check_apart
+from effdet_plugin.data_check.report import Report, check_apart
+from effdet_plugin.data_check.sheets import CopiedImage
 from effdet_plugin.errors import DatasetError
 from effdet_plugin.own_data.dataset import DatasetDescription, Image, Split
 from effdet_plugin.own_data.write import image_root, write_coco

@@ -5,13 +5,14 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from effdet_plugin.data_check.anchors import REACH_IOU, Reach
 from effdet_plugin.data_check.labels import class_table, split_table
+from effdet_plugin.data_check.sheets import CopiedImage, TwiceDrawn, draw_sheets
 from effdet_plugin.errors import DatasetError
 from effdet_plugin.files import write_atomically
-from effdet_plugin.own_data.dataset import DatasetDescription, Image
+from effdet_plugin.own_data.dataset import DatasetDescription
 from effdet_plugin.own_data.findings import Finding
 
 ERROR, FAULT, NOTE = 'error', 'fault', 'note'
@@ -29,23 +30,6 @@ _TITLES = {
     NOTE: 'Notes',
 }
 _MAX_LISTED = 5  # places of a finding on the page
-
-
-class CopiedImage(NamedTuple):
-    """Two entries of one image, each with its split."""
-
-    split: str
-    image: Image
-    other_split: str
-    other: Image
-
-
-class TwiceDrawn(NamedTuple):
-    """Two boxes of an image, by their places, that are one object."""
-
-    image: Image
-    first: int
-    second: int
 
 
 @dataclass(frozen=True)
@@ -168,9 +152,7 @@ def write_report(report: Report, folder: Path) -> list[Path]:
         DatasetError: The folder lies in the data.
     """
     check_apart(report, folder)
-    from effdet_plugin.data_check.sheets import draw_sheets  # needs matplotlib
-
-    images = draw_sheets(report, folder)
+    images = draw_sheets(report.description, report.copies, report.twice, report.reach, folder)
     body = ''.join(
         f'<h2>{html.escape(title)}</h2><img src="{path.name}" alt="{html.escape(title)}">'
         for title, path in images.items()

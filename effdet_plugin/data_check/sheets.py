@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -12,10 +12,7 @@ from effdet_plugin.data_check.anchors import REACH_IOU, Reach
 from effdet_plugin.errors import DatasetError
 from effdet_plugin.files import RGBImage, read_image, replacing, write_image
 from effdet_plugin.inference.draw import Drawable, draw_boxes
-from effdet_plugin.own_data.dataset import Image
-
-if TYPE_CHECKING:
-    from effdet_plugin.data_check.report import Report
+from effdet_plugin.own_data.dataset import DatasetDescription, Image
 
 _TILE_PX = 400
 _COLUMNS, _ROWS = 3, 4
@@ -23,43 +20,64 @@ _GAP_PX = 6
 _DRAWN_BOXES = 20000  # dots in the chart
 
 
-def draw_sheets(report: 'Report', folder: Path) -> dict[str, Path]:
+class CopiedImage(NamedTuple):
+    """Two entries of one image, each with its split."""
+
+    split: str
+    image: Image
+    other_split: str
+    other: Image
+
+
+class TwiceDrawn(NamedTuple):
+    """Two boxes of an image, by their places, that are one object."""
+
+    image: Image
+    first: int
+    second: int
+
+
+def draw_sheets(
+    description: DatasetDescription,
+    copies: Sequence[CopiedImage],
+    twice: Sequence[TwiceDrawn],
+    reach: Reach | None,
+    folder: Path,
+) -> dict[str, Path]:
     """Write the images of a report.
 
     Args:
-        report: What was found.
+        description: Its images are sampled evenly.
+        copies: The first pairs are drawn, with all their boxes.
+        twice: The first pairs are drawn, magnified.
+        reach: For the chart; None: no chart.
         folder: Where ``samples.jpg``, ``twice.jpg``, ``copies.jpg`` and ``boxes.png`` go; an image
             without content is not written.
 
     Returns:
         The files by their titles.
     """
-    classes = report.description.classes
-    every = [image for split in report.description.splits.values() for image in split or []]
+    classes = description.classes
+    every = [image for split in description.splits.values() for image in split or []]
     step = max(1, len(every) // (_COLUMNS * _ROWS))
     samples = [_tile(image, classes) for image in every[::step][: _COLUMNS * _ROWS]]
-    twice = [
-        _tile(image, classes, [first, second])
-        for image, first, second in report.twice[: _COLUMNS * _ROWS]
+    pairs = [
+        _tile(image, classes, [first, second]) for image, first, second in twice[: _COLUMNS * _ROWS]
     ]
-    copies = [
-        _tile(image, classes)
-        for copy in report.copies[:_ROWS]
-        for image in (copy.image, copy.other)
-    ]
+    equal = [_tile(image, classes) for copy in copies[:_ROWS] for image in (copy.image, copy.other)]
     sheets = {
         'Samples': ('samples.jpg', samples, _COLUMNS),
-        'Boxes that are there twice': ('twice.jpg', twice, _COLUMNS),
-        'Images that are there twice': ('copies.jpg', copies, 2),
+        'Boxes that are there twice': ('twice.jpg', pairs, _COLUMNS),
+        'Images that are there twice': ('copies.jpg', equal, 2),
     }
     written = {}
     for title, (name, tiles, columns) in sheets.items():
         if tiles:
             written[title] = folder / name
             write_image(written[title], _sheet(tiles, columns))
-    if report.reach is not None and len(report.reach.boxes):
+    if reach is not None and len(reach.boxes):
         written['Boxes in pixels of the network input'] = folder / 'boxes.png'
-        _draw_chart(report.reach, folder / 'boxes.png')
+        _draw_chart(reach, folder / 'boxes.png')
     return written
 
 
