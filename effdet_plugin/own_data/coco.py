@@ -6,8 +6,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from effdet_plugin.own_data.coco_files import CocoFile
 from effdet_plugin.own_data.dataset import Corners, RawBox, RawDataset, RawImage
 from effdet_plugin.own_data.documents import (
@@ -16,17 +14,15 @@ from effdet_plugin.own_data.documents import (
     is_finite,
     number,
     size,
+    turn,
     whole_number,
 )
 from effdet_plugin.own_data.find_images import Locator, Tree, note_unused
 from effdet_plugin.own_data.findings import Findings, printable
-from effdet_plugin.own_data.normalise import UnreadableImageError, upright_size
 
 Id = int | str
 # What some tools write as a category of its own for "nothing".
 _NO_OBJECT = frozenset({'_background_', '__background__', '__ignore__', 'background'})
-# A side of an image may be exceeded by this much before a box counts as leaving it, pixels.
-_SLACK_PX = 1.5
 _LARGEST_AREA = 1e18
 
 
@@ -51,8 +47,6 @@ def read_coco(tree: Tree, chosen: dict[str, CocoFile]) -> RawDataset:
     splits = {split: file.images() for split, file in files.items()}
     used = Counter(box.name for images in splits.values() for one in images for box in one.boxes)
     classes = _class_names(list(files.values()), used, findings)
-    for split, file in files.items():
-        _note_corners(file.name, splits[split], findings)
     note_unused(tree, splits, findings)
     return RawDataset(tree.root, 'COCO', classes, splits, findings)
 
@@ -151,6 +145,10 @@ class _File:
         image = by_id[image_id]
         if corners is None or image is None:
             return
+        attributes = annotation.get('attributes')
+        rotation = turn(attributes.get('rotation')) if isinstance(attributes, dict) else 0
+        if rotation:
+            self._note('box_rotated', row, f'{rotation:g}')
         area = number(annotation.get('area'))
         image.boxes.append(
             RawBox(
@@ -229,28 +227,6 @@ def _class_names(files: list[_File], used: Counter[str], findings: Findings) -> 
     for name in (name for name, is_one in is_class.items() if not is_one):
         findings.add('class_group', files[0].name, '', name)
     return [name for name, is_one in is_class.items() if is_one]
-
-
-def _note_corners(file: str, images: list[RawImage], findings: Findings) -> None:
-    """Note boxes most of which leave their image although all of them would fit as corners."""
-    boxes = [(image, box.corners) for image in images for box in image.boxes]
-    corners = np.array([corners for _, corners in boxes]).reshape(-1, 4)
-    first, last = corners[:, :2], corners[:, 2:]
-    second = last - first  # width and height; the second corner, if corners were written
-    if not (first < second).all():
-        return
-    sizes = {image.path: image.size or _own_size(image) for image in images if image.boxes}
-    limits = np.array([sizes[image.path] for image, _ in boxes]).reshape(-1, 2) + _SLACK_PX
-    num_outside = int((last > limits).any(axis=1).sum())
-    if (second <= limits).all() and 2 * num_outside > len(boxes):
-        findings.add('boxes_are_corners', file, '', f'{num_outside} of {len(boxes)}')
-
-
-def _own_size(image: RawImage) -> tuple[int, int]:
-    try:
-        return upright_size(image.path)
-    except UnreadableImageError:
-        return 0, 0
 
 
 def _points(segmentation: object) -> list[float]:

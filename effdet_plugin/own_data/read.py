@@ -65,7 +65,7 @@ def _read_file(path: Path) -> RawDataset:
         return read_coco(*coco_from_file(path))
     tree = list_tree(path.parent)
     if suffix in ('.yaml', '.yml', '.data'):
-        return read_yolo(tree, yolo_from_file(tree, path))
+        return read_yolo(tree, yolo_from_file(tree, path, follows=True))
     table = table_of(tree, path) if suffix == '.csv' else None
     if table is None:
         raise DatasetError(f'{path}: no known annotation file ({_SUPPORTED})')

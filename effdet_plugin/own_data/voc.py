@@ -8,12 +8,13 @@ from xml.etree.ElementTree import Element
 
 from effdet_plugin.errors import DatasetError
 from effdet_plugin.own_data.dataset import RawBox, RawDataset, RawImage
-from effdet_plugin.own_data.documents import flag, four_numbers, read_lines, read_xml, size
+from effdet_plugin.own_data.documents import flag, four_numbers, read_lines, read_xml, size, turn
 from effdet_plugin.own_data.find_images import (
     SUFFIXES,
     AmbiguousNameError,
     Locator,
     Tree,
+    name_key,
     note_unused,
 )
 from effdet_plugin.own_data.findings import Findings
@@ -131,10 +132,18 @@ class _Reader:
         if numbers is None:
             return None
         x1, y1, x2, y2 = numbers
-        if x1 > x2 or y1 > y2:
-            self.findings.add('box_swapped', file, row)
-        corners = min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
-        return RawBox(corners, name, row, difficult=flag(element.findtext('difficult')))
+        rotation = _rotation(element)
+        if rotation:
+            self.findings.add('box_rotated', file, row, f'{rotation:g}')
+        return RawBox((x1, y1, x2, y2), name, row, difficult=flag(element.findtext('difficult')))
+
+
+def _rotation(element: Element) -> float:
+    """Return the angle that CVAT writes beside an unrotated rectangle, 0 without one."""
+    for attribute in element.iterfind('attributes/attribute'):
+        if attribute.findtext('name') == 'rotation':
+            return turn(attribute.findtext('value'))
+    return 0
 
 
 def _in_order(tree: Tree, found: set[str]) -> list[str]:
@@ -197,7 +206,7 @@ def _entries(path: Path, split: str, xmls: Iterable[Path]) -> list[_Listed]:
     by_stem: dict[str, list[Path]] = {}
     for xml in xmls:
         if root in xml.parents:
-            by_stem.setdefault(xml.stem, []).append(xml)
+            by_stem.setdefault(name_key(xml.stem), []).append(xml)
     return [
         _Listed(name, _xml_for(name, by_stem), path, split)
         for name in dict.fromkeys(map(_name_of, read_lines(path)))
@@ -215,6 +224,6 @@ def _name_of(line: str) -> str:
 
 def _xml_for(name: str, by_stem: dict[str, list[Path]]) -> Path | None:
     parts = [part for part in name.replace('\\', '/').split('/') if part]
-    matching = by_stem.get(parts[-1], []) if parts else []
+    matching = by_stem.get(name_key(parts[-1]), []) if parts else []
     with_folders = [xml for xml in matching if xml.parts[-len(parts) : -1] == tuple(parts[:-1])]
     return next(iter(with_folders or matching), None)
