@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from effdet_plugin.own_data.coco_files import CocoFile
 from effdet_plugin.own_data.dataset import Corners, RawBox, RawDataset, RawImage
@@ -33,15 +33,28 @@ class _Category(NamedTuple):
     group: str
 
 
-def read_coco(tree: Tree, chosen: dict[str, CocoFile]) -> RawDataset:
+class Locates(Protocol):
+    """What finds the images of a json: `Locator`, or mmdet's rule for a config."""
+
+    def locate(self, name: str, near: Path, row: str, split: str | None = None) -> Path | None:
+        """Return the image of a name, None if there is none."""
+
+    def without_contested(self, images: dict[Id, RawImage | None]) -> dict[Id, RawImage | None]:
+        """Drop images that are another entry's."""
+
+
+def read_coco(
+    tree: Tree, chosen: dict[str, CocoFile], locator: Locates | None = None
+) -> RawDataset:
     """Read one COCO json for each split.
 
     Args:
         tree: The data folder.
         chosen: The json of each split; ``train`` is there.
+        locator: Finds the images; by default at all usual places of the folder.
     """
     findings = Findings()
-    locator = Locator(tree, findings, _usual_folders(tree))
+    locator = locator or Locator(tree, findings, _usual_folders(tree))
     # All categories first: a double id there explains boxes of unknown categories.
     files = {split: _File(split, tree, file, locator, findings) for split, file in chosen.items()}
     splits = {split: file.images() for split, file in files.items()}
@@ -57,6 +70,11 @@ def dict_entries(document: dict[str, Any], key: str) -> list[dict[str, Any]]:
     return [one for one in entries if isinstance(one, dict)] if isinstance(entries, list) else []
 
 
+def category_name(entry: dict[str, Any]) -> str:
+    """Return the name of an entry of ``categories``, on one line."""
+    return _text(entry.get('name'))
+
+
 def _usual_folders(tree: Tree) -> list[Path]:
     """Return where images may be if the data folder holds annotations only (DIR/coco/x.json)."""
     if tree.images:
@@ -70,7 +88,7 @@ class _File:
     """The categories, images and boxes of one json."""
 
     def __init__(
-        self, split: str, tree: Tree, file: CocoFile, locator: Locator, findings: Findings
+        self, split: str, tree: Tree, file: CocoFile, locator: Locates, findings: Findings
     ) -> None:
         self.name = tree.short(file.path)
         self._split = split
@@ -100,7 +118,7 @@ class _File:
         for entry in dict_entries(self._document, 'categories'):
             key = _id_of(entry.get('id'))
             if key is not None:
-                category = _Category(_text(entry.get('name')), _text(entry.get('supercategory')))
+                category = _Category(category_name(entry), _text(entry.get('supercategory')))
                 found.setdefault(key, category)
                 names.setdefault(key, set()).add(category.name)
         for key, known in names.items():
@@ -126,7 +144,10 @@ class _File:
         if path is None:
             return None
         number_or_none = image_id if isinstance(image_id, int) else None
-        written = size(entry.get('width'), entry.get('height'))
+        sides = entry.get('width'), entry.get('height')
+        written = size(*sides)
+        if written is None and any(sides):
+            self._note('size_senseless', row, f'{_shorten(sides[0])}, {_shorten(sides[1])}')
         return RawImage(path, self.name, row, written, id=number_or_none)
 
     def _add_box(

@@ -29,7 +29,7 @@ def read_lines(path: Path) -> list[str]:
     return [line.strip() for line in read_text(path).splitlines()]
 
 
-class _Loader(yaml.BaseLoader):  # type: ignore[misc]
+class _Loader(yaml.BaseLoader):
     """Keeps every value as text, and takes aliases of single values only.
 
     A few hundred bytes with aliases of lists of aliases stand for more values than memory holds.

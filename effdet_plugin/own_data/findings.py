@@ -102,6 +102,7 @@ REMARKS = {
     'image_turned': (
         'the image is turned by its EXIF tag: its boxes are taken as drawn on the upright image'
     ),
+    'size_senseless': "no width and height: {detail}; the image file's size is used",
     'size_swapped': "width and height are exchanged: the image file's size is used ({detail})",
     'size_off': "the size differs a little from the image file's, which is used ({detail})",
     # Splits and files.

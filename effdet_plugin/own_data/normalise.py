@@ -163,12 +163,12 @@ class _Normaliser:
         if raw.relative:
             self._note_pixels(raw, corners)
             corners = corners * (width, height, width, height)
-        swapped = np.zeros(len(corners), dtype=np.bool_)
+        swapped = np.zeros(len(corners), dtype=bool)
         sides = np.tile(np.array([[width, height]], dtype=np.float64), (len(corners), 1))
         self._all_corners.append(corners)
         self._all_sizes.append(sides)
         if self._source in _WITH_TWO_CORNERS:
-            swapped = (corners[:, :2] > corners[:, 2:]).any(axis=1)
+            swapped |= (corners[:, :2] > corners[:, 2:]).any(axis=1)
             low, high = corners[:, :2], corners[:, 2:]
             corners = np.hstack([np.minimum(low, high), np.maximum(low, high)])
         clipped = np.clip(corners, 0, (width, height, width, height))

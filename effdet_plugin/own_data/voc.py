@@ -96,7 +96,10 @@ class _Reader:
         written = root.find('size')
         side = {} if written is None else {child.tag: child.text for child in written}
         image = RawImage(path, self.tree.short(listed.xml))
-        image.size = size(side.get('width'), side.get('height'))
+        sides = side.get('width'), side.get('height')
+        image.size = size(*sides)
+        if image.size is None and any(sides) and sides != ('0', '0'):
+            self.findings.add('size_senseless', image.source, '', f'{sides[0]}, {sides[1]}')
         for row, element in enumerate(root.findall('object'), start=1):
             box = self._box(element, image.source, f'object {row}')
             if box is not None:
