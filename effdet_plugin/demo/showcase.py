@@ -6,7 +6,8 @@ import numpy as np
 from pycocotools.coco import COCO
 
 from effdet_plugin.errors import DatasetError
-from effdet_plugin.files import RGBImage, read_image
+from effdet_plugin.files import RGBImage
+from effdet_plugin.images import read_image
 from effdet_plugin.inference.detector import Detector
 from effdet_plugin.inference.draw import Drawable, side_by_side, stack
 

@@ -80,7 +80,7 @@ def _read_file(path: Path, elsewhere: list[Path]) -> RawDataset:
         return read_coco(tree.with_images_of(*elsewhere), files)
     tree = list_tree(path.parent).with_images_of(*elsewhere)
     if suffix in ('.yaml', '.yml', '.data'):
-        return read_yolo(tree, yolo_from_file(tree, path))
+        return read_yolo(tree, yolo_from_file(tree, path, follows=True))
     table = table_of(tree, path) if suffix == '.csv' else None
     if table is None:
         raise DatasetError(f'{path}: no known annotation file ({_SUPPORTED})')

@@ -47,7 +47,7 @@ def write_coco(
                 }
                 for image in images
             ],
-            'annotations': [entry for image in images for entry in _annotations(image)],
+            'annotations': [entry for image in images for entry in annotation_entries(image)],
             'categories': [
                 {'id': number, 'name': name}
                 for number, name in enumerate(description.classes, start=1)
@@ -63,7 +63,8 @@ def json_paths(description: DatasetDescription, folder: Path) -> dict[str, Path]
     return {name: folder.absolute() / f'{name}.json' for name in present}
 
 
-def _annotations(image: Image) -> list[dict[str, Any]]:
+def annotation_entries(image: Image) -> list[dict[str, Any]]:
+    """Return the boxes of an image as entries of a COCO json; category ids count from 1."""
     columns = (image.annotation_ids, image.labels, image.boxes, image.areas, image.crowd)
     rows = zip(*(column.tolist() for column in columns), strict=True)
     return [
