@@ -76,18 +76,18 @@ def _check_images(
     named = [(name, one) for name, split in description.splits.items() for one in split or []]
     paths = list(dict.fromkeys(image.path for _, image in named))
     decoded = dict(zip(paths, decode_all(paths), strict=True))
+    is_dark = any(one.kind == 'image_dark' for one in description.findings)
     readable: list[tuple[str, Image, Pixels]] = []
     for name, image in named:
         pixels = decoded[image.path]
         file = _short(description, image)
         if isinstance(pixels, str):
-            findings.add('image_unreadable', file, '', pixels)
+            if not (is_dark and '16 bits' in pixels):  # noted by the reader
+                findings.add('image_unreadable', file, '', pixels)
             continue
         if pixels.size != (image.width, image.height):
             written, seen = f'{image.width}x{image.height}', 'x'.join(map(str, pixels.size))
             findings.add('size_other', file, '', f'{written} expected, {seen} decoded')
-        if not len(image.boxes):
-            findings.add('image_empty', file)
         for label in image.labels[image.crowd & ~image.difficult]:
             findings.add('box_crowd', file, '', description.classes[label])
         readable.append((name, image, pixels))

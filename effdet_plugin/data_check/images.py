@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,11 +10,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as Pillow
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from effdet_plugin.errors import DatasetError
-from effdet_plugin.files import read_image
+from effdet_plugin.images import read_image
 
 _THUMB_SIDE = 16
 # Grey levels by which the cells of two thumbnails may differ: saving an image as JPEG again, or
@@ -53,8 +51,7 @@ def decode_all(paths: Sequence[Path]) -> list[Pixels | str]:
         For each path its pixels, or the reason why it cannot be read.
     """
     workers = min(len(os.sched_getaffinity(0)), _LARGEST_POOL)
-    with ThreadPoolExecutor(workers) as pool, warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # Pillow's on damaged tags, which change nothing here
+    with ThreadPoolExecutor(workers) as pool:
         results = pool.map(_decode, paths)
         return list(tqdm(results, 'images', len(paths), unit='', leave=False, disable=None))
 
@@ -62,13 +59,8 @@ def decode_all(paths: Sequence[Path]) -> list[Pixels | str]:
 def _decode(path: Path) -> Pixels | str:
     try:
         pixels = read_image(path)
-        with Pillow.open(path) as image:  # OpenCV fills what a truncated file lacks
-            if image.format in ('JPEG', 'PNG'):
-                image.load()
     except DatasetError as error:
-        return str(error).removeprefix(f'{path}: ')
-    except (OSError, ValueError, SyntaxError, EOFError, Pillow.DecompressionBombError) as error:
-        return str(error)
+        return str(error.__cause__ or error)
     thumb = cv2.resize(pixels, (_THUMB_SIDE, _THUMB_SIDE), interpolation=cv2.INTER_AREA)
     digest = hashlib.sha1(pixels.data).digest()
     return Pixels((pixels.shape[1], pixels.shape[0]), digest, np.asarray(thumb, np.uint8))

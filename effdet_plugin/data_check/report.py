@@ -21,7 +21,14 @@ _NOTES = frozenset(
     {
         *('file_unused', 'split_made', 'converted', 'small_batch', 'filtered', 'names_count'),
         *('class_group', 'difficult', 'box_from_outline', 'box_confidence', 'box_crowd'),
-        *('image_found_elsewhere', 'image_other_suffix', 'image_empty', 'size_off'),
+        *(
+            'image_found_elsewhere',
+            'image_other_suffix',
+            'image_without_objects',
+            'image_turned',
+            'size_off',
+            'path_followed',
+        ),
     }
 )
 _TITLES = {

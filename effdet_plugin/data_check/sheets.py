@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from effdet_plugin.data_check.anchors import REACH_IOU, Reach
 from effdet_plugin.errors import DatasetError
-from effdet_plugin.files import RGBImage, read_image, replacing, write_image
+from effdet_plugin.files import RGBImage, replacing, write_image
+from effdet_plugin.images import read_image
 from effdet_plugin.inference.draw import Drawable, draw_boxes
 from effdet_plugin.own_data.dataset import DatasetDescription, Image
 

@@ -3,8 +3,9 @@
 import os
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
@@ -21,6 +22,7 @@ from effdet_plugin.own_data.find_images import Tree, list_tree
 from effdet_plugin.own_data.findings import Findings
 from effdet_plugin.own_data.normalise import describe
 
+Images = TypeVar('Images')
 _Place = tuple[Path, Path]  # json, folder of the images
 _SPLITS = {'train_dataloader': 'train', 'val_dataloader': 'val', 'test_dataloader': 'test'}
 
@@ -32,6 +34,18 @@ class _Source(NamedTuple):
     path: Path
     images: Path
     classes: tuple[str, ...]
+
+
+class _FullPaths:
+    """Finds images by their full paths, as mmdet does."""
+
+    def locate(self, name: str, near: Path, row: str, split: str | None = None) -> Path:
+        """Return the path of a name."""
+        return Path(name)
+
+    def without_contested(self, images: Images) -> Images:
+        """Return the images: none was found by a part of its name."""
+        return images
 
 
 def describe_config(cfg: Config) -> DatasetDescription:
@@ -67,14 +81,17 @@ def _describe_jsons(cfg: Config, sources: list[_Source]) -> DatasetDescription:
     listed = dict.fromkeys(path for folder in folders for path in list_tree(folder).images)
     root = Path(os.path.commonpath([*folders, *(source.path.parent for source in sources)]))
     ordered = dict(sorted(files.items(), key=lambda one: not one[0].startswith('train')))
-    raw = read_coco(Tree(root, list(listed)), ordered)
+    raw = read_coco(Tree(root, list(listed)), ordered, _FullPaths())
     for source in sources:
         _compare_classes(source, files[source.split], raw.findings)
-    try:
-        check_annotation_files(cfg)
+    description = describe(raw)
+    if any(finding.is_error for finding in description.findings):
+        return description
+    try:  # a copy: it names mended files where some are needed
+        check_annotation_files(cfg.copy())
     except UserError as error:
-        raw.findings.add('config_mismatch', cfg.filename or 'config', '', error)
-    return describe(raw)
+        raw.findings.add('config_mismatch', Path(cfg.filename or 'the config').name, '', error)
+    return replace(description, findings=raw.findings.all())
 
 
 def _named_sources(cfg: Config) -> Iterator[tuple[str, Any]]:

@@ -120,7 +120,6 @@ REMARKS = {
         'the image is in two splits under two names: {detail}; the metrics will be too high (data '
         'leakage)'
     ),
-    'image_empty': 'an image has no object: trained on as background',
     'anchors_miss': '{detail}',
     # Splits and files.
     'split_made': '{detail}',

@@ -111,6 +111,6 @@ FAULTS: dict[str, tuple[str, Plant]] = {
     'box_twice': ('annotations 40 and 41', _twice),
     'category_unknown': ('category 77', lambda f, d: _box(d, 14, category_id=77)),
     'class_alike': ("'Circles'", _misspelt),
-    'image_empty': ('val/val_4.jpg', _empty),
+    'image_without_objects': ('val/val_4.jpg', _empty),
     'box_crowd': ('train/train_8.jpg', lambda f, d: _box(d, 23, iscrowd=1)),
 }  # fmt: skip

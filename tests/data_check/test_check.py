@@ -77,7 +77,7 @@ def test_clean_copy(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in data.rglob('*') if path.is_file()} == before
     again = _check(tmp_path / 'clean')
     # Which of two names is right is for people to say.
-    assert _kinds(again) == {'box_crowd': 1, 'image_empty': 1, 'class_alike': 1}
+    assert _kinds(again) == {'box_crowd': 1, 'image_without_objects': 1, 'class_alike': 1}
     # Of 8: two unreadable, one missing, one of another size, two copies (one of validation's).
     assert len(again.description.train) == 2
     assert len(again.description.splits['val'] or ()) == NUM_IMAGES['val']
