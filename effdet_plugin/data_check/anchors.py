@@ -17,7 +17,7 @@ from effdet_plugin.own_data.dataset import DatasetDescription
 from effdet_plugin.task_modules.anchor_generator import EfficientDetAnchorGenerator
 
 REACH_IOU = 0.5
-_TRIED_BOXES = 3000  # on which other anchors are tried
+_TRIED_BOXES = 1500  # on which other anchors are tried
 _WORTH_A_CHANGE = 0.7  # of the missed boxes may be left for a suggestion
 _SCALE_FACTORS = (1.0, 0.75, 0.5, 1 / 3, 0.25, 1.5, 2.0)
 _RATIOS = ([1.0, 1.5, 1 / 1.5], [1.0, 2.0, 0.5], [1.0, 3.0, 1 / 3], [1.0, 5.0, 0.2])
