@@ -178,7 +178,7 @@ def _advice(
 def _best(tried: Iterator[tuple[str, Any]], share: Callable[[Any], float], missed: float) -> str:
     """Return the first of the best options with the share that it leaves, '' if not worth it."""
     found = [(share(change), option) for option, change in tried]
-    left, option = min(found, key=lambda one: round(one[0], 3), default=(1.0, ''))
+    left, option = min(found, key=lambda one: round(one[0], 2), default=(1.0, ''))
     return f'{option} ({left:.1%})' if left <= _WORTH_A_CHANGE * missed else ''
 
 

@@ -51,7 +51,7 @@ def decode_all(paths: Sequence[Path]) -> list[Pixels | str]:
     Returns:
         For each path its pixels, or the reason why it cannot be read.
     """
-    workers = min(len(os.sched_getaffinity(0)), _LARGEST_POOL)
+    workers = min(os.cpu_count() or 1, _LARGEST_POOL)
     with ThreadPoolExecutor(workers) as pool:
         results = pool.map(_decode, paths)
         return list(tqdm(results, 'images', len(paths), unit='', leave=False, disable=None))

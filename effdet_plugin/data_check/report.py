@@ -13,7 +13,7 @@ from effdet_plugin.data_check.sheets import CopiedImage, TwiceDrawn, draw_sheets
 from effdet_plugin.errors import DatasetError
 from effdet_plugin.files import write_atomically
 from effdet_plugin.own_data.dataset import DatasetDescription
-from effdet_plugin.own_data.findings import Finding
+from effdet_plugin.own_data.findings import Finding, printable
 
 ERROR, FAULT, NOTE = 'error', 'fault', 'note'
 # What tells how the data was read, or is common in sound data.
@@ -108,7 +108,7 @@ class Report:
         }
 
     def _lines(self) -> Iterator[str]:
-        yield f'{self.data}: {self.description.source} annotations'
+        yield f'{printable(self.data)}: {self.description.source} annotations'
         yield ''
         yield from _table('split', split_table(self.description))
         yield ''
@@ -209,7 +209,7 @@ def _table(title: str, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     """Yield aligned lines: names to the left, numbers to the right."""
     if not rows:
         return
-    cells = [[title, *list(rows[0])[1:]], *([str(value) for value in row.values()] for row in rows)]
+    cells = [[title, *list(rows[0])[1:]], *([printable(value) for value in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for name, *numbers in cells:
         right = (number.rjust(width) for number, width in zip(numbers, widths[1:], strict=True))

@@ -52,6 +52,12 @@ def test_bccd__coco(bccd: Path) -> None:
     assert time.process_time() - start < 20  # of two cores together; all 364 images
 
 
+def test_bccd__one_json_of_three(bccd: Path) -> None:
+    report = _check(bccd / 'coco' / 'val.json')
+    assert set(_kinds(report)) <= {'box_twice'}  # the images of the others are no fault
+    assert sum(map(len, filter(None, report.description.splits.values()))) == 87
+
+
 def test_bccd__voc(tree: Path) -> None:
     assert _kinds(_check(tree)) == {'box_empty': 2, 'box_twice': PAIRS}
 
