@@ -182,7 +182,10 @@ def _check_categories(
     path: Path, document: dict[str, Any], classes: tuple[str, ...], in_training: bool
 ) -> None:
     # Ids as written: mmdet compares them as they are, where the reader of own data is tolerant.
-    names = {one.get('id'): one.get('name') for one in dict_entries(document, 'categories')}
+    categories = dict_entries(document, 'categories')
+    names = {
+        one['id']: one.get('name') for one in categories if isinstance(one.get('id'), int | str)
+    }
     shared = tuple(name for name in names.values() if name in classes)
     if not shared:
         raise DatasetError(

@@ -24,13 +24,19 @@ def count_misread(document: dict[str, Any]) -> int:
     images = dict_entries(document, 'images')
     annotations = dict_entries(document, 'annotations')
     image_ids = {_id(image) for image in images}
-    category_ids = {_id(category) for category in dict_entries(document, 'categories')}
+    categories = dict_entries(document, 'categories')
+    category_ids = {_id(category) for category in categories}
     double_ids = len(annotations) - len({_id(annotation) for annotation in annotations})
     return (
         double_ids
-        + sum(not all(map(_is_number, map(image.get, _SIDES))) for image in images)
+        + sum(_id(category) is None for category in categories)
         + sum(
-            not _is_read(annotation)
+            _id(image) is None or not all(map(_is_number, map(image.get, _SIDES)))
+            for image in images
+        )
+        + sum(
+            _id(annotation) is None
+            or not _is_read(annotation)
             or _id(annotation, 'image_id') not in image_ids
             or _id(annotation, 'category_id') not in category_ids
             for annotation in annotations
@@ -51,7 +57,7 @@ def mended(
         folder: ``file_name`` is relative to it.
     """
     originals = {_id(one): one for one in dict_entries(document, 'annotations')}
-    categories = dict_entries(document, 'categories')
+    categories = [one for one in dict_entries(document, 'categories') if _id(one) is not None]
     category_ids: dict[str, Any] = {}
     for category in categories:
         category_ids.setdefault(category_name(category), category.get('id'))
