@@ -18,7 +18,7 @@ from effdet_plugin.own_data.coco import dict_entries, read_coco
 from effdet_plugin.own_data.coco_files import CocoFile
 from effdet_plugin.own_data.dataset import DatasetDescription
 from effdet_plugin.own_data.find_images import Tree, is_inside
-from effdet_plugin.own_data.mend import is_read_right, mended
+from effdet_plugin.own_data.mend import count_misread, mended
 from effdet_plugin.own_data.normalise import describe
 
 LOADERS = ('train_dataloader', 'val_dataloader')
@@ -37,6 +37,24 @@ class CheckedFiles(NamedTuple):
 
     remarks: list[str]
     copies: dict[Path, dict[str, Any]]
+
+    def remark(self, line: str) -> None:
+        """Add a remark; a file that is used twice is said once."""
+        if line not in self.remarks:
+            self.remarks.append(line)
+
+    def add(self, description: DatasetDescription, must_teach: bool) -> None:
+        """Add the remarks on a file.
+
+        Raises:
+            DatasetError: There is an error among the findings; that it has no box is one where it
+                is all that there is to train on.
+        """
+        for finding in description.findings:
+            if finding.is_error and (must_teach or finding.kind != 'nothing_to_learn'):
+                raise DatasetError(finding.message)
+            if not finding.is_error and finding.kind not in _NO_REMARKS:
+                self.remark(finding.message)
 
     def write(self) -> None:
         """Write the copies."""
@@ -115,17 +133,13 @@ def _check_source(
     if kind.parse_data_info is not CocoDataset.parse_data_info:
         return path, None  # of other annotations (panoptic)
     description = _describe(path, document, folder)
-    for finding in description.findings:
-        if finding.kind == 'nothing_to_learn' and not must_teach:
-            continue
-        if finding.is_error:
-            raise DatasetError(finding.message)
-        if finding.kind not in _NO_REMARKS and finding.message not in checked.remarks:
-            checked.remarks.append(finding.message)
-    if is_read_right(document):
+    checked.add(description, must_teach)
+    count = count_misread(document)
+    if not count:
         return path, None
-    checked.remarks.append(
-        f'{path}: mmdet would not read it right (area, iscrowd, ids, sizes): a mended copy is used'
+    checked.remark(
+        f'{path}: {count} boxes or images would be lost or stop mmdet (area, iscrowd, ids or sizes '
+        'as written): a mended copy is used'
     )
     return path, mended(document, description, folder)
 
@@ -168,7 +182,10 @@ def _check_categories(
     path: Path, document: dict[str, Any], classes: tuple[str, ...], in_training: bool
 ) -> None:
     # Ids as written: mmdet compares them as they are, where the reader of own data is tolerant.
-    names = {one.get('id'): one.get('name') for one in dict_entries(document, 'categories')}
+    categories = dict_entries(document, 'categories')
+    names = {
+        one['id']: one.get('name') for one in categories if isinstance(one.get('id'), int | str)
+    }
     shared = tuple(name for name in names.values() if name in classes)
     if not shared:
         raise DatasetError(

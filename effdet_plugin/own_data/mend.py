@@ -9,9 +9,11 @@ from effdet_plugin.own_data.coco import category_name, dict_entries
 from effdet_plugin.own_data.dataset import DatasetDescription
 from effdet_plugin.own_data.write import WRITTEN_INFO, annotation_entries
 
+_SIDES = ('width', 'height')
 
-def is_read_right(document: dict[str, Any]) -> bool:
-    """Return whether mmdet and pycocotools read every box of a COCO json.
+
+def count_misread(document: dict[str, Any]) -> int:
+    """Return how many boxes and images of a COCO json mmdet or pycocotools would not read.
 
     They skip a box whose ``area`` is 0, compare ids as written, and stop with a traceback where
     ``area``, ``iscrowd``, ``bbox`` or the size of an image is absent.
@@ -22,15 +24,21 @@ def is_read_right(document: dict[str, Any]) -> bool:
     images = dict_entries(document, 'images')
     annotations = dict_entries(document, 'annotations')
     image_ids = {_id(image) for image in images}
-    category_ids = {_id(category) for category in dict_entries(document, 'categories')}
-    ids = [_id(annotation) for annotation in annotations]
+    categories = dict_entries(document, 'categories')
+    category_ids = {_id(category) for category in categories}
+    double_ids = len(annotations) - len({_id(annotation) for annotation in annotations})
     return (
-        len(set(ids)) == len(ids)
-        and all(_is_number(image.get(side)) for image in images for side in ('width', 'height'))
-        and all(
-            _is_read(annotation)
-            and _id(annotation, 'image_id') in image_ids
-            and _id(annotation, 'category_id') in category_ids
+        double_ids
+        + sum(_id(category) is None for category in categories)
+        + sum(
+            _id(image) is None or not all(map(_is_number, map(image.get, _SIDES)))
+            for image in images
+        )
+        + sum(
+            _id(annotation) is None
+            or not _is_read(annotation)
+            or _id(annotation, 'image_id') not in image_ids
+            or _id(annotation, 'category_id') not in category_ids
             for annotation in annotations
         )
     )
@@ -49,7 +57,7 @@ def mended(
         folder: ``file_name`` is relative to it.
     """
     originals = {_id(one): one for one in dict_entries(document, 'annotations')}
-    categories = dict_entries(document, 'categories')
+    categories = [one for one in dict_entries(document, 'categories') if _id(one) is not None]
     category_ids: dict[str, Any] = {}
     for category in categories:
         category_ids.setdefault(category_name(category), category.get('id'))

@@ -35,7 +35,7 @@ _LARGEST_ID = 2**53
 # A size that is off by this little comes from rounding when an image was scaled, pixels.
 _SIZE_SLACK_PX = 2
 # An image of more boxes costs minutes and gigabytes in every step.
-_MOST_BOXES = 20_000
+_MOST_BOXES = 10_000
 # Annotations whose corners may be in any order: both are written.
 _WITH_TWO_CORNERS = ('Pascal VOC', 'csv')
 

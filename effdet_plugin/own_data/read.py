@@ -42,6 +42,8 @@ _OTHER_JSON = {
     'CreateML json': {'annotations', 'image'},
     'Datumaro json': {'items', 'categories'},
     'a VIA project': {'_via_img_metadata'},
+    'VoTT json': {'asset', 'regions'},
+    'a VoTT project': {'assets', 'tags'},
 }
 
 
