@@ -100,18 +100,30 @@ def names_alike(names: Sequence[str], counts: Sequence[int]) -> Iterator[tuple[s
         names: The classes.
         counts: Boxes of each.
     """
-    for (one, one_count), (other, other_count) in combinations(zip(names, counts, strict=True), 2):
-        rare, usual = sorted((one_count, other_count))
-        plain = [_plain(one), _plain(other)]
-        if _digits(one) != _digits(other) or not all(plain):
+    known = [
+        (name, count, _plain(name), _digits(name))
+        for name, count in zip(names, counts, strict=True)
+    ]
+    for (one, count, plain, digits), (
+        other,
+        other_count,
+        other_plain,
+        other_digits,
+    ) in combinations(known, 2):
+        if digits != other_digits or not plain or not other_plain:
             continue
-        same = plain[0] == plain[1] or plain[0].rstrip('s') == plain[1].rstrip('s')
-        if same or (
-            rare <= _RARE * usual
-            and min(map(len, plain)) >= _SHORTEST_MISSPELT
-            and SequenceMatcher(a=plain[0], b=plain[1]).ratio() >= _ALIKE
-        ):
-            yield (one, other) if one_count <= other_count else (other, one)
+        rare, usual = sorted((count, other_count))
+        same = plain.rstrip('s') == other_plain.rstrip('s')
+        if same or (rare <= _RARE * usual and _is_misspelt(plain, other_plain)):
+            yield (one, other) if count <= other_count else (other, one)
+
+
+def _is_misspelt(one: str, other: str) -> bool:
+    """Return whether two names differ by little; the length alone tells most pairs apart."""
+    if min(len(one), len(other)) < _SHORTEST_MISSPELT or abs(len(one) - len(other)) > 1:
+        return False
+    matcher = SequenceMatcher(a=one, b=other)
+    return matcher.quick_ratio() >= _ALIKE and matcher.ratio() >= _ALIKE
 
 
 def _plain(name: str) -> str:

@@ -37,6 +37,7 @@ _TITLES = {
     NOTE: 'Notes',
 }
 _MAX_LISTED = 5  # places of a finding on the page
+_MAX_ROWS = 40  # classes on it
 
 
 @dataclass(frozen=True)
@@ -209,8 +210,13 @@ def _table(title: str, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     """Yield aligned lines: names to the left, numbers to the right."""
     if not rows:
         return
-    cells = [[title, *list(rows[0])[1:]], *([printable(value) for value in row.values()] for row in rows)]
+    cells = [
+        [title, *list(rows[0])[1:]],
+        *([printable(value) for value in row.values()] for row in rows),
+    ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for name, *numbers in cells:
         right = (number.rjust(width) for number, width in zip(numbers, widths[1:], strict=True))
         yield '  '.join([name.ljust(widths[0]), *right])
+    if len(rows) > _MAX_ROWS:
+        yield f'and {len(rows) - _MAX_ROWS} more (--json has all)'
