@@ -1,10 +1,11 @@
-"""What people call a setting, and what configs call it: suggestions by meaning, not by letters."""
+"""Suggestions for a name that a config does not know: by its letters, and by its meaning."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
+from effdet_plugin.config.dataset_nodes import dicts_below
 from effdet_plugin.config.schema import TOP_LEVEL_KEYS
-from effdet_plugin.config.size import dicts_below
 
 _MAX_PLACES = 3  # named in a suggestion
 # Path in a config: other names of the same setting, as other frameworks and older mmdet have them.
@@ -86,3 +87,16 @@ def places_with(cfg: Mapping[str, Any], key: str) -> list[str]:
     found = [path for path in found if path.split('.')[0] in TOP_LEVEL_KEYS]
     trained = [path for path in found if not path.startswith(('val_', 'test_', 'tta_'))]
     return (trained or found)[:_MAX_PLACES]
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """Say which of the allowed names was probably meant.
+
+    Returns:
+        ``; did you mean 'x'?``, or the allowed names where none is near, or nothing.
+    """
+    allowed = sorted(allowed)
+    matches = get_close_matches(name, allowed, n=1, cutoff=0.4)
+    if matches:
+        return f'; did you mean {matches[0]!r}?'
+    return f'; choose one of {", ".join(allowed)}' if 0 < len(allowed) <= 20 else ''

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from numpy.typing import NDArray
 
 from effdet_plugin.config import find_sizes
-from effdet_plugin.config.size import dicts_below
+from effdet_plugin.config.dataset_nodes import dicts_below
 from effdet_plugin.own_data.dataset import DatasetDescription
 from effdet_plugin.task_modules.anchor_generator import EfficientDetAnchorGenerator
 
