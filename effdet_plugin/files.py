@@ -78,12 +78,21 @@ def read_bytes(path: Path) -> bytes:
     """Read a file.
 
     Raises:
-        DatasetError: It cannot be read.
+        DatasetError: It cannot be read, or is no regular file: a pipe or device has no end.
     """
     try:
+        if path.exists() and not is_regular(path):
+            raise DatasetError(f'{path}: cannot be read (no regular file)')
         return path.read_bytes()
     except OSError as error:
         raise DatasetError(f'{path}: cannot be read ({error.strerror})') from error
+    except (ValueError, MemoryError) as error:  # a NUL in the name; terabytes that are promised
+        raise DatasetError(f'{path}: cannot be read ({error or "too large"})') from error
+
+
+def is_regular(path: Path) -> bool:
+    """Return whether a path is a file with an end, or a link to one; no pipe, device or folder."""
+    return os.path.isfile(path)
 
 
 def read_text(path: Path) -> str:
@@ -114,33 +123,6 @@ def read_json(path: Path) -> Any:
         ) from error
     except (RecursionError, ValueError) as error:
         raise DatasetError(f'{path}: broken json ({error}): export it again') from error
-
-
-def read_image(path: Path | str) -> RGBImage:
-    """Read an image; its format is detected from its content, not its suffix.
-
-    EXIF orientation is applied, 16 bits are scaled to 8, grey and palette images get three
-    channels, transparency is dropped, and of an animation the first frame is read.
-
-    Args:
-        path: File to read.
-
-    Returns:
-        RGB pixels (H, W, 3).
-
-    Raises:
-        DatasetError: The file is missing, empty, truncated or not an image.
-    """
-    data = np.frombuffer(read_bytes(Path(path)), np.uint8)
-    if not data.size:
-        raise DatasetError(f'{path}: cannot be read (the file is empty)')
-    try:
-        bgr = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    except cv2.error as error:
-        raise DatasetError(f'{path}: cannot be read ({error.err})') from error
-    if bgr is None:
-        raise DatasetError(f'{path}: cannot be read: damaged, or not an image for OpenCV')
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def write_image(path: Path, image: RGBImage) -> None:

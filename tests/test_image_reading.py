@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from effdet_plugin.errors import DatasetError
-from effdet_plugin.files import read_image, write_image
+from effdet_plugin.files import write_image
+from effdet_plugin.images import read_image
 from support import shared_dir
 
 RED, BLUE = (250, 10, 10), (10, 10, 250)

@@ -113,7 +113,7 @@ def train(settings: 'TrainSettings') -> dict[str, float]:
 
     keep_freed_memory()
     with one_line_errors(), redirect_stdout(io.StringIO()):  # pycocotools prints
-        config, _ = prepare(settings)
+        config = prepare(settings).cfg
         runner = build_runner(config)
         runner.register_hook(ProgressBarHook())
         runner.train()

@@ -12,6 +12,7 @@ from mmengine.config import Config, DictAction
 
 from effdet_plugin.config import schema
 from effdet_plugin.config.dataset_nodes import SIZE_KEY, dicts_below, find_sizes, set_image_size
+from effdet_plugin.config.meaning import keys_meant, nearest, paths_meant, places_with
 from effdet_plugin.errors import ConfigError, UserError
 
 Options = Mapping[str, Any] | Sequence[str]
@@ -151,7 +152,8 @@ def _check_path(cfg: Config, path: str) -> str | None:
         elif key not in node:
             keys = keys_of(node, registries, place) if place else _TOP_LEVEL
             if key not in keys.names and keys.others != 'free':
-                hint = nearest(key, keys.names.union(node) if place else keys.names)
+                names = keys.names.union(node) if place else keys.names
+                hint = _meant(cfg, place, key, names) or nearest(key, names)
                 raise ConfigError(
                     f'--cfg-options {path}: {place or "the config"} has no {key!r}{hint}'
                 )
@@ -163,6 +165,46 @@ def _check_path(cfg: Config, path: str) -> str | None:
         registries = schema.registries_below(registries, key)
         place = f'{place}.{key}' if place else key
     return None
+
+
+def _meant(cfg: Config, place: str, key: str, names: Iterable[str]) -> str:
+    """Say what was meant by a key that is not known at its place.
+
+    Args:
+        cfg: The config.
+        place: Where the key was written, '' for the top level.
+        key: As written.
+        names: Keys that are known at the place.
+
+    Returns:
+        ``; did you mean 'x'?`` with keys of the place or whole paths; '' where the meaning is
+        unknown.
+    """
+    usual = paths_meant(key)
+    found = [name for name in keys_meant(key) if name in names]
+    found = found or [path for path in usual if _is_known(cfg, path)][:1] or misspelt(key, names)
+    if usual and not found:
+        return f'; its usual place is {usual[0]}, which this config does not take'
+    found = found or places_with(cfg, key)
+    return f'; did you mean {" or ".join(map(repr, found))}?' if found else ''
+
+
+def _is_known(cfg: Config, path: str) -> bool:
+    """Return whether the config has a path, or takes its last key."""
+    node, registries = cfg._cfg_dict, schema.PLAIN
+    *parents, last = path.split('.')
+    for key in parents:
+        if isinstance(node, (list, tuple)) and key.isdigit() and int(key) < len(node):
+            node = node[int(key)]
+        elif isinstance(node, dict) and key in node:
+            node = node[key]
+        else:
+            return path.split('.')[:-1] == ['randomness']  # a section that few configs have
+        registries = schema.registries_below(registries, key)
+    if not isinstance(node, dict):
+        return False
+    names = keys_of(node, registries, '.'.join(parents)).names if parents else _TOP_LEVEL.names
+    return last in node or last in names
 
 
 def _variable_error(cfg: Config, path: str, name: str) -> ConfigError:
@@ -196,24 +238,11 @@ def check(cfg: Config) -> None:
         if key in schema.TOP_LEVEL_KEYS:
             _check_node(cfg[key], schema.registries_below(schema.PLAIN, key), key)
         # Other names are variables of the config, unless they are similar to one of the runner's.
-        elif near := _misspelt(key, schema.TOP_LEVEL_KEYS, _NEAR_TOP_LEVEL):
+        elif near := misspelt(key, schema.TOP_LEVEL_KEYS, _NEAR_TOP_LEVEL):
             raise ConfigError(f'{key}: nothing reads this name; did you mean {near[0]!r}?')
     if cfg.get('runner_type'):
         _find_type(cfg.runner_type, schema.RUNNER, 'runner_type')
     _check_sizes(cfg)
-
-
-def nearest(name: str, allowed: Iterable[str]) -> str:
-    """Return a hint at the allowed name that was probably meant.
-
-    Returns:
-        ``; did you mean 'x'?``; or the allowed names, if none is similar and they are few; or ''.
-    """
-    allowed = sorted(allowed)
-    matches = get_close_matches(name, allowed, n=1, cutoff=0.4)
-    if matches:
-        return f'; did you mean {matches[0]!r}?'
-    return f'; choose one of {", ".join(allowed)}' if 0 < len(allowed) <= 20 else ''
 
 
 def keys_of(node: Mapping[str, Any], registries: schema.Registries, path: str) -> schema.Keys:
@@ -251,11 +280,12 @@ def _check_node(node: Any, registries: schema.Registries, path: str) -> None:
         hint = nearest(name, known) if name not in known else ''
         raise ConfigError(f'{path}: a {registries[0].name} needs a type{hint}')
     for key in sorted(node.keys() - keys.names):
-        near = _misspelt(key, keys.names, _NEAR)
+        near = [name for name in keys_meant(key) if name in keys.names]
+        near = near or misspelt(key, keys.names)
         if near or keys.others == 'wrong':
             owner = node.get('type', path.rpartition('.')[2])
             owner = owner if isinstance(owner, str) else owner.__name__
-            hint = nearest(key, near or keys.names)
+            hint = f'; did you mean {near[0]!r}?' if near else nearest(key, keys.names)
             raise ConfigError(f'{path}.{key}: {owner} takes no {key!r}{hint}')
     if node.get('type') != 'Albu':  # the types below it are those of another library
         for key, child in node.items():
@@ -271,7 +301,7 @@ def _needs_type(path: str, registries: schema.Registries) -> bool:
     return path == 'model' or name == 'dataset'
 
 
-def _misspelt(key: str, names: Iterable[str], cutoff: float) -> list[str]:
+def misspelt(key: str, names: Iterable[str], cutoff: float = _NEAR) -> list[str]:
     """Return the name that a key was probably meant to be, if there is one."""
     anagrams = [name for name in names if sorted(name) == sorted(key)]  # 'rl' for 'lr'
     return anagrams or get_close_matches(key, names, n=1, cutoff=cutoff)

@@ -19,7 +19,8 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from effdet_plugin.demo.scene_painter import CLASSES, Pixels, SceneObject, draw_scene
 from effdet_plugin.errors import DatasetError
-from effdet_plugin.files import RGBImage, read_image
+from effdet_plugin.files import RGBImage
+from effdet_plugin.images import read_image
 from effdet_plugin.inference.detector import Detector
 from effdet_plugin.inference.draw import Drawable, side_by_side, stack
 

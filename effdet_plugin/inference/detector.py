@@ -29,7 +29,8 @@ from effdet_plugin.engine.load_weights import (
     weights_of,
 )
 from effdet_plugin.errors import ConfigError
-from effdet_plugin.files import RGBImage, load_weights_only, read_image
+from effdet_plugin.files import RGBImage, load_weights_only
+from effdet_plugin.images import check_array, read_image
 from effdet_plugin.inference.tta import TTA, apply_tta
 from effdet_plugin.ops.boxes import clip_boxes
 
@@ -121,6 +122,8 @@ class Detector:
 
     def _as_results(self, image: ImageInput) -> dict[str, Any]:
         """Return an image as the steps after the loader of a pipeline expect it."""
+        if isinstance(image, np.ndarray):
+            check_array(image)
         pixels = image if isinstance(image, np.ndarray) else read_image(image)
         size = pixels.shape[:2]
         return {

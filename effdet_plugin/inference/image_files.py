@@ -11,7 +11,8 @@ from mmdet.structures import DetDataSample
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from effdet_plugin.errors import DatasetError
-from effdet_plugin.files import RGBImage, read_image, read_text, write_atomically, write_image
+from effdet_plugin.files import RGBImage, read_text, write_atomically, write_image
+from effdet_plugin.images import read_image
 from effdet_plugin.inference.detector import Detector
 from effdet_plugin.inference.draw import Drawable, draw_boxes
 

@@ -1,6 +1,6 @@
 """Own data: from a folder as labelling tools write it to COCO jsons, and a config for them."""
 
-from effdet_plugin.own_data.annotation_check import check_annotation_files
+from effdet_plugin.own_data.annotation_check import CheckedFiles, check_annotation_files
 from effdet_plugin.own_data.apply import (
     DATA_FOLDER,
     apply_data,
@@ -15,6 +15,7 @@ from effdet_plugin.own_data.write import write_coco
 
 __all__ = [
     'DATA_FOLDER',
+    'CheckedFiles',
     'DatasetDescription',
     'Image',
     'Split',

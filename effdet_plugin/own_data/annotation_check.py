@@ -1,46 +1,119 @@
 """Checks the annotation files that a config names before minutes are spent on building."""
 
+import hashlib
+import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 from mmengine.config import Config, ConfigDict
 
-from effdet_plugin.config.dataset_nodes import class_names, source_nodes
+from effdet_plugin.config.dataset_nodes import class_names, dataset_nodes, source_nodes
 from effdet_plugin.errors import ConfigError, DatasetError
-from effdet_plugin.files import read_json
-from effdet_plugin.own_data.coco import dict_entries
+from effdet_plugin.files import read_json, write_atomically
+from effdet_plugin.own_data.coco import dict_entries, read_coco
+from effdet_plugin.own_data.coco_files import CocoFile
+from effdet_plugin.own_data.dataset import DatasetDescription
+from effdet_plugin.own_data.find_images import Tree, is_inside
+from effdet_plugin.own_data.mend import count_misread, mended
+from effdet_plugin.own_data.normalise import describe
 
 LOADERS = ('train_dataloader', 'val_dataloader')
+Images = TypeVar('Images')
+# A config may name some of the classes of a file, and several files of a folder.
+_NO_REMARKS = frozenset({'class_unused', 'class_group', 'class_only_here', 'image_unused'})
 
 
-def check_annotation_files(cfg: Config, loaders: Sequence[str] = LOADERS) -> None:
-    """Check that files and images exist and that their classes are the config's.
+class CheckedFiles(NamedTuple):
+    """What came of the files that a config names.
+
+    Attributes:
+        remarks: One line for each kind of fault that does not stop a training.
+        copies: COCO jsons that the config now names instead of its own, by path.
+    """
+
+    remarks: list[str]
+    copies: dict[Path, dict[str, Any]]
+
+    def remark(self, line: str) -> None:
+        """Add a remark; a file that is used twice is said once."""
+        if line not in self.remarks:
+            self.remarks.append(line)
+
+    def add(self, description: DatasetDescription, must_teach: bool) -> None:
+        """Add the remarks on a file.
+
+        Raises:
+            DatasetError: There is an error among the findings; that it has no box is one where it
+                is all that there is to train on.
+        """
+        for finding in description.findings:
+            if finding.is_error and (must_teach or finding.kind != 'nothing_to_learn'):
+                raise DatasetError(finding.message)
+            if not finding.is_error and finding.kind not in _NO_REMARKS:
+                self.remark(finding.message)
+
+    def write(self) -> None:
+        """Write the copies."""
+        for path, document in self.copies.items():
+            write_atomically(path, json.dumps(document))
+
+
+def check_annotation_files(
+    cfg: Config, loaders: Sequence[str] = LOADERS, folder: Path | None = None
+) -> CheckedFiles:
+    """Check that files and images exist, can be used, and that their classes are the config's.
 
     mmdet skips boxes of unknown categories, numbers those that the file has from 0 by their order
     in the file, not by their place in the config, and finds a missing image in the middle of an
-    epoch. A head of more classes than the data would train, and its checkpoint be refused.
+    epoch. A head of more classes than the data would train, and its checkpoint be refused. Boxes
+    and images are checked as those of ``--data`` are. A COCO json that mmdet would misread
+    (``area`` 0, ids as text) is replaced by a copy, also in the evaluators.
 
     Args:
-        cfg: Its datasets in local files are checked, inside any wrappers.
+        cfg: Its datasets in local files are checked, inside any wrappers; changed where a copy is
+            needed or ``classes`` is one string.
         loaders: Sections of the config.
+        folder: Of the copies, which the caller writes; by default ``data`` in the work dir.
 
     Raises:
-        DatasetError: A file or image is missing, or the file holds what mmdet would skip.
+        DatasetError: A file or image is missing or damaged, or a box makes no sense.
         ConfigError: The head predicts another number of classes than the config names.
     """
+    folder = folder or Path(cfg.get('work_dir') or 'work_dirs').absolute() / 'data'
+    checked = CheckedFiles([], {})
     for loader in loaders:
-        for node in source_nodes((cfg.get(loader) or {}).get('dataset')):
+        whole = (cfg.get(loader) or {}).get('dataset')
+        for node in dataset_nodes(whole):
+            _make_names_a_tuple(node)
+        sources = list(source_nodes(whole))
+        for node in sources:
             is_remote = node.get('backend_args') or '://' in str(node.get('ann_file', ''))
             if node.get('ann_file') and not is_remote:
-                _check_source(node, in_training=loader == 'train_dataloader')
+                must_teach = loader == 'train_dataloader' and len(sources) == 1
+                path, copy = _check_source(node, loader == 'train_dataloader', must_teach, checked)
                 _check_head(cfg, class_names(node))
+                if copy is not None:
+                    new = folder / f'{path.stem}-{_short_hash(path)}.json'
+                    checked.copies[new] = copy
+                    _replace_file(cfg, node, path, new)
+    return checked
 
 
-def _check_source(node: ConfigDict, in_training: bool) -> None:
+def _make_names_a_tuple(node: ConfigDict) -> None:
+    """Take ``classes=('whale')`` as one class: mmengine would take the letters of the word."""
+    classes = (node.get('metainfo') or {}).get('classes')
+    if isinstance(classes, str) and not os.path.isfile(classes):
+        node.metainfo.classes = (classes,)
+
+
+def _check_source(
+    node: ConfigDict, in_training: bool, must_teach: bool, checked: CheckedFiles
+) -> tuple[Path, dict[str, Any] | None]:
+    """Check one source; return the path of its file, and the copy that is needed or None."""
     root = Path(node.get('data_root') or '')
     path = root / node.ann_file
     if not path.is_file():
@@ -48,20 +121,71 @@ def _check_source(node: ConfigDict, in_training: bool) -> None:
             f'{path}: there is no such annotation file; put the data there, set data_root and '
             f'ann_file, or give --data DIR'
         )
-    if not issubclass(DATASETS.get(node.type), CocoDataset):
-        return
+    kind = DATASETS.get(node.type)
+    if not issubclass(kind, CocoDataset):
+        return path, None
     document = read_json(path)
     if not isinstance(document, dict) or 'images' not in document:
         raise DatasetError(f'{path}: has no "images", so it is no COCO json')
     _check_categories(path, document, class_names(node), in_training)
-    _check_images(path, document, root / (node.get('data_prefix') or {}).get('img', ''))
+    folder = root / (node.get('data_prefix') or {}).get('img', '')
+    _check_images(path, document, folder, root)
+    if kind.parse_data_info is not CocoDataset.parse_data_info:
+        return path, None  # of other annotations (panoptic)
+    description = _describe(path, document, folder)
+    checked.add(description, must_teach)
+    count = count_misread(document)
+    if not count:
+        return path, None
+    checked.remark(
+        f'{path}: {count} boxes or images would be lost or stop mmdet (area, iscrowd, ids or sizes '
+        'as written): a mended copy is used'
+    )
+    return path, mended(document, description, folder)
+
+
+class _AsWritten:
+    """Finds images as mmdet does: at the path that is written, below one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def locate(self, name: str, near: Path, row: str, split: str | None = None) -> Path:
+        """Return the path of a name."""
+        return self._folder / name
+
+    def without_contested(self, images: Images) -> Images:
+        """Return the images: none was found by a part of its name."""
+        return images
+
+
+def _describe(path: Path, document: dict[str, Any], folder: Path) -> DatasetDescription:
+    tree = Tree(folder, [])
+    return describe(read_coco(tree, {'train': CocoFile(path, document)}, _AsWritten(folder)))
+
+
+def _replace_file(cfg: Config, node: ConfigDict, path: Path, new: Path) -> None:
+    """Let a source, and all evaluators of its file, name another file."""
+    node.ann_file = str(new)
+    for name in ('val_evaluator', 'test_evaluator'):
+        evaluators = cfg.get(name) or []
+        for one in evaluators if isinstance(evaluators, list | tuple) else [evaluators]:
+            if one.get('ann_file') and os.path.abspath(one.ann_file) == os.path.abspath(path):
+                one.ann_file = str(new)
+
+
+def _short_hash(path: Path) -> str:
+    return hashlib.sha1(str(path.absolute()).encode()).hexdigest()[:8]
 
 
 def _check_categories(
     path: Path, document: dict[str, Any], classes: tuple[str, ...], in_training: bool
 ) -> None:
     # Ids as written: mmdet compares them as they are, where the reader of own data is tolerant.
-    names = {one.get('id'): one.get('name') for one in dict_entries(document, 'categories')}
+    categories = dict_entries(document, 'categories')
+    names = {
+        one['id']: one.get('name') for one in categories if isinstance(one.get('id'), int | str)
+    }
     shared = tuple(name for name in names.values() if name in classes)
     if not shared:
         raise DatasetError(
@@ -75,16 +199,18 @@ def _check_categories(
                 f'gets label {label}, which is not its place in metainfo.classes: write '
                 f'classes={shared} there and num_classes={len(shared)}, or give --data'
             )
-    for annotation in dict_entries(document, 'annotations'):
-        if annotation.get('category_id') not in names:
-            raise DatasetError(
-                f'{path}: annotation {annotation.get("id")} is of category '
-                f'{annotation.get("category_id")}, which is not among its categories'
-            )
 
 
-def _check_images(path: Path, document: dict[str, Any], folder: Path) -> None:
+def _check_images(path: Path, document: dict[str, Any], folder: Path, root: Path) -> None:
     names = [str(image.get('file_name', '')) for image in dict_entries(document, 'images')]
+    for name in names:
+        if os.path.isabs(name) or '..' in name.split('/'):
+            place = Path(os.path.abspath(folder / name))
+            if not is_inside(place, folder.absolute(), root.absolute(), path.parent.absolute()):
+                raise DatasetError(
+                    f'{path}: the path {name} leads out of {folder}: set data_prefix.img, move the '
+                    'image into the folder, or put a link there'
+                )
     missing = [name for name in names if not os.path.isfile(folder / name)]
     if missing:
         raise DatasetError(

@@ -4,9 +4,7 @@ import json
 from collections import Counter
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any, NamedTuple, Protocol
 
 from effdet_plugin.own_data.coco_files import CocoFile
 from effdet_plugin.own_data.dataset import Corners, RawBox, RawDataset, RawImage
@@ -16,17 +14,15 @@ from effdet_plugin.own_data.documents import (
     is_finite,
     number,
     size,
+    turn,
     whole_number,
 )
 from effdet_plugin.own_data.find_images import Locator, Tree, note_unused
 from effdet_plugin.own_data.findings import Findings, printable
-from effdet_plugin.own_data.normalise import UnreadableImageError, upright_size
 
 Id = int | str
 # What some tools write as a category of its own for "nothing".
 _NO_OBJECT = frozenset({'_background_', '__background__', '__ignore__', 'background'})
-# A side of an image may be exceeded by this much before a box counts as leaving it, pixels.
-_SLACK_PX = 1.5
 _LARGEST_AREA = 1e18
 
 
@@ -37,22 +33,33 @@ class _Category(NamedTuple):
     group: str
 
 
-def read_coco(tree: Tree, chosen: dict[str, CocoFile]) -> RawDataset:
+class Locates(Protocol):
+    """What finds the images of a json: `Locator`, or mmdet's rule for a config."""
+
+    def locate(self, name: str, near: Path, row: str, split: str | None = None) -> Path | None:
+        """Return the image of a name, None if there is none."""
+
+    def without_contested(self, images: dict[Id, RawImage | None]) -> dict[Id, RawImage | None]:
+        """Drop images that are another entry's."""
+
+
+def read_coco(
+    tree: Tree, chosen: dict[str, CocoFile], locator: Locates | None = None
+) -> RawDataset:
     """Read one COCO json for each split.
 
     Args:
         tree: The data folder.
         chosen: The json of each split; ``train`` is there.
+        locator: Finds the images; by default at all usual places of the folder.
     """
     findings = Findings()
-    locator = Locator(tree, findings, _usual_folders(tree))
+    locator = locator or Locator(tree, findings, _usual_folders(tree))
     # All categories first: a double id there explains boxes of unknown categories.
     files = {split: _File(split, tree, file, locator, findings) for split, file in chosen.items()}
     splits = {split: file.images() for split, file in files.items()}
     used = Counter(box.name for images in splits.values() for one in images for box in one.boxes)
     classes = _class_names(list(files.values()), used, findings)
-    for split, file in files.items():
-        _note_corners(file.name, splits[split], findings)
     note_unused(tree, splits, findings)
     return RawDataset(tree.root, 'COCO', classes, splits, findings)
 
@@ -61,6 +68,11 @@ def dict_entries(document: dict[str, Any], key: str) -> list[dict[str, Any]]:
     """Return the entries of a list that are dicts, none where there is no such list."""
     entries = document.get(key)
     return [one for one in entries if isinstance(one, dict)] if isinstance(entries, list) else []
+
+
+def category_name(entry: dict[str, Any]) -> str:
+    """Return the name of an entry of ``categories``, on one line."""
+    return _text(entry.get('name'))
 
 
 def _usual_folders(tree: Tree) -> list[Path]:
@@ -76,7 +88,7 @@ class _File:
     """The categories, images and boxes of one json."""
 
     def __init__(
-        self, split: str, tree: Tree, file: CocoFile, locator: Locator, findings: Findings
+        self, split: str, tree: Tree, file: CocoFile, locator: Locates, findings: Findings
     ) -> None:
         self.name = tree.short(file.path)
         self._split = split
@@ -106,7 +118,7 @@ class _File:
         for entry in dict_entries(self._document, 'categories'):
             key = _id_of(entry.get('id'))
             if key is not None:
-                category = _Category(_text(entry.get('name')), _text(entry.get('supercategory')))
+                category = _Category(category_name(entry), _text(entry.get('supercategory')))
                 found.setdefault(key, category)
                 names.setdefault(key, set()).add(category.name)
         for key, known in names.items():
@@ -132,7 +144,10 @@ class _File:
         if path is None:
             return None
         number_or_none = image_id if isinstance(image_id, int) else None
-        written = size(entry.get('width'), entry.get('height'))
+        sides = entry.get('width'), entry.get('height')
+        written = size(*sides)
+        if written is None and any(sides):
+            self._note('size_senseless', row, f'{_shorten(sides[0])}, {_shorten(sides[1])}')
         return RawImage(path, self.name, row, written, id=number_or_none)
 
     def _add_box(
@@ -151,6 +166,10 @@ class _File:
         image = by_id[image_id]
         if corners is None or image is None:
             return
+        attributes = annotation.get('attributes')
+        rotation = turn(attributes.get('rotation')) if isinstance(attributes, dict) else 0
+        if rotation:
+            self._note('box_rotated', row, f'{rotation:g}')
         area = number(annotation.get('area'))
         image.boxes.append(
             RawBox(
@@ -229,28 +248,6 @@ def _class_names(files: list[_File], used: Counter[str], findings: Findings) -> 
     for name in (name for name, is_one in is_class.items() if not is_one):
         findings.add('class_group', files[0].name, '', name)
     return [name for name, is_one in is_class.items() if is_one]
-
-
-def _note_corners(file: str, images: list[RawImage], findings: Findings) -> None:
-    """Note boxes most of which leave their image although all of them would fit as corners."""
-    boxes = [(image, box.corners) for image in images for box in image.boxes]
-    corners = np.array([corners for _, corners in boxes]).reshape(-1, 4)
-    first, last = corners[:, :2], corners[:, 2:]
-    second = last - first  # width and height; the second corner, if corners were written
-    if not (first < second).all():
-        return
-    sizes = {image.path: image.size or _own_size(image) for image in images if image.boxes}
-    limits = np.array([sizes[image.path] for image, _ in boxes]).reshape(-1, 2) + _SLACK_PX
-    num_outside = int((last > limits).any(axis=1).sum())
-    if (second <= limits).all() and 2 * num_outside > len(boxes):
-        findings.add('boxes_are_corners', file, '', f'{num_outside} of {len(boxes)}')
-
-
-def _own_size(image: RawImage) -> tuple[int, int]:
-    try:
-        return upright_size(image.path)
-    except UnreadableImageError:
-        return 0, 0
 
 
 def _points(segmentation: object) -> list[float]:

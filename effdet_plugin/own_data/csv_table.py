@@ -144,9 +144,9 @@ def _boxes(row: _Row, file: str, place: str, findings: Findings) -> Iterator[Raw
         findings.add('class_missing', file, place)
     else:
         across, down = numbers[: len(xs)], numbers[len(xs) :]
-        if len(xs) == 2 and (across[0] > across[1] or down[0] > down[1]):
-            findings.add('box_swapped', file, place)
         corners = min(across), min(down), max(across), max(down)
+        if len(xs) == 2:  # two corners, in the order that they are written in
+            corners = across[0], down[0], across[1], down[1]
         yield RawBox(corners, row.label, place)
 
 

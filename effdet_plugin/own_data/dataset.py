@@ -19,7 +19,7 @@ class RawBox(NamedTuple):
 
     Args:
         corners: ``x1, y1, x2, y2``, finite, in pixels or (``RawImage.relative``) in parts of
-            the image; may lie outside or be empty.
+            the image; may lie outside, be empty, or (where two corners are written) in any order.
         name: The class.
         row: Where it is written, see `findings.Place`.
         crowd: Marked as an ignored region.

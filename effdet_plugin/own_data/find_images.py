@@ -48,6 +48,14 @@ class Tree:
         images = [path for path in self.files if path.suffix.lower() in SUFFIXES]
         return [path for path in images if not self._is_derived(path)] or images
 
+    def with_images_of(self, *folders: Path) -> 'Tree':
+        """Return a tree whose images are those below other folders; itself without any."""
+        if not folders:
+            return self
+        others = [path for path in self.files if path.suffix.lower() not in SUFFIXES]
+        images = (path for folder in folders for path in list_tree(folder).images)
+        return Tree(self.root, others + list(dict.fromkeys(images)))
+
     def with_suffix(self, *suffixes: str) -> list[Path]:
         """Return the files that end in one of the suffixes, in upper or lower case."""
         return [path for path in self.files if path.suffix.lower() in suffixes]
@@ -68,7 +76,7 @@ class Tree:
 
     def short(self, path: Path) -> str:
         """Return the path for a message: from the root where it can be."""
-        return '/'.join(self.parts(path))
+        return Path(*self.parts(path)).as_posix()
 
     def _is_derived(self, path: Path) -> bool:
         return any(_DERIVED.fullmatch(part.lower()) for part in self.parts(path)[:-1])
@@ -120,16 +128,20 @@ class ImageIndex:
     Args:
         tree: The data folder.
         elsewhere: Further folders in which a name is tried as written.
+        follows: A name may lead out of the folders, as the user has named the file that has it.
     """
 
-    def __init__(self, tree: Tree, elsewhere: Iterable[Path] = ()) -> None:
+    def __init__(
+        self, tree: Tree, elsewhere: Iterable[Path] = (), *, follows: bool = False
+    ) -> None:
         self._tree = tree
+        self._follows = follows
         self._elsewhere = list(elsewhere)
         self._by_name: dict[str, list[Path]] = defaultdict(list)
         self._by_stem: dict[str, list[Path]] = defaultdict(list)
         for path in tree.images:
-            self._by_name[_key(path.name)].append(path)
-            self._by_stem[_key(path.stem)].append(path)
+            self._by_name[name_key(path.name)].append(path)
+            self._by_stem[name_key(path.stem)].append(path)
 
     def find(self, name: str, near: Path, split: str | None = None) -> Found | None:
         """Return the image that a file name of an annotation means.
@@ -160,15 +172,17 @@ class ImageIndex:
         Raises:
             AmbiguousNameError: Several are equally near.
         """
-        paths = self._by_stem.get(_key(stem)) or self._by_name.get(_key(stem), [])
+        paths = self._by_stem.get(name_key(stem)) or self._by_name.get(name_key(stem), [])
         return self._nearest(paths, near, split) if paths else None
 
     def _as_written(self, name: str, near: Path) -> Path | None:
         for folder in (near.parent, *self._elsewhere):
             path = os.path.normpath(folder / name)
-            # A name that climbs (../../media/x.jpg) must not lead out of the folder by chance.
-            climbs_out = '..' in name.split('/') and not self._tree.holds(Path(path))
-            if not climbs_out and os.path.isfile(path):
+            # A name that climbs (../../media/x.jpg) must not lead out of the folder, by chance or
+            # by intent, and no absolute one either.
+            if os.path.isfile(path) and (
+                self._follows or is_inside(Path(path), folder, self._tree.root)
+            ):
                 return Path(path)
         return None
 
@@ -177,7 +191,7 @@ class ImageIndex:
     ) -> Found | None:
         plain = ntpath.splitdrive(name)[1] if ':' in name[:2] else name
         *folders, last = plain_parts(plain) or ['']
-        paths = index.get(_key(last if index is self._by_name else Path(last).stem), [])
+        paths = index.get(name_key(last if index is self._by_name else Path(last).stem), [])
         if not paths:
             return None
         scores = {path: _shared_tail(folders, self._tree.parts(path)[:-1]) for path in paths}
@@ -203,15 +217,25 @@ class Locator:
         tree: The data folder.
         findings: Missing and ambiguous images, and those found by a part of their name.
         elsewhere: See `ImageIndex`.
+        follows: See `ImageIndex`.
     """
 
-    def __init__(self, tree: Tree, findings: Findings, elsewhere: Iterable[Path] = ()) -> None:
-        self.index = ImageIndex(tree, elsewhere)
+    def __init__(
+        self,
+        tree: Tree,
+        findings: Findings,
+        elsewhere: Iterable[Path] = (),
+        *,
+        follows: bool = False,
+    ) -> None:
+        self.index = ImageIndex(tree, elsewhere, follows=follows)
         self._tree = tree
         self._findings = findings
         self._found: dict[tuple[str, str], tuple[str, Found]] = {}
 
-    def locate(self, name: str, near: Path, row: str, split: str | None = None) -> Path | None:
+    def locate(
+        self, name: str, near: Path, row: str, split: str | None = None, *, quote: bool = True
+    ) -> Path | None:
         """Return the image that an annotation file names, None (and a finding) if there is none.
 
         Args:
@@ -219,15 +243,18 @@ class Locator:
             near: The annotation file.
             row: Where in it.
             split: Of equally good images, those of this split are meant.
+            quote: Findings may quote the name.
         """
         file = self._tree.short(near)
+        said = name if quote else '(not quoted)'
         try:
             found = self.index.find(name, near, split)
         except AmbiguousNameError as error:
-            self._findings.add('image_ambiguous', file, row, f'{name}: {error}')
+            self._findings.add('image_ambiguous', file, row, f'{said}: {error}')
             return None
         if found is None:
-            self._findings.add('image_missing', file, row, name)
+            leads_out = any(os.path.isfile(near.parent / one) for one in spellings(name))
+            self._findings.add('image_outside' if leads_out else 'image_missing', file, row, said)
             return None
         self._found[file, row] = name, found
         return found.path
@@ -291,15 +318,27 @@ def _paths_of_url(text: str) -> list[str]:
     return [*map(unquote, parse_qs(url.query).get('d', [])), unquote(url.path)]
 
 
-def _key(name: str) -> str:
-    # A Mac decomposes letters in file names, labelling tools compose them.
-    return unicodedata.normalize('NFC', name).casefold()
+def name_key(name: str) -> str:
+    """Return what names have in common that mean the same file.
+
+    A Mac decomposes letters in file names and labelling tools compose them; some tools
+    percent-encode the names of what they export.
+    """
+    return unicodedata.normalize('NFC', unquote(name)).casefold()
+
+
+def is_inside(path: Path, *folders: Path) -> bool:
+    """Return whether a path lies below one of the folders, also one whose links are resolved."""
+    if any(path.is_relative_to(folder) for folder in folders):
+        return True
+    real = os.path.realpath(path)
+    return any(Path(real).is_relative_to(os.path.realpath(folder)) for folder in folders)
 
 
 def _shared_tail(first: Iterable[str], second: Iterable[str]) -> int:
     shared = 0
     for one, other in zip(reversed(list(first)), reversed(list(second)), strict=False):
-        if _key(one) != _key(other):
+        if name_key(one) != name_key(other):
             break
         shared += 1
     return shared

@@ -1,7 +1,10 @@
 """Findings: what is wrong with a dataset, counted by kind, each kind in one line."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from effdet_plugin.errors import escaped
 
 MAX_QUOTED = 200  # letters of a quotation from a file
 MAX_PLACES = 20  # places that a finding keeps, so that a dataset full of faults stays small
@@ -21,6 +24,16 @@ ERRORS = {
         'the boxes look like corners (x1, y1, x2, y2), but COCO has x, y, width, height: {detail} '
         'leave their image as written, and all of them fit as corners; convert them'
     ),
+    'form_other': '{detail}: export them again or convert them',
+    'box_angle': (
+        'the last number, {detail}, is no confidence (0 to 1) but perhaps an angle: export upright '
+        'boxes'
+    ),
+    'box_keypoints': (
+        'the rows look like a box and key points, not like polygons: {detail}; write kpt_shape '
+        '(such as [17, 3]) into the data.yaml'
+    ),
+    'boxes_too_many': 'one image has {detail}: cut it into tiles',
     # Rows, ids and classes.
     'row_malformed': 'this row cannot be read: {detail}',
     'category_unknown': 'category {detail} is not in the list of categories',
@@ -30,10 +43,18 @@ ERRORS = {
     'image_unknown': 'this annotation is of image id {detail}, which is not in the list of images',
     'image_id_double': 'image id {detail} is used twice (duplicate): give each image its own',
     'image_id_missing': 'an image entry has no id or no file_name',
+    'class_too_long': 'the name of a class has more than 200 letters: {detail}; shorten it',
     # Images.
     'image_missing': 'the image {detail} is missing',
+    'image_outside': (
+        'the path {detail} leads out of the data folder and is not followed: move the images into '
+        'it, or put a link there'
+    ),
+    'image_dark': 'the image cannot be used: {detail}',
     'image_ambiguous': 'more than one image fits: {detail}',
     'image_unreadable': 'the image cannot be read: {detail}',
+    'file_damaged': '{detail}',
+    'config_mismatch': 'the config does not fit the data: {detail}',
     'size_other': (
         'the annotations are for an image of another size (width x height): {detail}; was it '
         'scaled or turned after labelling?'
@@ -53,6 +74,10 @@ REMARKS = {
     'box_from_outline': 'an object has a polygon and no box: the extent of the polygon is its box',
     'box_second': 'an object has several boxes: the first is taken',
     'box_confidence': 'a sixth number (a confidence) is not used',
+    'box_rotated': (
+        'an object is rotated (by {detail} degrees): its unrotated rectangle is taken as its box'
+    ),
+    'form_unsure': '{detail}: look at some drawn images before a long training',
     'difficult': 'an object is marked difficult: ignored in training and evaluation, as VOC does',
     # Ids and classes.
     'annotation_id_double': 'annotation id {detail} is used twice (duplicate): all are renumbered',
@@ -61,6 +86,7 @@ REMARKS = {
     'class_double': 'the class name {detail} is there twice: merged',
     'class_only_here': 'class {detail} is not in the training split',
     'names_count': '{detail}',
+    'path_followed': 'reads {detail}',
     # Images.
     'image_found_elsewhere': (
         'the path {detail} does not exist (absolute, of another machine or folder); the image was '
@@ -75,8 +101,26 @@ REMARKS = {
     'image_without_annotation': (
         'a listed image has no annotation file: taken as an image without objects'
     ),
+    'image_without_objects': 'the image has no object: it is trained on as background',
+    'image_turned': (
+        'the image is turned by its EXIF tag: its boxes are taken as drawn on the upright image'
+    ),
+    'size_senseless': "no width and height: {detail}; the image file's size is used",
     'size_swapped': "width and height are exchanged: the image file's size is used ({detail})",
     'size_off': "the size differs a little from the image file's, which is used ({detail})",
+    # Of the full check (data_check), which decodes all images.
+    'box_twice': 'two boxes of one class are nearly the same (IoU above 0.85): {detail}',
+    'box_two_classes': 'boxes of two classes are nearly the same (IoU above 0.85): {detail}',
+    'box_crowd': 'a region is marked as a crowd: ignored in training and evaluation',
+    'class_alike': 'two class names may be one class in two spellings: {detail}',
+    'class_absent': 'class {detail} of the config is not in the file: nothing trains or tests it',
+    'class_left_out': 'category {detail} is no class of the config: its boxes are not used',
+    'image_copy': 'the image is there twice: {detail}',
+    'image_copy_across': (
+        'the image is in two splits under two names: {detail}; the metrics will be too high (data '
+        'leakage)'
+    ),
+    'anchors_miss': '{detail}',
     # Splits and files.
     'split_made': '{detail}',
     'split_without_boxes': 'the {detail} split has no box, so its AP (validation) means nothing',
@@ -137,6 +181,13 @@ class Findings:
         if len(finding.places) < MAX_PLACES:
             finding.places.append(Place(printable(file), printable(row), printable(detail)))
 
+    def extend(self, findings: Iterable[Finding]) -> None:
+        """Add all cases of findings that were collected elsewhere."""
+        for one in findings:
+            known = self._by_kind.setdefault(one.kind, Finding(one.kind))
+            known.count += one.count
+            known.places = (known.places + one.places)[:MAX_PLACES]
+
     def all(self) -> list[Finding]:
         """Return all findings, errors first."""
         return sorted(self._by_kind.values(), key=lambda finding: not finding.is_error)
@@ -144,6 +195,5 @@ class Findings:
 
 def printable(value: object) -> str:
     """Return a quotation on one line that every terminal and file takes."""
-    text = str(value).encode('utf-8', 'backslashreplace').decode()
-    text = ' '.join(text.split())
+    text = escaped(' '.join(str(value).split()))
     return text if len(text) <= MAX_QUOTED else f'{text[:MAX_QUOTED]}...'

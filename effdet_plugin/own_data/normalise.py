@@ -1,17 +1,20 @@
 """Makes a description of what a reader found: image sizes, clipped boxes, labels, ids."""
 
-import os
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as Pillow
-from PIL import UnidentifiedImageError
 
+from effdet_plugin.images import (
+    DARK_BELOW,
+    Header,
+    UnreadableImageError,
+    dark,
+    largest_value,
+    read_header,
+)
 from effdet_plugin.own_data.dataset import (
     DatasetDescription,
     Image,
@@ -20,7 +23,8 @@ from effdet_plugin.own_data.dataset import (
     RawImage,
     Split,
 )
-from effdet_plugin.own_data.findings import Findings
+from effdet_plugin.own_data.findings import MAX_QUOTED, Findings
+from effdet_plugin.own_data.forms import is_beyond, note_form
 
 # Overlap that comes from rounding alone is cut off without a remark, pixels.
 _ROUNDING_PX = 0.01
@@ -30,11 +34,10 @@ _LARGEST_RELATIVE = 2.0
 _LARGEST_ID = 2**53
 # A size that is off by this little comes from rounding when an image was scaled, pixels.
 _SIZE_SLACK_PX = 2
-# Tag 274 of EXIF; from 5 on the image is turned by a quarter.
-_ORIENTATION, _FIRST_QUARTER_TURN = 274, 5
-# Last bytes of a complete file. Cameras may append more to a JPEG, so a long tail is searched.
-_USUAL_TAIL = 64
-_ENDS = {'JPEG': (b'\xff\xd9', 65536), 'PNG': (b'IEND', 64)}
+# An image of more boxes costs minutes and gigabytes in every step.
+_MOST_BOXES = 10_000
+# Annotations whose corners may be in any order: both are written.
+_WITH_TWO_CORNERS = ('Pascal VOC', 'csv')
 
 
 def describe(raw: RawDataset) -> DatasetDescription:
@@ -58,13 +61,25 @@ class _Normaliser:
     def __init__(self, raw: RawDataset, images: list[RawImage]) -> None:
         self._findings = raw.findings
         self._root = raw.root
+        self._source = raw.source
+        self._all_corners: list[NDArray[np.float64]] = []
+        self._all_sizes: list[NDArray[np.float64]] = []
+        self._num_mended = 0
+        self._dark: list[tuple[Path, int]] | None = []  # None: an image uses its 16 bits
         self._labels = {name: label for label, name in enumerate(raw.classes)}
         self._images = images
         self._next_image_id = _ids([image.id for image in images])
         self._next_box_id = _ids([box.id for image in images for box in image.boxes])
 
     def split(self) -> Split:
-        images = [self._image(image) for image in self._merge_repeated()]
+        merged = self._merge_repeated()
+        images = [self._image(image) for image in merged]
+        if self._all_corners:
+            corners, sizes = np.concatenate(self._all_corners), np.concatenate(self._all_sizes)
+            file = merged[0].source if self._source == 'COCO' else self._root.name
+            note_form(self._source, file, corners, sizes, self._num_mended, self._findings)
+        for path, largest in self._dark or []:
+            self._findings.add('image_dark', self._short(path), '', dark(largest))
         return Split([image for image in images if image is not None])
 
     def _merge_repeated(self) -> list[RawImage]:
@@ -79,14 +94,15 @@ class _Normaliser:
     def _image(self, raw: RawImage) -> Image | None:
         image_id = self._next_image_id(raw.id)
         try:
-            width, height = upright_size(raw.path)
+            header = read_header(raw.path)
+            self._note_depth(raw.path, header)
         except UnreadableImageError as error:
-            inside = raw.path.is_relative_to(self._root)
-            short = raw.path.relative_to(self._root).as_posix() if inside else raw.path
-            self._findings.add('image_unreadable', short, '', error)
+            self._findings.add('image_unreadable', self._short(raw.path), '', error)
             return None
+        width, height = header.size
         if not self._size_fits(raw, width, height):
             return None
+        self._note_image(raw, header)
         boxes, kept = self._boxes(raw, width, height)
         return Image(
             id=image_id,
@@ -100,6 +116,32 @@ class _Normaliser:
             annotation_ids=np.array([self._next_box_id(box.id) for box in kept], dtype=np.int64),
             areas=_areas(boxes, kept),
         )
+
+    def _short(self, path: Path) -> str:
+        inside = path.is_relative_to(self._root)
+        return path.relative_to(self._root).as_posix() if inside else str(path)
+
+    def _note_depth(self, path: Path, header: Header) -> None:
+        """Collect nearly black images of 16 bits until one shows that the set uses them all."""
+        if header.has_16_bits and self._dark is not None:
+            largest = largest_value(path)
+            if 0 < largest < DARK_BELOW:
+                self._dark.append((path, largest))
+            elif largest:
+                self._dark = None
+
+    def _note_image(self, raw: RawImage, header: Header) -> None:
+        width, height = header.size
+        if not raw.boxes:
+            self._findings.add('image_without_objects', self._short(raw.path))
+        elif len(raw.boxes) > _MOST_BOXES:
+            count = f'{len(raw.boxes)} boxes'
+            self._findings.add('boxes_too_many', raw.source, raw.row, count)
+        # A written size of the turned image says that the tool has turned it, too.
+        elif header.orientation > 1 and not (
+            header.is_quarter_turned and raw.size == (width, height) and width != height
+        ):
+            self._findings.add('image_turned', self._short(raw.path))
 
     def _size_fits(self, raw: RawImage, width: int, height: int) -> bool:
         if raw.size is None or raw.size == (width, height):
@@ -121,8 +163,20 @@ class _Normaliser:
         if raw.relative:
             self._note_pixels(raw, corners)
             corners = corners * (width, height, width, height)
+        swapped = np.zeros(len(corners), dtype=bool)
+        sides = np.tile(np.array([[width, height]], dtype=np.float64), (len(corners), 1))
+        self._all_corners.append(corners)
+        self._all_sizes.append(sides)
+        if self._source in _WITH_TWO_CORNERS:
+            swapped |= (corners[:, :2] > corners[:, 2:]).any(axis=1)
+            low, high = corners[:, :2], corners[:, 2:]
+            corners = np.hstack([np.minimum(low, high), np.maximum(low, high)])
         clipped = np.clip(corners, 0, (width, height, width, height))
         faults = _faults(corners, clipped)
+        dropped = np.array([fault not in ('', 'box_clipped') for fault in faults], dtype=np.bool_)
+        self._num_mended += int((swapped | dropped | is_beyond(corners, sides)).sum())
+        for place in np.flatnonzero(swapped):
+            self._findings.add('box_swapped', raw.source, raw.boxes[place].row)
         for box, fault in zip(raw.boxes, faults, strict=True):
             if fault:
                 self._findings.add(fault, raw.source, box.row)
@@ -196,62 +250,8 @@ def _note_classes(description: DatasetDescription, findings: Findings) -> None:
     total = sum((split.class_counts(num_classes) for split in splits), np.zeros(num_classes))
     train = description.train.class_counts(num_classes)
     for label, name in enumerate(description.classes):
+        if len(name) > MAX_QUOTED:
+            findings.add('class_too_long', description.root.name, '', name)
         if not train[label]:
             kind = 'class_only_here' if total[label] else 'class_unused'
             findings.add(kind, description.root.name, '', name)
-
-
-class UnreadableImageError(Exception):
-    """The file is no image, or an incomplete one; the text says why."""
-
-
-def upright_size(path: Path) -> tuple[int, int]:
-    """Return width and height of an image as it is shown, its orientation tag obeyed.
-
-    Reads the header and the last bytes; only a file that ends too early is decoded.
-
-    Args:
-        path: An image; its content counts, not its suffix.
-
-    Raises:
-        UnreadableImageError: It is missing, no image, or cut short.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore', Pillow.DecompressionBombWarning)
-            with path.open('rb') as file, Pillow.open(file) as image:
-                width, height = image.size
-                turned = _orientation(image) >= _FIRST_QUARTER_TURN
-                if not _is_complete(file, image.format):
-                    image.load()
-    except (OSError, ValueError, SyntaxError, EOFError, Pillow.DecompressionBombError) as error:
-        raise UnreadableImageError(_reason(path, error)) from error
-    return (height, width) if turned else (width, height)
-
-
-def _orientation(image: Pillow.Image) -> int:
-    # Pillow decodes a PNG to look for a tag behind the pixels; image readers ignore it there.
-    if image.format == 'PNG' and 'exif' not in image.info:
-        return 1
-    value = image.getexif().get(_ORIENTATION, 1)
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _is_complete(file: BinaryIO, form: str | None) -> bool:
-    if form not in _ENDS:
-        return True
-    mark, longest = _ENDS[form]
-    end = file.seek(0, os.SEEK_END)
-    for length in (_USUAL_TAIL, longest):
-        file.seek(max(0, end - length))
-        if mark in file.read():
-            return True
-    return False
-
-
-def _reason(path: Path, error: Exception) -> str:
-    if not path.exists():
-        return 'no such file'
-    if path.stat().st_size == 0:
-        return 'the file is empty'
-    return 'no known image format' if isinstance(error, UnidentifiedImageError) else str(error)

@@ -22,6 +22,11 @@ from effdet_plugin.own_data.yolo_layout import (
 )
 
 _SUPPORTED = 'COCO json, Pascal VOC xml, YOLO txt with data.yaml or classes.txt, or a csv of boxes'
+# Beside the folder of a json that has no images of its own.
+_IMAGE_FOLDERS = (
+    *('images', 'Images', 'JPEGImages', 'img', 'imgs', 'data', 'train', 'val', 'test'),
+    *('train2017', 'val2017', 'test2017'),
+)
 # Annotations that are not read, by suffix, by an xml's root and by the keys of a json.
 _OTHER_SUFFIXES = {
     '.tfrecord': 'TFRecord files',
@@ -37,15 +42,18 @@ _OTHER_JSON = {
     'CreateML json': {'annotations', 'image'},
     'Datumaro json': {'items', 'categories'},
     'a VIA project': {'_via_img_metadata'},
+    'VoTT json': {'asset', 'regions'},
+    'a VoTT project': {'assets', 'tags'},
 }
 
 
-def read_dataset(path: Path | str) -> DatasetDescription:
+def read_dataset(path: Path | str, images: Path | None = None) -> DatasetDescription:
     """Read the images, boxes, classes and splits of a dataset.
 
     Args:
         path: A folder with images and annotations, or one annotation file (a COCO json, a
             data.yaml, an obj.data or a csv) whose images are beside it.
+        images: Folder of the images, where they are elsewhere.
 
     Returns:
         The description; faults of the data are in its findings, ``check()`` raises them.
@@ -56,24 +64,33 @@ def read_dataset(path: Path | str) -> DatasetDescription:
     path = Path(path).absolute()
     if not path.exists():
         raise DatasetError(f'{path}: no such file or folder')
-    return describe(_read_folder(path) if path.is_dir() else _read_file(path))
+    if images is not None and not images.is_dir():
+        raise DatasetError(f'{images}: there is no such folder of images')
+    elsewhere = [] if images is None else [images.absolute()]
+    if path.is_dir():
+        return describe(_read_folder(path, elsewhere))
+    return describe(_read_file(path, elsewhere))
 
 
-def _read_file(path: Path) -> RawDataset:
+def _read_file(path: Path, elsewhere: list[Path]) -> RawDataset:
     suffix = path.suffix.lower()
     if suffix == '.json':
-        return read_coco(*coco_from_file(path))
-    tree = list_tree(path.parent)
+        tree, files = coco_from_file(path)
+        if not tree.images and not elsewhere:
+            above = tree.root.parent
+            elsewhere = [above / name for name in _IMAGE_FOLDERS if (above / name).is_dir()]
+        return read_coco(tree.with_images_of(*elsewhere), files)
+    tree = list_tree(path.parent).with_images_of(*elsewhere)
     if suffix in ('.yaml', '.yml', '.data'):
-        return read_yolo(tree, yolo_from_file(tree, path))
+        return read_yolo(tree, yolo_from_file(tree, path, follows=True))
     table = table_of(tree, path) if suffix == '.csv' else None
     if table is None:
         raise DatasetError(f'{path}: no known annotation file ({_SUPPORTED})')
     return read_tables(tree, [table])
 
 
-def _read_folder(folder: Path) -> RawDataset:
-    tree = list_tree(folder)
+def _read_folder(folder: Path, elsewhere: list[Path]) -> RawDataset:
+    tree = list_tree(folder).with_images_of(*elsewhere)
     if not tree.images and folder.name.lower() in ANNOTATION_FOLDERS:
         tree = _with_images_beside(tree)
     raw = _read_first_format(tree)

@@ -8,12 +8,13 @@ from xml.etree.ElementTree import Element
 
 from effdet_plugin.errors import DatasetError
 from effdet_plugin.own_data.dataset import RawBox, RawDataset, RawImage
-from effdet_plugin.own_data.documents import flag, four_numbers, read_lines, read_xml, size
+from effdet_plugin.own_data.documents import flag, four_numbers, read_lines, read_xml, size, turn
 from effdet_plugin.own_data.find_images import (
     SUFFIXES,
     AmbiguousNameError,
     Locator,
     Tree,
+    name_key,
     note_unused,
 )
 from effdet_plugin.own_data.findings import Findings
@@ -48,12 +49,11 @@ class _Listed(NamedTuple):
 
 
 def is_voc(path: Path) -> bool:
-    """Return whether an xml is a VOC annotation.
-
-    Raises:
-        DatasetError: It is no xml at all.
-    """
-    return read_xml(path).tag == 'annotation'
+    """Return whether an xml is a VOC annotation, or a damaged file, which `read_voc` notes."""
+    try:
+        return read_xml(path).tag == 'annotation'
+    except DatasetError:
+        return True
 
 
 def read_voc(tree: Tree) -> RawDataset:
@@ -61,9 +61,6 @@ def read_voc(tree: Tree) -> RawDataset:
 
     Coordinates are taken as written: most tools count from 0, and subtracting 1 from those of the
     original dataset (which counts from 1) moves a box by one pixel only.
-
-    Raises:
-        DatasetError: An xml is damaged.
     """
     findings = Findings()
     reader = _Reader(tree, Locator(tree, findings), findings)
@@ -88,14 +85,22 @@ class _Reader:
         """Return the image of one xml, or of a listed name that has none."""
         if listed.xml is None:
             return self._without_xml(listed)
-        root = read_xml(listed.xml)
+        try:
+            root = read_xml(listed.xml)
+        except DatasetError as error:  # noted, so that the others are checked as well
+            reason = str(error).removeprefix(f'{listed.xml}: ')
+            self.findings.add('file_damaged', self.tree.short(listed.xml), '', reason)
+            return None
         path = self._find_image(listed.xml, root, listed.split)
         if path is None:
             return None
         written = root.find('size')
         side = {} if written is None else {child.tag: child.text for child in written}
         image = RawImage(path, self.tree.short(listed.xml))
-        image.size = size(side.get('width'), side.get('height'))
+        sides = side.get('width'), side.get('height')
+        image.size = size(*sides)
+        if image.size is None and any(sides) and sides != ('0', '0'):
+            self.findings.add('size_senseless', image.source, '', f'{sides[0]}, {sides[1]}')
         for row, element in enumerate(root.findall('object'), start=1):
             box = self._box(element, image.source, f'object {row}')
             if box is not None:
@@ -131,10 +136,18 @@ class _Reader:
         if numbers is None:
             return None
         x1, y1, x2, y2 = numbers
-        if x1 > x2 or y1 > y2:
-            self.findings.add('box_swapped', file, row)
-        corners = min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
-        return RawBox(corners, name, row, difficult=flag(element.findtext('difficult')))
+        rotation = _rotation(element)
+        if rotation:
+            self.findings.add('box_rotated', file, row, f'{rotation:g}')
+        return RawBox((x1, y1, x2, y2), name, row, difficult=flag(element.findtext('difficult')))
+
+
+def _rotation(element: Element) -> float:
+    """Return the angle that CVAT writes beside an unrotated rectangle, 0 without one."""
+    for attribute in element.iterfind('attributes/attribute'):
+        if attribute.findtext('name') == 'rotation':
+            return turn(attribute.findtext('value'))
+    return 0
 
 
 def _in_order(tree: Tree, found: set[str]) -> list[str]:
@@ -197,7 +210,7 @@ def _entries(path: Path, split: str, xmls: Iterable[Path]) -> list[_Listed]:
     by_stem: dict[str, list[Path]] = {}
     for xml in xmls:
         if root in xml.parents:
-            by_stem.setdefault(xml.stem, []).append(xml)
+            by_stem.setdefault(name_key(xml.stem), []).append(xml)
     return [
         _Listed(name, _xml_for(name, by_stem), path, split)
         for name in dict.fromkeys(map(_name_of, read_lines(path)))
@@ -215,6 +228,6 @@ def _name_of(line: str) -> str:
 
 def _xml_for(name: str, by_stem: dict[str, list[Path]]) -> Path | None:
     parts = [part for part in name.replace('\\', '/').split('/') if part]
-    matching = by_stem.get(parts[-1], []) if parts else []
+    matching = by_stem.get(name_key(parts[-1]), []) if parts else []
     with_folders = [xml for xml in matching if xml.parts[-len(parts) : -1] == tuple(parts[:-1])]
     return next(iter(with_folders or matching), None)

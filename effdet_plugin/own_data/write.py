@@ -18,13 +18,16 @@ def image_root(description: DatasetDescription) -> Path:
     return Path(os.path.commonpath(folders)) if folders else description.root
 
 
-def write_coco(description: DatasetDescription, folder: Path) -> dict[str, Path]:
+def write_coco(
+    description: DatasetDescription, folder: Path, info: dict[str, str] = WRITTEN_INFO
+) -> dict[str, Path]:
     """Write one COCO json for each split; the category ids count from 1 in the classes' order.
 
     Args:
         description: What to write.
         folder: ``train.json``, ``val.json`` and possibly ``test.json`` are written into it. It is
             made if needed; a file with the same content is left as it is.
+        info: The jsons' "info". The default marks files that are not read as data again.
 
     Returns:
         The path of each split's json. ``file_name`` is relative to `image_root`.
@@ -34,7 +37,7 @@ def write_coco(description: DatasetDescription, folder: Path) -> dict[str, Path]
     for name, path in paths.items():
         images = (description.splits[name] or Split([])).images
         document = {
-            'info': WRITTEN_INFO,
+            'info': info,
             'images': [
                 {
                     'id': image.id,
@@ -44,7 +47,7 @@ def write_coco(description: DatasetDescription, folder: Path) -> dict[str, Path]
                 }
                 for image in images
             ],
-            'annotations': [entry for image in images for entry in _annotations(image)],
+            'annotations': [entry for image in images for entry in annotation_entries(image)],
             'categories': [
                 {'id': number, 'name': name}
                 for number, name in enumerate(description.classes, start=1)
@@ -60,7 +63,8 @@ def json_paths(description: DatasetDescription, folder: Path) -> dict[str, Path]
     return {name: folder.absolute() / f'{name}.json' for name in present}
 
 
-def _annotations(image: Image) -> list[dict[str, Any]]:
+def annotation_entries(image: Image) -> list[dict[str, Any]]:
+    """Return the boxes of an image as entries of a COCO json; category ids count from 1."""
     columns = (image.annotation_ids, image.labels, image.boxes, image.areas, image.crowd)
     rows = zip(*(column.tolist() for column in columns), strict=True)
     return [

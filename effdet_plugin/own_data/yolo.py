@@ -7,11 +7,14 @@ from pathlib import Path
 from effdet_plugin.errors import DatasetError
 from effdet_plugin.own_data.dataset import Corners, RawBox, RawDataset, RawImage
 from effdet_plugin.own_data.documents import is_finite, number, read_lines
-from effdet_plugin.own_data.find_images import Tree, note_unused
+from effdet_plugin.own_data.find_images import Tree, name_key, note_unused
 from effdet_plugin.own_data.findings import Findings
 
 # Numbers after the class: a box; with a confidence; from here on points of a polygon.
-_BOX, _BOX_AND_CONFIDENCE, _SMALLEST_POLYGON = 4, 5, 6
+_BOX, _BOX_AND_CONFIDENCE, _SMALLEST_POLYGON, _FOUR_CORNERS = 4, 5, 6, 8
+# Rows are taken for key points if there are so many, and this part of them has all points in the
+# box, whose sides are reached from the centre by so much of them.
+_FEWEST_ROWS, _MOST, _REACH = 3, 0.9, 0.6
 
 
 @dataclass
@@ -46,6 +49,7 @@ def read_yolo(tree: Tree, layout: YoloLayout) -> RawDataset:
         split: [rows.image(path, labels.of(path)) for path in paths]
         for split, paths in layout.splits.items()
     }
+    rows.note_keypoints()
     for path in labels.orphans(rows.read):
         findings.add('image_missing', tree.short(path), '', f'for {path.name}')
     note_unused(tree, splits, findings)
@@ -63,23 +67,26 @@ class LabelFiles:
 
     def __init__(self, tree: Tree) -> None:
         self._files = set(tree.with_suffix('.txt'))
-        self._by_stem: dict[str, list[Path]] = defaultdict(list)
+        self._by_key: dict[str, list[Path]] = defaultdict(list)
         self._images = set(tree.images)
-        self._stems = Counter(path.stem for path in tree.images)
+        self._keys = Counter(name_key(path.stem) for path in tree.images)
         for path in self._files:
-            self._by_stem[path.stem].append(path)
+            self._by_key[name_key(path.stem)].append(path)
 
     def of(self, image: Path) -> Path | None:
         """Return the text file of an image, None if it has none.
 
         ``images`` becomes ``labels`` in the path; else it is beside the image; else it is the
-        only text file of that name.
+        only text file of that name. Names may be percent-encoded or of decomposed letters.
         """
-        for path in self._usual(image):
+        usual = self._usual(image)
+        for path in usual:
             if path in self._files or (image not in self._images and path.is_file()):
                 return path
-        only = self._by_stem.get(image.stem, [])
-        return only[0] if len(only) == 1 and self._stems[image.stem] == 1 else None
+        alike = self._by_key.get(name_key(image.stem), [])
+        folders = {path.parent for path in usual}
+        near = [path for path in alike if path.parent in folders] or alike
+        return near[0] if len(near) == 1 and self._keys[name_key(image.stem)] == 1 else None
 
     def orphans(self, read: set[Path]) -> list[Path]:
         """Return text files with objects, beside those that were read, whose image is missing."""
@@ -87,7 +94,9 @@ class LabelFiles:
         return [
             path
             for path in sorted(self._files - read)
-            if path.parent in folders and path.stem not in self._stems and is_label_file(path)
+            if path.parent in folders
+            and name_key(path.stem) not in self._keys
+            and is_label_file(path)
         ]
 
     def _usual(self, image: Path) -> list[Path]:
@@ -127,6 +136,13 @@ class _Rows:
     layout: YoloLayout
     findings: Findings
     read: set[Path] = field(default_factory=set)
+    _values: list[list[float]] = field(default_factory=list)
+
+    def note_keypoints(self) -> None:
+        """Note rows that were taken as polygons but all look like a box with key points."""
+        if self._values and not self.layout.has_keypoints and _look_like_keypoints(self._values):
+            count = f'all {len(self._values)} rows have {len(self._values[0]) + 1} numbers'
+            self.findings.add('box_keypoints', self.tree.root.name, '', count)
 
     def image(self, path: Path, labels: Path | None) -> RawImage:
         """Return one image with the objects of its text file."""
@@ -165,7 +181,11 @@ class _Rows:
     def _corners(self, values: list[float], file: str, row: str) -> Corners | None:
         if self.layout.has_keypoints:
             values = values[:_BOX]
+        self._values.append(values)
         if len(values) == _BOX_AND_CONFIDENCE:
+            if not 0 <= values[-1] <= 1:
+                self.findings.add('box_angle', file, row, f'{values[-1]:g}')
+                return None
             self.findings.add('box_confidence', file, row)
             values = values[:_BOX]
         if len(values) == _BOX:
@@ -174,5 +194,35 @@ class _Rows:
         if len(values) >= _SMALLEST_POLYGON and len(values) % 2 == 0:
             return min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
         fault = f'{len(values)} numbers after the class; a box has 4, a polygon x and y per point'
+        if len(values) % 3 == 1:
+            fault += '; key points need kpt_shape in the data.yaml'
         self.findings.add('row_malformed', file, row, fault)
         return None
+
+
+def _look_like_keypoints(rows: list[list[float]]) -> bool:
+    """Return whether all rows are a box and points in it: x, y or x, y, visibility for each."""
+    length = len(rows[0])
+    # Four corners of rotated boxes are far more common than two key points.
+    if len(rows) < _FEWEST_ROWS or length <= _SMALLEST_POLYGON or length == _FOUR_CORNERS:
+        return False
+    if any(len(row) != length for row in rows):
+        return False
+    return any(
+        (length - _BOX) % step == 0
+        and sum(_has_points_inside(row, step) for row in rows) >= _MOST * len(rows)
+        for step in (2, 3)
+    )
+
+
+def _has_points_inside(row: list[float], step: int) -> bool:
+    """Return whether the points behind a box lie in it; those that are not visible count not."""
+    x, y, width, height = row[:_BOX]
+    points = [row[place : place + step] for place in range(_BOX, len(row), step)]
+    if step == 3 and any(point[2] not in (0, 1, 2) for point in points):
+        return False
+    return all(
+        abs(point[0] - x) <= _REACH * width and abs(point[1] - y) <= _REACH * height
+        for point in points
+        if any(point[:2])
+    )

@@ -1,6 +1,7 @@
 """Finds the class names and splits of a YOLO folder: data.yaml, obj.data or classes.txt."""
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from effdet_plugin.own_data.find_images import (
     SUFFIXES,
     Locator,
     Tree,
+    is_inside,
     list_tree,
     plain_parts,
     spellings,
@@ -45,8 +47,13 @@ def choose_described_yolo(tree: Tree) -> YoloLayout | None:
     return yolo_from_file(tree, (usual or top)[0])
 
 
-def yolo_from_file(tree: Tree, path: Path) -> YoloLayout:
+def yolo_from_file(tree: Tree, path: Path, *, follows: bool = False) -> YoloLayout:
     """Return the layout that one data.yaml or obj.data describes.
+
+    Args:
+        tree: The data folder.
+        path: The description.
+        follows: Paths in it may lead out of the folder, as the user has named the file itself.
 
     Raises:
         DatasetError: It is damaged, or names or images are missing.
@@ -58,7 +65,7 @@ def yolo_from_file(tree: Tree, path: Path) -> YoloLayout:
     names = _names(tree, path, document, findings)
     layout = YoloLayout({path.parent: names}, {}, findings, has_keypoints='kpt_shape' in document)
     if any(key in document for key in _KEYS['train']):
-        finder = _PathFinder(tree, path, document.get('path'), findings)
+        finder = _PathFinder(tree, path, document.get('path'), findings, follows=follows)
         layout.splits = _described_splits(path, document, finder, findings)
     else:
         layout.splits = _splits_by_folder(tree)
@@ -163,7 +170,7 @@ def _names(tree: Tree, path: Path, document: dict[str, Any], findings: Findings)
     if count is not None and count != len(names):
         remark = f'nc says {count}, names has {len(names)}: names is taken'
         findings.add('names_count', tree.short(path), '', remark)
-    for name in {name for name in names.values() if list(names.values()).count(name) > 1}:
+    for name in (name for name, times in Counter(names.values()).items() if times > 1):
         findings.add('class_double', tree.short(path), '', name)
     return names
 
@@ -189,14 +196,26 @@ class _PathFinder:
         description: The file that has the entries.
         base: Its ``path`` key, if it has one.
         findings: Missing images of a list are noted here.
+        follows: See `yolo_from_file`.
     """
 
-    def __init__(self, tree: Tree, description: Path, base: object, findings: Findings) -> None:
+    def __init__(
+        self,
+        tree: Tree,
+        description: Path,
+        base: object,
+        findings: Findings,
+        *,
+        follows: bool = False,
+    ) -> None:
         self._tree = tree
+        self._description = description
+        self._findings = findings
+        self._follows = follows
         self._bases = [description.parent]
         if isinstance(base, str) and base:
             self._bases = [description.parent / plain for plain in spellings(base)] + self._bases
-        self._locator = Locator(tree, findings)
+        self._locator = Locator(tree, findings, follows=follows)
 
     def images(self, entry: object) -> list[Path] | None:
         """Return all images of an entry in the order of their names, None if it is missing."""
@@ -227,14 +246,26 @@ class _PathFinder:
             for first in range(len(parts))
             for base in (self._bases[-1], self._tree.root)
         ]
-        for path in (*inside, *absolute, *by_last_parts, *literal):
-            if os.path.exists(path):
-                return path
-        return None
+        there = [
+            path for path in (*inside, *absolute, *by_last_parts, *literal) if os.path.exists(path)
+        ]
+        if within := [path for path in there if is_inside(path, self._tree.root)]:
+            return within[0]
+        if there and not self._follows:
+            raise DatasetError(
+                f'{self._description}: {entry} leads out of the data folder: give --data '
+                f'{self._description} to follow it, or put a link into the folder'
+            )
+        if there:
+            detail = f'{entry}, outside of the folder of this file'
+            self._findings.add('path_followed', self._description.name, '', detail)
+        return next(iter(there), None)
 
     def _listed(self, place: Path) -> list[Path]:
+        # Nothing is quoted from a file elsewhere, which may be no list of images at all.
+        is_ours = is_inside(place, self._tree.root)
         found = [
-            self._locator.locate(line, place, f'line {row}')
+            self._locator.locate(line, place, f'line {row}', quote=is_ours)
             for row, line in enumerate(read_lines(place), start=1)
             if line
         ]

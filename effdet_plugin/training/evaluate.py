@@ -27,7 +27,6 @@ from effdet_plugin.own_data import (
 )
 from effdet_plugin.training.running import (
     build_runner,
-    is_first_process,
     one_line_errors,
     remove_ema_hooks,
 )
@@ -133,8 +132,10 @@ def _prepare(settings: TestSettings, scratch: Path) -> tuple[Config, str]:
     remark = ''
     if settings.data is not None:
         remark = _set_data(cfg, settings.data, classes, scratch)
-    elif is_first_process():
-        check_annotation_files(cfg, ['test_dataloader'])
+    else:
+        checked = check_annotation_files(cfg, ['test_dataloader'], scratch)
+        checked.write()
+        remark = '; '.join(checked.remarks)
     if cfg.load_from is None:
         cfg.randomness = {'seed': _SEED}
     _set_metric(cfg, settings)

@@ -17,6 +17,7 @@ from effdet_plugin.engine.runner import AUTO, keep_freed_memory
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.own_data import (
     DATA_FOLDER,
+    CheckedFiles,
     DatasetDescription,
     apply_data,
     check_annotation_files,
@@ -72,14 +73,16 @@ class Prepared(NamedTuple):
     Attributes:
         cfg: The config that a runner is built from.
         description: The own data; None if the config's datasets are used.
+        data_remarks: On the config's datasets.
     """
 
     cfg: Config
     description: DatasetDescription | None
+    data_remarks: tuple[str, ...] = ()
 
     def remarks(self) -> list[str]:
         """Return remarks to log before a training, one line each."""
-        remarks = self.description.remarks() if self.description else []
+        remarks = self.description.remarks() if self.description else list(self.data_remarks)
         if 'Amp' in self.cfg.optim_wrapper.get('type', '') and get_device() == 'cpu':
             remarks.append('no GPU is available: mixed precision is bfloat16 on the CPU')
         return remarks
@@ -103,11 +106,12 @@ def prepare(settings: TrainSettings, scratch: Path | None = None) -> Prepared:
     )
     _set_switches(cfg, settings)
     _set_resume(cfg, settings.resume)
-    description = None
+    description, checked = None, CheckedFiles([], {})
+    folder = (scratch or Path(cfg.work_dir).absolute()) / DATA_FOLDER
     if settings.data is not None:
         description = apply_data(cfg, settings.data, cfg.work_dir, write=False)
-    elif is_first_process():
-        check_annotation_files(cfg)
+    else:
+        checked = check_annotation_files(cfg, folder=folder)
     complete(cfg)
     if not cfg.resume:
         # All processes check, so that none writes into a folder that the first one refuses. They
@@ -117,9 +121,9 @@ def prepare(settings: TrainSettings, scratch: Path | None = None) -> Prepared:
         elif is_first_process() and scratch is None:
             remove_run(cfg.work_dir)
     if description is not None:
-        folder = (scratch or Path(cfg.work_dir).absolute()) / DATA_FOLDER
         set_data(cfg, description, write_coco(description, folder))
-    return Prepared(cfg, description)
+    checked.write()
+    return Prepared(cfg, description, tuple(checked.remarks))
 
 
 def _set_switches(cfg: Config, settings: TrainSettings) -> None:

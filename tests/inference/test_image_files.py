@@ -8,7 +8,8 @@ import pytest
 from mmengine.config import Config
 
 from effdet_plugin.errors import DatasetError
-from effdet_plugin.files import read_image, write_image
+from effdet_plugin.files import write_image
+from effdet_plugin.images import read_image
 from effdet_plugin.inference import Detector, find_images, infer_files
 from effdet_plugin.inference.image_files import drawing_names
 

@@ -1,17 +1,20 @@
 """What is wrong with the files that a config names is said before anything is built."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from layout_builder import coco, dump, save_images
+from mmdet.registry import DATASETS
 from mmengine.config import Config
 
 from effdet_plugin.convert.coco_ids import SLOT_NAMES
 from effdet_plugin.errors import ConfigError, DatasetError
 from effdet_plugin.own_data import check_annotation_files
+from support import shared_dir
 
 
 @pytest.fixture
@@ -162,3 +165,110 @@ def test_check__classes_of_the_type(cfg: Config) -> None:
 def test_check__remote_files_are_left_alone(cfg: Config) -> None:
     _inner(cfg).update(ann_file='s3://bucket/train.json')
     check_annotation_files(cfg)
+
+
+def _targets(cfg: Config) -> tuple[int, list[str]]:
+    """Number of targets that mmdet finds after the check, and the remarks."""
+    checked = check_annotation_files(cfg)
+    checked.write()
+    dataset = DATASETS.build({**_inner(cfg), 'pipeline': []})
+    instances = (dataset.get_data_info(number)['instances'] for number in range(len(dataset)))
+    return sum(len(found) for found in instances), checked.remarks
+
+
+def _without(key: str) -> Callable[[dict[str, Any]], Any]:
+    return lambda d: [annotation.pop(key) for annotation in d['annotations']]
+
+
+def _with(**changes: Any) -> Callable[[dict[str, Any]], Any]:
+    return lambda d: [annotation.update(changes) for annotation in d['annotations']]
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        _with(area=0),
+        _with(area=None),
+        _with(area='480'),
+        _with(area=float('nan')),
+        _with(iscrowd=None),
+        _with(id=7),
+        _without('area'),
+        _without('iscrowd'),
+        _without('id'),
+        lambda d: [one.update(category_id=str(one['category_id'])) for one in d['annotations']],
+        lambda d: [one.update(bbox=list(map(str, one['bbox']))) for one in d['annotations']],
+        lambda d: [one.update(width=0, height=None) for one in d['images']],
+        lambda d: [one.pop('width') for one in d['images']],
+    ],
+)
+def test_check__all_boxes_are_found_whatever_the_form(
+    cfg: Config, change: Callable[[dict[str, Any]], Any], tmp_path: Path
+) -> None:
+    cfg.work_dir = str(tmp_path / 'work')
+    cfg.val_evaluator = dict(ann_file=f'{tmp_path}/train.json')
+    _change_file(cfg, change)
+    count, remarks = _targets(cfg)
+    assert count == 8
+    assert any(re.search(r'train\.json: \d+ boxes or images', line) for line in remarks)
+    assert cfg.val_evaluator.ann_file == _inner(cfg).ann_file
+    written = json.loads(Path(_inner(cfg).ann_file).read_text())
+    assert {one['area'] for one in written['annotations']} == {480}
+    assert {one['iscrowd'] for one in written['annotations']} == {0}
+    assert {one['category_id'] for one in written['annotations']} == {3, 4}
+
+
+def test_check__a_file_that_mmdet_reads_right_stays(cfg: Config) -> None:
+    assert _targets(cfg) == (8, [])
+    assert _inner(cfg).ann_file == 'train.json'
+
+
+@pytest.mark.parametrize('number', [float('nan'), float('inf'), 1e30, -1e30, 10**40])
+def test_check__numbers_that_are_no_box(cfg: Config, number: float) -> None:
+    _change_file(cfg, lambda d: d['annotations'][2]['bbox'].__setitem__(2, number))
+    with pytest.raises(DatasetError, match=r'train\.json, annotation 1003: .*infinite'):
+        check_annotation_files(cfg)
+
+
+def test_check__a_set_in_another_form(cfg: Config) -> None:
+    _change_file(cfg, _with(bbox=[40, 30, 80, 50]))
+    with pytest.raises(DatasetError, match=r'train\.json: .*corners.*8 of 8'):
+        check_annotation_files(cfg)
+
+
+def test_check__one_string_is_one_class(cfg: Config) -> None:
+    """mmengine would take the letters of the word."""
+    _change_file(cfg, lambda d: d['categories'].pop())
+    _change_file(cfg, _with(category_id=3))
+    _change_file(cfg, lambda d: d['categories'][0].update(name='whale'))
+    _inner(cfg).metainfo.classes = 'whale'
+    cfg.model.bbox_head.num_classes = 1
+    assert _targets(cfg)[0] == 8
+    assert _inner(cfg).metainfo.classes == ('whale',)
+
+
+def test_check__path_that_leads_out(cfg: Config, tmp_path: Path) -> None:
+    name = f'{tmp_path.name}-secret.png'
+    save_images(tmp_path.parent, [name])
+    for written in (f'../../{name}', str(tmp_path.parent / name)):
+        _change_file(cfg, lambda d, written=written: d['images'][0].update(file_name=written))
+        with pytest.raises(DatasetError, match='leads out of'):
+            check_annotation_files(cfg)
+
+
+def test_check__damaged_image(cfg: Config, tmp_path: Path) -> None:
+    (tmp_path / 'images/1.png').write_bytes((tmp_path / 'images/1.png').read_bytes()[:60])
+    with pytest.raises(DatasetError, match=r'1\.png: the image cannot be read'):
+        check_annotation_files(cfg)
+
+
+@pytest.mark.parametrize('name', ['area0', 'areanull', 'noarea', 'nocrowd', 'strcat', 'good'])
+def test_check__shared_case(cfg: Config, name: str, tmp_path: Path) -> None:
+    shared = shared_dir()
+    folder = shared / 'cases/coco_area_zero_null_absent' if shared else Path('absent')
+    if not folder.exists():
+        pytest.skip('no shared cases beside the repository')
+    cfg.work_dir = str(tmp_path / 'work')
+    changes = dict(data_root=str(folder), ann_file=f'{name}.json')
+    _inner(cfg).update(**changes, metainfo=dict(classes=('a', 'b')))
+    assert _targets(cfg)[0] == 24

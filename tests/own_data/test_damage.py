@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from layout_builder import BOTH, coco, dump, save_images, text, voc, yolo
+from mmdet.registry import DATASETS
+from mmengine.config import Config
 
-from effdet_plugin.errors import DatasetError
+from effdet_plugin.errors import DatasetError, UserError
 from effdet_plugin.own_data import (
     DatasetDescription,
+    check_annotation_files,
     read_dataset,
     with_validation,
     write_coco,
@@ -109,6 +112,30 @@ def test_coco__damaged_values(
 ) -> None:
     dump(folder / 'annotations.json', document)
     _read(folder, tmp_path_factory.getbasetemp() / 'out')
+
+
+@settings(max_examples=40)  # building takes long
+@given(document=damaged())
+def test_config__damaged_values(folder: Path, document: Any) -> None:
+    """mmdet finds a box in what the check lets pass."""
+    dump(folder / 'c.json', document)
+    source = dict(
+        type='CocoDataset',
+        data_root=str(folder),
+        ann_file='c.json',
+        data_prefix=dict(img='images'),
+        metainfo=dict(classes=('circle', 'square')),
+    )
+    cfg = Config(dict(model={}, train_dataloader=dict(dataset=source), work_dir=str(folder / 'w')))
+    try:
+        checked = check_annotation_files(cfg)
+    except UserError:
+        return
+    checked.write()
+    assert all(line.isprintable() for line in checked.remarks)
+    dataset = DATASETS.build({**cfg.train_dataloader.dataset, 'pipeline': []})
+    found = [dataset.get_data_info(number)['instances'] for number in range(len(dataset))]
+    assert sum(map(len, found)) > 0
 
 
 @given(cut=st.integers(0, 1500), tail=st.binary(max_size=4))

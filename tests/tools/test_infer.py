@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from effdet_plugin.files import read_image, write_image
+from effdet_plugin.files import write_image
+from effdet_plugin.images import read_image
 from support import REPOSITORY
 
 CONFIG = str(REPOSITORY / 'configs' / 'efficientdet' / 'lite0_coco.py')

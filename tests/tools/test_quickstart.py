@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from effdet_plugin.files import read_image
+from effdet_plugin.images import read_image
 from support import REPOSITORY
 
 TOOL = str(REPOSITORY / 'tools' / 'quickstart.py')

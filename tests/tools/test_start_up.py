@@ -9,7 +9,7 @@ import pytest
 
 from support import REPOSITORY
 
-TOOLS = ('train', 'test', 'model_table')
+TOOLS = ('train', 'test', 'model_table', 'check_dataset')
 
 
 def _run(*command: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -64,7 +64,7 @@ def test_train__own_data_then_resume(
     assert resumed['meta']['epoch'] == 2
     # The dumped config holds data and classes: it trains again by itself.
     alone = TrainSettings(run_dir / 'lite0_coco.py', work_dir=run_dir.with_name('alone'))
-    cfg, description = prepare(alone)
+    cfg, description, _ = prepare(alone)
     assert description is None
     assert tuple(cfg.train_dataloader.dataset.dataset.metainfo.classes) == CLASSES
     assert cfg.randomness.seed == 3

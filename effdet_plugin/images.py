@@ -1,0 +1,218 @@
+"""Images: how large the network sees them, from the header; and their pixels."""
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image as Pillow
+from PIL import UnidentifiedImageError
+
+from effdet_plugin.errors import DatasetError
+from effdet_plugin.files import RGBImage, is_regular, read_bytes
+
+# No reader decodes more: three such images of 8 bits in colour are a gigabyte.
+MAX_PIXELS = 100_000_000
+# Values of a 16-bit image below this are 8- or 12-bit content: at most 15 of 255 when scaled.
+DARK_BELOW = 1 << 12
+# What OpenCV decodes, too. Pillow's other formats may even start programs (EPS).
+_FORMATS = ['JPEG', 'PNG', 'BMP', 'DIB', 'WEBP', 'TIFF', 'GIF', 'PPM', 'AVIF', 'JPEG2000']
+# Tag 274 of EXIF; from 5 on the image is turned by a quarter.
+_ORIENTATION, _FIRST_QUARTER_TURN = 274, 5
+_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS = 256, 257, 258
+# OpenCV ignores the orientation of the other formats, also where Pillow reports one (AVIF).
+_TURNED_FORMATS = frozenset({'JPEG', 'MPO', 'PNG', 'WEBP', 'TIFF'})
+# Last bytes of a complete file; what ends in another way is decoded.
+_TAIL = 64
+_ENDS = {'JPEG': b'\xff\xd9', 'MPO': b'\xff\xd9', 'PNG': b'IEND'}
+
+
+class UnreadableImageError(Exception):
+    """The file is no image, an incomplete or a too large one; the text says why."""
+
+
+class Header(NamedTuple):
+    """What the header of an image says.
+
+    Args:
+        size: (width, height) of the pixels as the network sees them: turned by the orientation tag
+            if OpenCV turns them.
+        orientation: The tag where OpenCV obeys it, else 1.
+        has_16_bits: More than 8 bits for each number, which are scaled down by 256.
+    """
+
+    size: tuple[int, int]
+    orientation: int
+    has_16_bits: bool
+
+    @property
+    def is_quarter_turned(self) -> bool:
+        """Whether width and height are exchanged by the orientation tag."""
+        return self.orientation >= _FIRST_QUARTER_TURN
+
+
+def read_header(path: Path) -> Header:
+    """Return size, orientation and depth of an image.
+
+    Reads the header and the last bytes; only a file that seems to end too early is decoded.
+
+    Args:
+        path: An image; its content counts, not its suffix.
+
+    Raises:
+        UnreadableImageError: It is missing, no image, cut short, too large or of 32-bit numbers.
+    """
+    if not is_regular(path):
+        raise UnreadableImageError('no regular file' if os.path.exists(path) else 'no such file')
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            with path.open('rb') as file, Pillow.open(file, formats=_FORMATS) as image:
+                header = _header_of(image)
+                if not _is_complete(file, image.format):
+                    image.load()
+                return header
+    except Exception as error:  # of damaged files, Pillow raises a dozen types
+        raise UnreadableImageError(_reason(path, error)) from error
+
+
+def read_image(path: Path | str) -> RGBImage:
+    """Read an image; its format is detected from its content, not its suffix.
+
+    EXIF orientation is applied, 16 bits are scaled to 8, grey and palette images get three
+    channels, transparency is dropped, and of an animation the first frame is read.
+
+    Args:
+        path: File to read.
+
+    Returns:
+        RGB pixels (H, W, 3).
+
+    Raises:
+        DatasetError: The file is missing, empty, cut short, not an image, of more than
+            `MAX_PIXELS`, or of a depth whose scale is unknown.
+    """
+    path = Path(path)
+    try:
+        header = read_header(path)
+        if header.has_16_bits and 0 < (largest := largest_value(path)) < DARK_BELOW:
+            raise UnreadableImageError(dark(largest))
+        bgr = _decode(path, cv2.IMREAD_COLOR)
+    except UnreadableImageError as error:
+        raise DatasetError(f'{path}: cannot be read ({error})') from error
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def check_array(pixels: np.ndarray[Any, Any]) -> None:
+    """Check that an array is an image as `read_image` gives it.
+
+    Raises:
+        DatasetError: It is not (H, W, 3), or not uint8: the scale of other types is unknown.
+    """
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise DatasetError(
+            f'an image is an array (H, W, 3) of uint8, RGB, 0 to 255; this one is '
+            f'{pixels.shape} of {pixels.dtype}: convert it'
+        )
+
+
+def largest_value(path: Path) -> int:
+    """Return the largest number of an image of 16 bits.
+
+    Raises:
+        UnreadableImageError: OpenCV cannot decode it.
+    """
+    return int(_decode(path, cv2.IMREAD_UNCHANGED).max())
+
+
+def dark(largest: int) -> str:
+    """Return what is wrong with a 16-bit image whose largest number is below `DARK_BELOW`."""
+    return (
+        f'16 bits, of which only 0 to {largest} is used, so all would be nearly black: scale it to '
+        'the whole range, or save it with 8 bits'
+    )
+
+
+def _decode(path: Path, flag: int) -> np.ndarray[Any, Any]:
+    """Decode an image whose header has been read."""
+    try:
+        with _quiet():
+            pixels = cv2.imdecode(np.frombuffer(read_bytes(path), np.uint8), flag)
+    except cv2.error as error:
+        raise UnreadableImageError(' '.join(str(error.err).split())) from error
+    if pixels is None:
+        raise UnreadableImageError('damaged, or not an image for OpenCV')
+    return pixels
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep OpenCV from printing what the error says as well."""
+    logging = cv2.utils.logging
+    level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        logging.setLogLevel(level)
+
+
+def _header_of(image: Pillow.Image) -> Header:
+    width, height = image.size
+    bits = 8
+    if image.format == 'TIFF':  # newer versions of Pillow have turned the size already
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        width, height = int(tags[_TIFF_WIDTH]), int(tags[_TIFF_HEIGHT])
+        bits = max(tags.get(_TIFF_BITS, (1,)))
+    if width * height > MAX_PIXELS:
+        raise UnreadableImageError(_too_large(f'{width}x{height}, '))
+    if image.mode == 'F' or bits > 16:
+        raise UnreadableImageError(
+            'numbers of 32 bits or floating point, whose scale is unknown: save it with 8 bits'
+        )
+    deep = bits > 8 or image.mode.startswith('I') or _has_deep_tiles(image)
+    orientation = _orientation(image)
+    turned = orientation >= _FIRST_QUARTER_TURN
+    return Header((height, width) if turned else (width, height), orientation, deep)
+
+
+def _has_deep_tiles(image: Pillow.Image) -> bool:
+    """Return whether raw mode or largest value of the pixels is of 16 bits (RGB of PNG, PPM)."""
+    words = str([tile[3] for tile in getattr(image, 'tile', [])[:1]])
+    return ';16' in words or '65535' in words
+
+
+def _orientation(image: Pillow.Image) -> int:
+    # Pillow decodes a PNG to look for a tag behind the pixels; OpenCV ignores it there.
+    if image.format not in _TURNED_FORMATS or (image.format == 'PNG' and 'exif' not in image.info):
+        return 1
+    value = image.getexif().get(_ORIENTATION, 1)
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _is_complete(file: BinaryIO, form: str | None) -> bool:
+    end = file.seek(0, os.SEEK_END)
+    if form == 'WEBP':  # the size of what follows the first eight bytes stands in them
+        file.seek(4)
+        return int.from_bytes(file.read(4), 'little') + 8 <= end
+    file.seek(max(0, end - _TAIL))
+    return form in _ENDS and _ENDS[form] in file.read()
+
+
+def _too_large(size: str) -> str:
+    return f'{size}more than {MAX_PIXELS // 1_000_000} million pixels: cut it into tiles'
+
+
+def _reason(path: Path, error: Exception) -> str:
+    if isinstance(error, UnreadableImageError):
+        return str(error)
+    if path.stat().st_size == 0:
+        return 'the file is empty'
+    if isinstance(error, Pillow.DecompressionBombError):
+        return _too_large('')
+    if isinstance(error, UnidentifiedImageError):
+        return 'no known image format'
+    return ' '.join(str(error).split())[:120] or type(error).__name__
