@@ -51,7 +51,7 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 def test_walk__an_image_beside_the_config(walk: set[str]) -> None:
     beside = {file for file in walk if not file.startswith('config/')}
     assert {'files.py', 'inference/detector.py', 'datasets/transforms.py'} <= beside
-    assert len(beside) <= 4, sorted(beside)
+    assert len(beside) <= 5, sorted(beside)  # images.py bounds what is decoded
 
 
 @pytest.mark.xfail(reason='the config takes more than 3 files', strict=True)
