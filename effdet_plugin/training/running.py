@@ -85,7 +85,8 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        lines = re.findall(rf'^[\w.]*{type(error).__name__}: (.+)$', str(error), re.MULTILINE)
-        if '\n' in str(error) and lines:
+        text = ''.join(map(str, error.args))  # before its line breaks are escaped
+        lines = re.findall(rf'^[\w.]*{type(error).__name__}: (.+)$', text, re.MULTILINE)
+        if '\n' in text and lines:
             raise type(error)(lines[-1]) from error
         raise

@@ -232,14 +232,14 @@ def test_prepare__amp(
     with pytest.raises(ConfigError, match=r'--amp.*AmpOptimWrapper.*GPU'):
         prepare(replace(settings, cfg_options=small | plain))
     monkeypatch.setattr('effdet_plugin.training.train.get_device', lambda: 'cuda')
-    cfg, _ = prepare(replace(settings, cfg_options=small | plain))
+    cfg, *_ = prepare(replace(settings, cfg_options=small | plain))
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
 
 
 def test_prepare__auto_scale_lr(settings: TrainSettings, small: Options) -> None:
     off = small | {'auto_scale_lr.enable': False}
     assert prepare(replace(settings, cfg_options=off)).cfg.auto_scale_lr.enable is False
-    cfg, _ = prepare(replace(settings, cfg_options=off, auto_scale_lr=True))
+    cfg, *_ = prepare(replace(settings, cfg_options=off, auto_scale_lr=True))
     assert cfg.auto_scale_lr.enable is True
 
 
