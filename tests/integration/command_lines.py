@@ -17,6 +17,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 TIMEOUT = 120.0
+MARK = 'EFFDET_TEST_COMMAND'  # a variable of the processes that are not forked
 _THREADS = dict.fromkeys(('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS'), '1')
 
 
@@ -101,11 +102,12 @@ class Started:
             time.sleep(0.02)
 
     def family(self) -> list[int]:
-        """Processes of its session that still run."""
-        return [pid for pid in _processes() if _session(pid) == self.pid]
+        """Its processes that still run: torchrun gives each rank a session of its own."""
+        mark = f'{MARK}={self.err}\0'.encode()
+        return [pid for pid in _processes() if _session(pid) == self.pid or mark in _environ(pid)]
 
     def must_leave_nobody(self, timeout: float = 10.0) -> None:
-        """All processes of the session end within some seconds."""
+        """All its processes end within some seconds."""
         deadline = time.monotonic() + timeout
         while self.family():
             if time.monotonic() > deadline:
@@ -115,7 +117,7 @@ class Started:
             time.sleep(0.05)
 
     def end(self) -> None:
-        """Kill what is left of the session."""
+        """Kill what is left of it."""
         for pid in self.family():
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -183,7 +185,7 @@ class Tools:
                     stdout=to_out,
                     stderr=to_err,
                     cwd=self.folder,
-                    env=environment(**env),
+                    env=environment(**env, **{MARK: str(err)}),
                     umask=umask,
                     start_new_session=True,
                 )
@@ -215,6 +217,14 @@ class Tools:
 
 def _processes() -> list[int]:
     return [int(path.name) for path in Path('/proc').iterdir() if path.name.isdigit()]
+
+
+def _environ(pid: int) -> bytes:
+    """Environment that a process was started with; empty if it has ended."""
+    try:
+        return Path(f'/proc/{pid}/environ').read_bytes() if _session(pid) > 0 else b''
+    except OSError:
+        return b''
 
 
 def _session(pid: int) -> int:

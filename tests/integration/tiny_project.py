@@ -122,7 +122,8 @@ def curve(logged: list[dict[str, Any]]) -> Curve:
 
 def must_equal(found: Curve, expected: Curve, first: int, last: int = EPOCHS * STEPS) -> None:
     """The losses of the steps from ``first`` on are there, and the same to 1e-4."""
-    assert sorted(found) == list(range(first, last + 1))
+    steps = list(range(first, last + 1))
+    assert sorted(found) == steps, f'these steps were done, not {steps}: {found}'
     worst = max(abs(found[step] / expected[step] - 1) for step in found)
     assert worst < 1e-4, f'the losses differ by {worst:.2e}: {found} {expected}'
 
@@ -134,8 +135,8 @@ def load(path: Path) -> dict[str, Any]:
 
 def must_be_whole(work_dir: Path) -> None:
     """Every checkpoint of a work dir is readable and finite; there is one at least."""
-    paths = sorted(work_dir.glob('*.pth'))
-    assert paths
+    paths = sorted(path for path in work_dir.glob('*.pth') if path.name[0] != '.')
+    assert paths, f'{work_dir} holds no checkpoint'
     for path in paths:
         checkpoint = load(path)
         for part in ('state_dict', 'ema_state_dict'):
