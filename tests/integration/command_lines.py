@@ -53,10 +53,14 @@ class Result:
         return self
 
     def must_be_refused(self, *words: str) -> str:
-        """Exit code 2 and one line ``error: ...`` with these words; return the line."""
+        """Exit code 2 and one line ``error: ...`` with these words; return the line.
+
+        Progress bars and lines ``warning: ...`` may stand before it.
+        """
         assert self.code == 2, self
         assert 'Traceback' not in self.text, self
-        lines = [line for line in self.err.splitlines() if line.strip()]
+        lines = [line for line in self.err.splitlines() if line.strip() and '%|' not in line]
+        lines = [line for line in lines if not line.startswith('warning: ')]
         assert len(lines) == 1, self
         assert lines[0].startswith('error: '), self
         for word in words:

@@ -12,6 +12,7 @@ from tiny_project import (
     curve,
     load,
     must_be_whole,
+    must_end_equally,
     must_equal,
     rows,
 )
@@ -28,7 +29,7 @@ def resume(
     before = len(rows(work_dir))
     result = tools.train(project.config, work_dir, '--resume', *options).must_succeed()
     must_equal(curve(rows(work_dir)[before:]), curve(rows(whole_run)), first)
-    assert load(work_dir / f'epoch_{EPOCHS}.pth')['meta']['iter'] == EPOCHS * STEPS
+    must_end_equally(work_dir, whole_run)
     must_be_whole(work_dir)
     return result.text
 

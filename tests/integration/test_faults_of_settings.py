@@ -11,7 +11,7 @@ from command_lines import REPOSITORY, Tools
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
-from tiny_project import Project, curve, load, must_equal, rows
+from tiny_project import Project, curve, load, must_end_equally, must_equal, rows
 
 THREE_STEPS = 'optim_wrapper.accumulative_counts=3'  # an epoch has four
 
@@ -33,6 +33,7 @@ def test_accumulation_that_does_not_divide_the_epoch__resumes_exactly(
     before = len(rows(stopped))
     tools.train(project.config, stopped, '--resume', *options).must_succeed()
     must_equal(curve(rows(stopped)[before:]), curve(rows(whole)), 9)
+    must_end_equally(stopped, whole)
 
 
 def test_accumulation__rate_and_average_are_those_of_the_larger_batch(
@@ -168,3 +169,12 @@ def test_convert__weights_that_are_no_numbers_are_refused_by_name(
     torch.save(checkpoint, path)
     tools.run('convert.py', path, out, '--to', 'effdet').must_be_refused('lite0.pth', name)
     assert not out.exists()
+
+
+def test_option_in_pythons_form__is_one_line(
+    tools: Tools, project: Project, tmp_path: Path
+) -> None:
+    """mmengine's parser of ``--cfg-options`` calls itself without end on a comma in brackets."""
+    option = 'model.backbone.init_cfg=dict(type="Pretrained",checkpoint="a.pth")'
+    result = tools.train(project.config, tmp_path / 'work', '--cfg-options', option)
+    result.must_be_refused('model.backbone.init_cfg')

@@ -133,6 +133,17 @@ def load(path: Path) -> dict[str, Any]:
     return torch.load(path, weights_only=True)
 
 
+def must_end_equally(work_dir: Path, expected: Path) -> None:
+    """The last checkpoints' weights and their moving averages are the same to 1e-4."""
+    ours, theirs = (load(folder / f'epoch_{EPOCHS}.pth') for folder in (work_dir, expected))
+    assert ours['meta']['iter'] == EPOCHS * STEPS
+    for part in ('state_dict', 'ema_state_dict'):
+        assert ours.get(part, {}).keys() == theirs.get(part, {}).keys()
+        for name, value in theirs.get(part, {}).items():
+            same = torch.allclose(ours[part][name].double(), value.double(), rtol=1e-4, atol=1e-4)
+            assert same, f'{part} {name}'
+
+
 def must_be_whole(work_dir: Path) -> None:
     """Every checkpoint of a work dir is readable and finite; there is one at least."""
     paths = sorted(path for path in work_dir.glob('*.pth') if path.name[0] != '.')
