@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from effdet_plugin.errors import CheckpointError, DatasetError
+from effdet_plugin.weights_only import check_archive, check_content, weights_only_loads
 
 RGBImage = NDArray[np.uint8]  # (H, W, 3)
 
@@ -178,8 +179,12 @@ def load_weights_only(
     if not path.is_file():
         raise CheckpointError(f'{path}: no such checkpoint file')
     try:
-        with torch.serialization.safe_globals(list(safe_globals)):
+        check_archive(path)
+        with weights_only_loads(safe_globals):
             checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        checkpoint = check_content(checkpoint, path.stat().st_size)
+    except CheckpointError as error:
+        raise CheckpointError(f'{path}: {error}') from None
     except UnpicklingError as error:
         raise CheckpointError(_explain(path, str(error))) from None
     except Exception as error:  # of a damaged file, torch and zipfile raise a dozen types
@@ -205,7 +210,7 @@ def sha256(*paths: Path) -> str:
 
 def _explain(path: Path, message: str) -> str:
     """Return one line for what torch's weights-only unpickler refused."""
-    named = re.search(r'(?:GLOBAL|global:?) (?:GLOBAL )?([\w.]+\.[\w.]+)', message)
+    named = re.search(r'(?:GLOBAL|global:?) (?:GLOBAL )?([\w.]+)', message)
     if named is None:
         return f'{path}: damaged, or not a checkpoint of PyTorch'
     return (
