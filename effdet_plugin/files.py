@@ -159,7 +159,7 @@ def write_image(path: Path, image: RGBImage) -> None:
 
 
 def load_weights_only(
-    path: Path | str, map_location: str = 'cpu', safe_globals: Sequence[Any] = ()
+    path: Path | str, map_location: Any = 'cpu', safe_globals: Sequence[Any] = ()
 ) -> dict[str, Any]:
     """Load a file of ``torch.save`` without running anything that is in it.
 
@@ -186,7 +186,7 @@ def load_weights_only(
     except CheckpointError as error:
         raise CheckpointError(f'{path}: {error}') from None
     except UnpicklingError as error:
-        raise CheckpointError(_explain(path, str(error))) from None
+        raise CheckpointError(explain_refusal(path, str(error))) from None
     except Exception as error:  # of a damaged file, torch and zipfile raise a dozen types
         first = str(error).splitlines()[:1]
         raise CheckpointError(
@@ -208,8 +208,8 @@ def sha256(*paths: Path) -> str:
     return digest.hexdigest()
 
 
-def _explain(path: Path, message: str) -> str:
-    """Return one line for what torch's weights-only unpickler refused."""
+def explain_refusal(path: Path | str, message: str) -> str:
+    """Return one line for what torch's weights-only unpickler refused, given its message."""
     named = re.search(r'(?:GLOBAL|global:?) (?:GLOBAL )?([\w.]+)', message)
     if named is None:
         return f'{path}: damaged, or not a checkpoint of PyTorch'

@@ -114,6 +114,8 @@ class _Walk:
             return value, 1
         if isinstance(value, _Array | _History):
             return value.real(), 1
+        if isinstance(value, _DType):
+            return value.dtype, 1
         if not isinstance(value, dict | list | tuple):
             return value, 1
         if id(value) in self.seen:
@@ -164,7 +166,7 @@ class _DType:
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         """Take the byte order, the only one of the fields that plain types differ in."""
-        self.dtype = self.dtype.newbyteorder(state[1])
+        self.dtype = np.dtype(self.dtype.newbyteorder(state[1]).str)
 
 
 class _Array:
@@ -182,7 +184,7 @@ class _Array:
             raise CheckpointError('an array without a content')
         _, shape, stand_in, is_fortran, content = self.state
         flat = np.frombuffer(content, stand_in.dtype) if content else np.empty(0, stand_in.dtype)
-        return flat.reshape(shape, order='F' if is_fortran else 'C').copy()
+        return flat.reshape(shape, order='F' if is_fortran else 'C').copy(order='K')
 
 
 class _History:

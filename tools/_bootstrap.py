@@ -129,5 +129,12 @@ def _prefer_own_package() -> None:
     sys.path[:] = [str(ROOT), *(path for path in sys.path if path not in (tools, str(ROOT))), tools]
 
 
+def _load_weights_only() -> None:
+    """Set PyTorch's switch, for this process and its workers, that no load of weights runs code."""
+    os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
+    os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
+
+
 _restart_in_venv()
+_load_weights_only()
 _prefer_own_package()

@@ -16,6 +16,12 @@ from effdet_plugin.errors import ConfigError
 _NEAR = 0.75  # similarity from which an unknown key is taken for a misspelt one
 # The same for names at the top level; `test_pipeline`, a usual variable, is 0.88 `tta_pipeline`.
 _NEAR_TOP_LEVEL = 0.885
+_RUNS_CODE = (
+    '.pkl',
+    '.pickle',
+    '.yaml',
+    '.yml',
+)  # mmengine's loaders of these construct any object
 # Options of mmdet's with a key `type` that names no registered type.
 _NO_NODES = re.compile('adapt_cfg|.*_trans')
 
@@ -86,6 +92,8 @@ def _check_node(node: Any, registries: schema.Registries, path: str) -> None:
     if not isinstance(node, dict):
         return
     keys = keys_of(node, registries, path)
+    if registries == schema.DATASET:
+        _check_readable(node, path)
     if 'type' not in node and _needs_type(path, registries):
         parent, _, name = path.rpartition('.')
         known = schema.plain_keys(parent).names if parent == 'default_hooks' else frozenset()
@@ -102,6 +110,15 @@ def _check_node(node: Any, registries: schema.Registries, path: str) -> None:
         for key, child in node.items():
             if not _NO_NODES.fullmatch(key):
                 _check_node(child, schema.registries_below(registries, key), f'{path}.{key}')
+
+
+def _check_readable(node: Mapping[str, Any], path: str) -> None:
+    """Refuse files of a dataset that mmengine would read by running what is in them."""
+    for key, value in node.items():
+        if isinstance(value, str) and value.lower().endswith(_RUNS_CODE):
+            raise ConfigError(
+                f'{path}.{key}: {value!r} may run any code when it is read: save it as .json'
+            )
 
 
 def _needs_type(path: str, registries: schema.Registries) -> bool:

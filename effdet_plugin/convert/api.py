@@ -16,13 +16,14 @@ from torch import Tensor
 import effdet_plugin
 from effdet_plugin.convert.coco_ids import choose_classes, select_classes
 from effdet_plugin.convert.detect import detect
-from effdet_plugin.convert.download import cache_dir, fetch, fetch_release, release_name
 from effdet_plugin.convert.key_map import Applied, apply, invert
 from effdet_plugin.convert.key_map_pytorch import EFFDET, NATIVE
 from effdet_plugin.convert.key_map_tensorflow import VARIABLES
 from effdet_plugin.convert.networks import Structure, equal_networks, state_shapes
 from effdet_plugin.convert.open_source import open_source, with_path
+from effdet_plugin.convert.releases import fetch_release, release_name
 from effdet_plugin.convert.sources import Selection, Source, select
+from effdet_plugin.download import WEB, cache_dir, fetch
 from effdet_plugin.errors import CheckpointError
 from effdet_plugin.files import replacing
 
@@ -161,7 +162,7 @@ def convert(
     if release is not None:
         path = fetch_release(release, cache)
         model = model or release
-    elif str(src).startswith(('http://', 'https://')):
+    elif str(src).startswith(WEB):
         path = fetch(str(src), cache_dir(cache), str(src).rpartition('/')[2])
     else:
         path = Path(src)

@@ -3,7 +3,8 @@
 import ctypes
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from contextlib import contextmanager
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -14,14 +15,19 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from effdet_plugin.config.embedded import EMBEDDED
+from effdet_plugin.download import WEB, local_path
+from effdet_plugin.engine.load_weights import weights_of
 from effdet_plugin.engine.resume import find_resume, write_config
-from effdet_plugin.errors import ConfigError
-from effdet_plugin.files import load_weights_only
+from effdet_plugin.errors import CheckpointError, ConfigError, UserError
+from effdet_plugin.files import explain_refusal, load_weights_only
+from effdet_plugin.weights_only import force_weights_only, weights_only_loads
 
 AUTO = 'auto'  # `resume`: from the newest checkpoint of the work dir
 _SYNC_BN_CHOICES = (None, True, False, 'torch')
@@ -51,6 +57,10 @@ class EfficientDetRunner(Runner):
     _load_from: str | None
     _resume: bool | str
     syncs_bn: bool
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        force_weights_only()  # for loaders of mmengine, mmdet and timm that never ask us
+        super().__init__(*args, **kwargs)
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
         """Start the process group over gloo where there is no GPU; else see mmengine."""
@@ -136,7 +146,9 @@ class EfficientDetRunner(Runner):
         self._choose_checkpoint()
         if self._load_from is not None:
             skip_pretrained(self.model)
-        super()._init_model_weights()
+        fetch_pretrained(self.model)
+        with _refusals_are_told('init_cfg'):
+            super()._init_model_weights()
 
     def load_or_resume(self) -> None:
         """Load what there is to load; see mmengine."""
@@ -169,9 +181,49 @@ class EfficientDetRunner(Runner):
         Raises:
             CheckpointError: A local file that is missing, damaged or needs unpickling.
         """
-        if '://' not in str(filename):
-            load_weights_only(Path(filename).expanduser())
-        return super().load_checkpoint(filename, map_location, strict, revise_keys)
+        if not str(filename).startswith(WEB) and '://' in str(filename):
+            with _refusals_are_told(filename):  # mmengine's own names, of its own addresses
+                return super().load_checkpoint(filename, map_location, strict, revise_keys)
+        path = local_path(filename)
+        checkpoint = load_weights_only(path, map_location)
+        if not isinstance(checkpoint.setdefault('meta', {}), dict):
+            raise CheckpointError(f'{path}: its meta is a {type(checkpoint["meta"]).__name__}')
+        # mmengine executes it as a Python file when a run is resumed.
+        checkpoint['meta'].pop(EMBEDDED, None)
+        weights_of(checkpoint)  # checks that they are tensors by name
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        _load_checkpoint_to_model(model, checkpoint, strict, revise_keys=revise_keys)
+        self._has_loaded = True
+        self.logger.info(f'Load checkpoint from {filename}')
+        return checkpoint
+
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Resume from a checkpoint; see mmengine.
+
+        Raises:
+            CheckpointError: The file cannot be read, or its state is none of a training.
+        """
+        try:
+            super().resume(filename, *args, **kwargs)
+        except UserError:
+            raise
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
+            raise CheckpointError(
+                f'{filename}: no run can be resumed from it ({reason}); start a new run from its '
+                f'weights by --cfg-options load_from={filename}'
+            ) from error
+
+
+@contextmanager
+def _refusals_are_told(place: Any) -> Iterator[None]:
+    """Load without running code, and say in one line what was not read for that reason."""
+    try:
+        with weights_only_loads():
+            yield
+    except UnpicklingError as error:
+        raise CheckpointError(explain_refusal(place, str(error))) from None
 
 
 @DATA_SAMPLERS.register_module()
@@ -212,6 +264,24 @@ class EpochSampler(DefaultSampler):
         epoch = self.epoch
         for index in super().__iter__():
             yield epoch, index
+
+
+def fetch_pretrained(model: nn.Module) -> None:
+    """Read the checkpoints of ``init_cfg`` safely, before mmengine loads them in its own way.
+
+    Args:
+        model: Built; an address in its ``init_cfg`` is replaced by the path of the download.
+
+    Raises:
+        CheckpointError: A file is missing, damaged or needs unpickling.
+    """
+    for module in model.modules():
+        init_cfg = getattr(module, 'init_cfg', None)
+        for node in init_cfg if isinstance(init_cfg, list) else [init_cfg]:
+            place = str(node.get('checkpoint') or '') if isinstance(node, dict) else ''
+            if place and (place.startswith(WEB) or '://' not in place):
+                node['checkpoint'] = str(local_path(place))
+                weights_of(load_weights_only(node['checkpoint']))
 
 
 def skip_pretrained(model: nn.Module) -> None:

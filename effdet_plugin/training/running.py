@@ -11,7 +11,7 @@ from contextlib import contextmanager, redirect_stdout
 import torch
 from mmdet.registry import HOOKS, RUNNERS
 from mmengine.config import Config
-from mmengine.hooks import EMAHook
+from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.runner import Runner
 
 from effdet_plugin.engine.load_weights import LoadMatchingHook
@@ -54,6 +54,11 @@ def complete(cfg: Config) -> None:
         cfg: Changed in place.
     """
     cfg.setdefault('runner_type', RUNNER_TYPE)
+    # mmengine's own hook writes pickles, and not atomically; it is the default where none is given.
+    hooks = cfg.setdefault('default_hooks', {})
+    checkpoint = hooks.setdefault('checkpoint', {'type': 'CheckpointHook', 'interval': 1})
+    if checkpoint and checkpoint.get('type') in ('CheckpointHook', CheckpointHook):
+        checkpoint['type'] = 'AtomicCheckpointHook'
     # A visualizer of a fixed name is shared by all runs of a process: it would write to the first.
     (cfg.get('visualizer') or {}).pop('name', None)
 
