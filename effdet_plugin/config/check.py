@@ -92,8 +92,7 @@ def _check_node(node: Any, registries: schema.Registries, path: str) -> None:
     if not isinstance(node, dict):
         return
     keys = keys_of(node, registries, path)
-    if registries == schema.DATASET:
-        _check_readable(node, path)
+    _check_readable(node, registries, path)
     if 'type' not in node and _needs_type(path, registries):
         parent, _, name = path.rpartition('.')
         known = schema.plain_keys(parent).names if parent == 'default_hooks' else frozenset()
@@ -112,9 +111,9 @@ def _check_node(node: Any, registries: schema.Registries, path: str) -> None:
                 _check_node(child, schema.registries_below(registries, key), f'{path}.{key}')
 
 
-def _check_readable(node: Mapping[str, Any], path: str) -> None:
+def _check_readable(node: Mapping[str, Any], registries: schema.Registries, path: str) -> None:
     """Refuse files of a dataset that mmengine would read by running what is in them."""
-    for key, value in node.items():
+    for key, value in node.items() if registries == schema.DATASET else ():
         if isinstance(value, str) and value.lower().endswith(_RUNS_CODE):
             raise ConfigError(
                 f'{path}.{key}: {value!r} may run any code when it is read: save it as .json'

@@ -8,7 +8,8 @@ would import a dotted one, whatever it is (``subprocess.Popen``).
 import json
 import re
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from mmcv import ops
@@ -17,7 +18,7 @@ from mmengine.config import Config
 
 from effdet_plugin.config import schema
 from effdet_plugin.config.dataset_nodes import dataset_nodes
-from effdet_plugin.errors import CheckpointError
+from effdet_plugin.errors import CheckpointError, UserError
 
 EMBEDDED = 'config'  # its key in a checkpoint's ``meta``
 _SCOPES = ('mmdet.', 'mmengine.', 'mmcv.')
@@ -58,7 +59,7 @@ def embedded_config(checkpoint: Mapping[str, Any], source: str = 'the checkpoint
     """
     meta = checkpoint.get('meta')
     text = meta.get(EMBEDDED) if isinstance(meta, Mapping) else None
-    if not isinstance(text, str):
+    if not isinstance(meta, Mapping) or not isinstance(text, str):
         raise CheckpointError(f'{source}: carries no config; give the config that it belongs to')
     try:
         found = json.loads(text)
@@ -68,6 +69,8 @@ def embedded_config(checkpoint: Mapping[str, Any], source: str = 'the checkpoint
         # The innermost one, which mmdet's inferencer takes, too.
         steps = [node['pipeline'] for node in nodes if node.get('pipeline')][-1]
         classes = _classes_of(meta, dataset)
+        if not isinstance(found['model'], dict) or not isinstance(steps, list):
+            raise TypeError('the model is no dict, or the pipeline no list')
         model = _checked(found['model'], schema.MODEL, 'model', 0)
         pipeline = _checked(steps, schema.TRANSFORM, 'test_pipeline', 0)
     except CheckpointError as error:
@@ -80,6 +83,26 @@ def embedded_config(checkpoint: Mapping[str, Any], source: str = 'the checkpoint
     dataset = {'type': 'EfficientDetDataset', 'metainfo': {'classes': classes}, 'image_size': size}
     dataset['pipeline'] = pipeline
     return Config({'model': model, 'test_dataloader': {'dataset': _tuples(dataset)}})
+
+
+@contextmanager
+def damage_is_told(source: str) -> Iterator[None]:
+    """Turn what constructors raise about wrong arguments into one line.
+
+    Args:
+        source: File whose config is built; empty for a config of the user's, whose errors stay.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # constructors of mmdet's parts may raise anything
+        if not source:
+            raise
+        reason = f'{type(error).__name__}: {error}'.splitlines()[0][:200]
+        raise CheckpointError(
+            f'{source}: no detector can be built from its config ({reason}); give a config file'
+        ) from error
 
 
 def _checked(value: Any, registries: schema.Registries, place: str, depth: int) -> Any:

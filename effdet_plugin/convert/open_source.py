@@ -157,7 +157,7 @@ class _PlainMember(tarfile.TarInfo):
     """A member of an archive as ``tar`` packs checkpoints; others can cost any memory."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> Self:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         """Read one header; tarfile reads names and attributes behind it into memory.
 
         Raises:

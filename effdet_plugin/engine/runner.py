@@ -186,10 +186,10 @@ class EfficientDetRunner(Runner):
                 return super().load_checkpoint(filename, map_location, strict, revise_keys)
         path = local_path(filename)
         checkpoint = load_weights_only(path, map_location)
-        if not isinstance(checkpoint.setdefault('meta', {}), dict):
-            raise CheckpointError(f'{path}: its meta is a {type(checkpoint["meta"]).__name__}')
-        # mmengine executes it as a Python file when a run is resumed.
-        checkpoint['meta'].pop(EMBEDDED, None)
+        meta = checkpoint.get('meta') or {}
+        if not isinstance(meta, dict):
+            raise CheckpointError(f'{path}: its meta is a {type(meta).__name__}, not a dict')
+        meta.pop(EMBEDDED, None)  # mmengine executes it as a Python file when a run is resumed
         weights_of(checkpoint)  # checks that they are tensors by name
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         model = self.model.module if is_model_wrapper(self.model) else self.model
@@ -276,7 +276,7 @@ def fetch_pretrained(model: nn.Module) -> None:
         CheckpointError: A file is missing, damaged or needs unpickling.
     """
     for module in model.modules():
-        init_cfg = getattr(module, 'init_cfg', None)
+        init_cfg: Any = getattr(module, 'init_cfg', None)
         for node in init_cfg if isinstance(init_cfg, list) else [init_cfg]:
             place = str(node.get('checkpoint') or '') if isinstance(node, dict) else ''
             if place and (place.startswith(WEB) or '://' not in place):

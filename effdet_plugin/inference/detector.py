@@ -20,7 +20,7 @@ from mmengine.registry import init_default_scope
 
 from effdet_plugin.config import load
 from effdet_plugin.config.dataset_nodes import class_names, dataset_nodes
-from effdet_plugin.config.embedded import embedded_config
+from effdet_plugin.config.embedded import damage_is_told, embedded_config
 from effdet_plugin.download import local_path
 from effdet_plugin.engine.load_weights import (
     check_classes,
@@ -76,15 +76,15 @@ class Detector:
         seed: int = 0,
         tta: TTA | None = None,
     ) -> None:
+        if isinstance(config, Path | str):
+            config = load(config)
         is_random = str(checkpoint) == NO_CHECKPOINT
         loaded = {} if is_random else load_weights_only(local_path(checkpoint))
-        if config is None:
-            config = embedded_config(loaded, str(checkpoint))
-        self.config = config if isinstance(config, Config) else load(config)
+        self.config: Config = config or embedded_config(loaded, str(checkpoint))
         self.score_thr = score_thr
         self.batch_size = batch_size
         init_default_scope(self.config.get('default_scope', 'mmdet'))
-        with weights_only_loads():
+        with weights_only_loads(), damage_is_told(str(checkpoint) if config is None else ''):
             model = _build(self.config, loaded, seed)
         self.model = model.to(_device(device)).eval()
         self.classes = _class_names(self.config, loaded, self.model)

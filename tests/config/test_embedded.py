@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from effdet_plugin.config import load
+from effdet_plugin.config.dataset_nodes import class_names
 from effdet_plugin.config.embedded import embed, embedded_config
 from effdet_plugin.costs import build_on_meta
 from effdet_plugin.errors import CheckpointError
@@ -56,13 +57,14 @@ def test_configs__pipeline_and_classes_are_those_of_the_file(name: str) -> None:
         assert {k: str(v) for k, v in vars(own).items()} == {
             k: str(v) for k, v in vars(other).items()
         }
-    assert len(found.test_dataloader.dataset.metainfo.classes) in (20, 80)
+    expected = class_names(cfg.test_dataloader.dataset)
+    assert tuple(found.test_dataloader.dataset.metainfo.classes) == expected
 
 
 def test_model__is_that_of_the_file(plain: dict[str, Any]) -> None:
     cfg = Config(plain)
     found = embedded_config(checkpoint_of(plain, CLASSES))
-    ours, theirs = (build_on_meta(c, 2).state_dict() for c in (found, cfg))
+    ours, theirs = (build_on_meta(c.model, 2).state_dict() for c in (found, cfg))
     assert {n: v.shape for n, v in ours.items()} == {n: v.shape for n, v in theirs.items()}
 
 
@@ -105,7 +107,7 @@ def planted(plain: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
         ('model.backbone.norm_cfg', {'deep': [{'er': DOTTED}]}),
         ('model.backbone.model_name', 'hf-hub:somebody/network'),
         ('model.backbone.model_name', 'https://127.0.0.1/network'),
-        ('model.test_cfg.nms', {'type': '__import__("os").mkdir("effdet_marker")'}),
+        ('model.test_cfg', {'nms': {'type': '__import__("os").mkdir("effdet_marker")'}}),
         ('model.bbox_head.warp_mode', '__import__("os").mkdir("effdet_marker")'),
         ('test_dataloader.dataset.pipeline', [DOTTED]),
         ('test_dataloader.dataset.pipeline.0', {'type': 'mmcv.os.mkdir'}),
@@ -114,6 +116,9 @@ def planted(plain: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
         ('test_dataloader', None),
         ('test_dataloader.dataset', 3),
         ('model', None),
+        ('model', {'type': 'ResNet'}),
+        ('model.bbox_head.num_classes', 'many'),
+        ('model.data_preprocessor', {'type': 'Conv2d'}),
         ('model', 'os.mkdir'),
     ],
 )
@@ -158,7 +163,7 @@ def test_hostile__what_is_not_needed_is_left_out(
 
 @pytest.mark.parametrize('text', ['', '[', '[]', 'import os', '[' * 100_000, '{"model": NaN}', 5])
 def test_damaged__is_one_line(text: Any) -> None:
-    with pytest.raises(CheckpointError, match='give (a|the) config') as caught:
+    with pytest.raises(CheckpointError, match=r'give (a|the) config') as caught:
         embedded_config({'meta': {'config': text}})
     assert '\n' not in str(caught.value)
     with pytest.raises(CheckpointError, match='carries no config'):
