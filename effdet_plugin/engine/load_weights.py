@@ -73,9 +73,9 @@ def classes_of(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:
     Raises:
         CheckpointError: What it carries in their place are no names.
     """
-    meta = checkpoint.get('meta') or {}
-    dataset_meta = (meta.get('dataset_meta') or {}) if isinstance(meta, Mapping) else meta
-    classes = dataset_meta.get('classes') if isinstance(dataset_meta, Mapping) else dataset_meta
+    classes: Any = checkpoint.get('meta') or {}
+    for key in ('dataset_meta', 'classes'):
+        classes = (classes.get(key) or {}) if isinstance(classes, Mapping) else {'': classes}
     classes = (classes,) if isinstance(classes, str) else classes or ()
     if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
         raise CheckpointError(

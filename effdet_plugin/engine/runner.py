@@ -27,7 +27,7 @@ from effdet_plugin.engine.load_weights import weights_of
 from effdet_plugin.engine.resume import find_resume, write_config
 from effdet_plugin.errors import CheckpointError, ConfigError, UserError
 from effdet_plugin.files import explain_refusal, load_weights_only
-from effdet_plugin.weights_only import force_weights_only, weights_only_loads
+from effdet_plugin.weights_only import weights_only_loads
 
 AUTO = 'auto'  # `resume`: from the newest checkpoint of the work dir
 _SYNC_BN_CHOICES = (None, True, False, 'torch')
@@ -47,7 +47,7 @@ class EfficientDetRunner(Runner):
     - ``resume='auto'``, or True without ``load_from``, takes the newest undamaged checkpoint of the
       work dir. Where there is none the run starts from the beginning, from ``load_from`` if given.
     - ImageNet weights are read only where no checkpoint replaces them.
-    - Files that need unpickling are refused.
+    - Files that need unpickling are refused, also where mmengine, mmdet or timm load them.
     - A training writes its config as plain data, too (``config.json``).
 
     A config asks for it by ``runner_type='EfficientDetRunner'``; mmengine's own Runner takes the
@@ -59,8 +59,8 @@ class EfficientDetRunner(Runner):
     syncs_bn: bool
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        force_weights_only()  # for loaders of mmengine, mmdet and timm that never ask us
-        super().__init__(*args, **kwargs)
+        with weights_only_loads():  # for loaders of mmengine, mmdet and timm that never ask us
+            super().__init__(*args, **kwargs)
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
         """Start the process group over gloo where there is no GPU; else see mmengine."""
@@ -139,7 +139,18 @@ class EfficientDetRunner(Runner):
         """
         if is_main_process():
             write_config(self.work_dir, self.cfg)
-        return super().train()
+        with weights_only_loads():
+            return super().train()
+
+    def val(self) -> Any:
+        """Evaluate on the validation data; see mmengine."""
+        with weights_only_loads():
+            return super().val()
+
+    def test(self) -> Any:
+        """Evaluate on the test data; see mmengine."""
+        with weights_only_loads():
+            return super().test()
 
     def _init_model_weights(self) -> None:
         """Initialise what no checkpoint is about to replace; see mmengine."""

@@ -76,11 +76,10 @@ class Detector:
         seed: int = 0,
         tta: TTA | None = None,
     ) -> None:
-        if isinstance(config, Path | str):
-            config = load(config)
+        given = config if config is None or isinstance(config, Config) else load(config)
         is_random = str(checkpoint) == NO_CHECKPOINT
         loaded = {} if is_random else load_weights_only(local_path(checkpoint))
-        self.config: Config = config or embedded_config(loaded, str(checkpoint))
+        self.config = embedded_config(loaded, str(checkpoint)) if given is None else given
         self.score_thr = score_thr
         self.batch_size = batch_size
         init_default_scope(self.config.get('default_scope', 'mmdet'))

@@ -19,6 +19,7 @@ from effdet_plugin.errors import ConfigError, UserError
 from effdet_plugin.models.compiled_ops import check_compiled_ops
 
 RUNNER_TYPE = 'EfficientDetRunner'
+_PICKLING_HOOKS = ('CheckpointHook', CheckpointHook)
 
 
 def build_runner(cfg: Config) -> Runner:
@@ -55,10 +56,10 @@ def complete(cfg: Config) -> None:
     """
     cfg.setdefault('runner_type', RUNNER_TYPE)
     # mmengine's own hook writes pickles, and not atomically; it is the default where none is given.
-    hooks = cfg.setdefault('default_hooks', {})
-    checkpoint = hooks.setdefault('checkpoint', {'type': 'CheckpointHook', 'interval': 1})
-    if checkpoint and checkpoint.get('type') in ('CheckpointHook', CheckpointHook):
-        checkpoint['type'] = 'AtomicCheckpointHook'
+    hooks = cfg.get('default_hooks') or {}
+    checkpoint = hooks.get('checkpoint', {'type': 'CheckpointHook', 'interval': 1})
+    if isinstance(checkpoint, dict) and checkpoint.get('type') in _PICKLING_HOOKS:
+        cfg.default_hooks = {**hooks, 'checkpoint': {**checkpoint, 'type': 'AtomicCheckpointHook'}}
     # A visualizer of a fixed name is shared by all runs of a process: it would write to the first.
     (cfg.get('visualizer') or {}).pop('name', None)
 
