@@ -73,14 +73,14 @@ def classes_of(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:
     Raises:
         CheckpointError: What it carries in their place are no names.
     """
-    classes: Any = checkpoint.get('meta') or {}
-    for key in ('dataset_meta', 'classes'):
-        classes = (classes.get(key) or {}) if isinstance(classes, Mapping) else {'': classes}
-    classes = (classes,) if isinstance(classes, str) else classes or ()
+    node: Any = checkpoint
+    for key in ('meta', 'dataset_meta', 'classes'):
+        node = (node.get(key) or {}) if isinstance(node, Mapping) else None
+    classes = (node,) if isinstance(node, str) else () if node == {} else node
     if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
         raise CheckpointError(
-            f"the checkpoint's meta.dataset_meta.classes is {reprlib.repr(classes)}, not a list of "
-            'names'
+            'the checkpoint has something else than a list of names in its '
+            f'meta.dataset_meta.classes: {reprlib.repr(classes)}'
         )
     return tuple(classes) or None
 

@@ -217,9 +217,9 @@ class EfficientDetRunner(Runner):
         """
         try:
             super().resume(filename, *args, **kwargs)
-        except UserError:
+        except (UserError, torch.cuda.OutOfMemoryError):
             raise
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        except (LookupError, AttributeError, RuntimeError, TypeError, ValueError) as error:
             reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
             raise CheckpointError(
                 f'{filename}: no run can be resumed from it ({reason}); start a new run from its '
