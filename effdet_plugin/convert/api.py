@@ -24,6 +24,7 @@ from effdet_plugin.convert.open_source import open_source, with_path
 from effdet_plugin.convert.releases import fetch_release, release_name
 from effdet_plugin.convert.sources import Selection, Source, select
 from effdet_plugin.download import WEB, cache_dir, fetch
+from effdet_plugin.engine.load_weights import classes_of
 from effdet_plugin.errors import CheckpointError
 from effdet_plugin.files import replacing
 
@@ -201,7 +202,7 @@ def _convert(
     selection = select(source, raw)
     shapes = {name: source.shapes[own] for name, own in selection.names.items()}
     structure = detect(source.key_map, shapes, model)
-    known_classes = (source.meta.get('dataset_meta') or {}).get('classes') or ()
+    known_classes = classes_of({'meta': source.meta}) or ()
     choice = choose_classes(classes, structure.num_classes, known_classes)
     applied = apply(
         source.key_map,
