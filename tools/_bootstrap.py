@@ -39,6 +39,7 @@ def run(main: 'Callable[[], object]') -> None:
     Args:
         main: The tool; an int that it returns is the exit code, anything else means 0.
     """
+    _load_weights_only()
     try:
         result = main()
         sys.stdout.flush()  # so that a closed pipe shows here
@@ -136,5 +137,4 @@ def _load_weights_only() -> None:
 
 
 _restart_in_venv()
-_load_weights_only()
 _prefer_own_package()
