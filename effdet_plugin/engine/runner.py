@@ -4,6 +4,7 @@ import ctypes
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
@@ -192,10 +193,11 @@ class EfficientDetRunner(Runner):
         Raises:
             CheckpointError: A local file that is missing, damaged or needs unpickling.
         """
-        if not str(filename).startswith(WEB) and '://' in str(filename):
+        is_web = str(filename).startswith(WEB)
+        if not is_web and '://' in str(filename):
             with _refusals_are_told(filename):  # mmengine's own names, of its own addresses
                 return super().load_checkpoint(filename, map_location, strict, revise_keys)
-        path = local_path(filename)
+        path = local_path(filename) if is_web else Path(filename).expanduser()
         checkpoint = load_weights_only(path, map_location)
         meta = checkpoint.get('meta') or {}
         if not isinstance(meta, dict):

@@ -21,7 +21,7 @@ from mmengine.registry import init_default_scope
 from effdet_plugin.config import load
 from effdet_plugin.config.dataset_nodes import class_names, dataset_nodes
 from effdet_plugin.config.embedded import damage_is_told, embedded_config
-from effdet_plugin.download import local_path
+from effdet_plugin.download import WEB, local_path
 from effdet_plugin.engine.load_weights import (
     check_classes,
     check_compatible,
@@ -78,7 +78,9 @@ class Detector:
     ) -> None:
         given = config if config is None or isinstance(config, Config) else load(config)
         is_random = str(checkpoint) == NO_CHECKPOINT
-        loaded = {} if is_random else load_weights_only(local_path(checkpoint))
+        if str(checkpoint).startswith(WEB):
+            checkpoint = local_path(checkpoint)
+        loaded = {} if is_random else load_weights_only(checkpoint)
         self.config = embedded_config(loaded, str(checkpoint)) if given is None else given
         self.score_thr = score_thr
         self.batch_size = batch_size

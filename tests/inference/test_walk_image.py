@@ -51,7 +51,8 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 def test_walk__an_image_beside_the_config(walk: set[str]) -> None:
     beside = {file for file in walk if not file.startswith('config/')}
     assert {'files.py', 'inference/detector.py', 'datasets/transforms.py'} <= beside
-    assert len(beside) <= 4, sorted(beside)
+    # The fifth is weights_only.py: what a file of weights may hold.
+    assert len(beside) <= 5, sorted(beside)
 
 
 @pytest.mark.xfail(reason='the config takes more than 3 files', strict=True)
