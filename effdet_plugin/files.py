@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from effdet_plugin.errors import CheckpointError, DatasetError
+from effdet_plugin.weights_only import check_archive, check_content, weights_only_loads
 
 RGBImage = NDArray[np.uint8]  # (H, W, 3)
 
@@ -140,7 +141,7 @@ def write_image(path: Path, image: RGBImage) -> None:
 
 
 def load_weights_only(
-    path: Path | str, map_location: str = 'cpu', safe_globals: Sequence[Any] = ()
+    path: Path | str, map_location: Any = 'cpu', safe_globals: Sequence[Any] = ()
 ) -> dict[str, Any]:
     """Load a file of ``torch.save`` without running anything that is in it.
 
@@ -160,10 +161,14 @@ def load_weights_only(
     if not path.is_file():
         raise CheckpointError(f'{path}: no such checkpoint file')
     try:
-        with torch.serialization.safe_globals(list(safe_globals)):
+        check_archive(path)
+        with weights_only_loads(safe_globals):
             checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        checkpoint = check_content(checkpoint, path.stat().st_size)
+    except CheckpointError as error:
+        raise CheckpointError(f'{path}: {error}') from None
     except UnpicklingError as error:
-        raise CheckpointError(_explain(path, str(error))) from None
+        raise CheckpointError(explain_refusal(path, str(error))) from None
     except Exception as error:  # of a damaged file, torch and zipfile raise a dozen types
         first = str(error).splitlines()[:1]
         raise CheckpointError(
@@ -185,9 +190,9 @@ def sha256(*paths: Path) -> str:
     return digest.hexdigest()
 
 
-def _explain(path: Path, message: str) -> str:
-    """Return one line for what torch's weights-only unpickler refused."""
-    named = re.search(r'(?:GLOBAL|global:?) (?:GLOBAL )?([\w.]+\.[\w.]+)', message)
+def explain_refusal(path: Path | str, message: str) -> str:
+    """Return one line for what torch's weights-only unpickler refused, given its message."""
+    named = re.search(r'(?:GLOBAL|global:?) (?:GLOBAL )?([\w.]+)', message)
     if named is None:
         return f'{path}: damaged, or not a checkpoint of PyTorch'
     return (

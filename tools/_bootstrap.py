@@ -39,6 +39,7 @@ def run(main: 'Callable[[], object]') -> None:
     Args:
         main: The tool; an int that it returns is the exit code, anything else means 0.
     """
+    _load_weights_only()
     try:
         result = main()
         sys.stdout.flush()  # a closed pipe raises its error here, inside the try
@@ -127,6 +128,12 @@ def _prefer_own_package() -> None:
     """Put the clone first in ``sys.path``, and ``tools`` last: its module names are common ones."""
     tools = str(ROOT / 'tools')
     sys.path[:] = [str(ROOT), *(path for path in sys.path if path not in (tools, str(ROOT))), tools]
+
+
+def _load_weights_only() -> None:
+    """Set PyTorch's switch, for this process and its workers, that no load of weights runs code."""
+    os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
+    os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
 
 
 _restart_in_venv()

@@ -21,6 +21,7 @@ _DELETE = '._delete_'  # mmengine's: the value at that place is replaced, not me
 _NEAR = 0.75  # similarity from which an unknown key is taken for a misspelt one
 # The same at the top level: `test_pipeline`, a usual variable, has 0.88 with `tta_pipeline`.
 _NEAR_TOP_LEVEL = 0.885
+_RUNS_CODE = ('.pkl', '.pickle', '.yaml', '.yml')  # mmengine's loaders construct any object
 # Arguments of mmdet's types with a key `type` that is not the name of a registered type.
 _NO_NODES = re.compile('adapt_cfg|.*_trans')
 
@@ -274,6 +275,7 @@ def _check_node(node: Any, registries: schema.Registries, path: str) -> None:
     if not isinstance(node, dict):
         return
     keys = keys_of(node, registries, path)
+    _check_readable(node, registries, path)
     if 'type' not in node and _needs_type(path, registries):
         parent, _, name = path.rpartition('.')
         known = schema.plain_keys(parent).names if parent == 'default_hooks' else frozenset()
@@ -291,6 +293,15 @@ def _check_node(node: Any, registries: schema.Registries, path: str) -> None:
         for key, child in node.items():
             if not _NO_NODES.fullmatch(key):
                 _check_node(child, schema.registries_below(registries, key), f'{path}.{key}')
+
+
+def _check_readable(node: Mapping[str, Any], registries: schema.Registries, path: str) -> None:
+    """Refuse files of a dataset that mmengine would read by running what is in them."""
+    for key, value in node.items() if registries == schema.DATASET else ():
+        if isinstance(value, str) and value.lower().endswith(_RUNS_CODE):
+            raise ConfigError(
+                f'{path}.{key}: {value!r} may run any code when it is read: save it as .json'
+            )
 
 
 def _needs_type(path: str, registries: schema.Registries) -> bool:

@@ -16,13 +16,15 @@ from torch import Tensor
 import effdet_plugin
 from effdet_plugin.convert.coco_ids import choose_classes, select_classes
 from effdet_plugin.convert.detect import detect
-from effdet_plugin.convert.download import cache_dir, fetch, fetch_release, release_name
 from effdet_plugin.convert.key_map import Applied, apply, invert
 from effdet_plugin.convert.key_map_pytorch import EFFDET, NATIVE
 from effdet_plugin.convert.key_map_tensorflow import VARIABLES
 from effdet_plugin.convert.networks import Structure, equal_networks, state_shapes
 from effdet_plugin.convert.open_source import open_source, with_path
+from effdet_plugin.convert.releases import fetch_release, release_name
 from effdet_plugin.convert.sources import Selection, Source, select
+from effdet_plugin.download import WEB, cache_dir, fetch
+from effdet_plugin.engine.load_weights import classes_of
 from effdet_plugin.errors import CheckpointError
 from effdet_plugin.files import replacing
 
@@ -161,7 +163,7 @@ def convert(
     if release is not None:
         path = fetch_release(release, cache)
         model = model or release
-    elif str(src).startswith(('http://', 'https://')):
+    elif str(src).startswith(WEB):
         path = fetch(str(src), cache_dir(cache), str(src).rpartition('/')[2])
     else:
         path = Path(src)
@@ -200,7 +202,7 @@ def _convert(
     selection = select(source, raw)
     shapes = {name: source.shapes[own] for name, own in selection.names.items()}
     structure = detect(source.key_map, shapes, model)
-    known_classes = (source.meta.get('dataset_meta') or {}).get('classes') or ()
+    known_classes = classes_of({'meta': source.meta}) or ()
     choice = choose_classes(classes, structure.num_classes, known_classes)
     applied = apply(
         source.key_map,

@@ -12,6 +12,7 @@ from typing import Any
 from mmengine import Config
 
 import effdet_plugin
+from effdet_plugin.config.embedded import EMBEDDED, embed
 from effdet_plugin.errors import CheckpointError
 from effdet_plugin.models.necks.topology import build_topology
 
@@ -168,7 +169,7 @@ def embed_config(meta: dict[str, Any]) -> None:
     mmdet's inferencer then needs no config file.
 
     Args:
-        meta: of a checkpoint, gets ``cfg``; unchanged where there is no config for it.
+        meta: of a checkpoint, gets ``cfg`` and ``config`` where there is a config for it.
     """
     path = config_path(config_name(meta['model'], meta['source']))
     if not path.is_file():
@@ -184,3 +185,4 @@ def embed_config(meta: dict[str, Any]) -> None:
         backbone = config.model.backbone
         backbone.model_name = backbone.model_name.removeprefix('tf_')
     meta['cfg'] = config.pretty_text
+    meta[EMBEDDED] = embed(config)

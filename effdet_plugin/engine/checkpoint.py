@@ -18,6 +18,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from effdet_plugin import __version__
+from effdet_plugin.config.embedded import EMBEDDED, embed
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.files import load_weights_only, remove_parts, replacing, write_atomically
 
@@ -101,11 +102,14 @@ class AtomicCheckpointHook(CheckpointHook):
         """Add what mmengine leaves out, and convert what needs unpickling."""
         checkpoint['random_states'] = self.random_states
         checkpoint['meta']['effdet_plugin_version'] = __version__
+        checkpoint['meta'][EMBEDDED] = embed(runner.cfg)
         for key in checkpoint.keys() - _STATE_DICTS:
             checkpoint[key] = to_weights_only(checkpoint[key])
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Take the state of the training from a checkpoint, if the run is resumed from it."""
+        # mmengine's Runner executes it as a Python file when it resumes.
+        checkpoint.get('meta', {}).pop(EMBEDDED, None)
         if 'message_hub' in checkpoint:
             checkpoint['message_hub'] = from_weights_only(checkpoint['message_hub'])
         if not runner._resume:

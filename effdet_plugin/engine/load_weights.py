@@ -2,6 +2,7 @@
 
 import logging
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ Weights = dict[str, Tensor]
 Classes = Sequence[str] | None
 # The last convolution of a head's tower; its depthwise half does not depend on the classes.
 _PREDICTS = re.compile(r'(?:^|\.)(cls|box)_tower\.predict\.(?!depthwise\.)')
+_EXTRA = re.compile(r'(?:^|\.)_extra_state$')  # torch's name for what a module keeps beside tensors
 _OTHER_HEAD = re.compile(r'(?:^|\.)\w*head\.(?!.*_tower\.)')
 
 
@@ -66,15 +68,38 @@ class LoadMatchingHook(Hook):
 
 
 def classes_of(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Return the class names that a checkpoint carries; None if it carries none."""
-    dataset_meta = (checkpoint.get('meta') or {}).get('dataset_meta') or {}
-    classes = dataset_meta.get('classes')
-    return (classes,) if isinstance(classes, str) else tuple(classes) if classes else None
+    """Return the class names that a checkpoint carries; None if it carries none.
+
+    Raises:
+        CheckpointError: What it carries in their place are no names.
+    """
+    node: Any = checkpoint
+    for key in ('meta', 'dataset_meta', 'classes'):
+        node = (node.get(key) or {}) if isinstance(node, Mapping) else None
+    classes = (node,) if isinstance(node, str) else () if node == {} else node
+    if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
+        raise CheckpointError(
+            'the checkpoint has something else than a list of names in its '
+            f'meta.dataset_meta.classes: {reprlib.repr(classes)}'
+        )
+    return tuple(classes) or None
 
 
 def weights_of(checkpoint: Mapping[str, Any]) -> Weights:
-    """Return the weights of a checkpoint or bare state dict, by the names of a bare model."""
+    """Return the weights of a checkpoint or bare state dict, by the names of a bare model.
+
+    Raises:
+        CheckpointError: They are not tensors by name.
+    """
     weights = checkpoint.get('state_dict', checkpoint)
+    if not isinstance(weights, Mapping) or not weights:
+        raise CheckpointError("the checkpoint's state_dict holds no tensors by name")
+    for name, value in weights.items():
+        if not isinstance(name, str) or not (isinstance(value, Tensor) or _EXTRA.search(name)):
+            kind = type(value).__name__
+            raise CheckpointError(
+                f'the checkpoint holds a {kind} as {reprlib.repr(name)}, not a tensor by name'
+            )
     return {name.removeprefix('module.'): value for name, value in weights.items()}
 
 

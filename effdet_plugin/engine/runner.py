@@ -3,7 +3,9 @@
 import ctypes
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -14,14 +16,19 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from effdet_plugin.config.embedded import EMBEDDED
+from effdet_plugin.download import WEB, local_path
+from effdet_plugin.engine.load_weights import weights_of
 from effdet_plugin.engine.resume import find_resume, write_config
-from effdet_plugin.errors import ConfigError
-from effdet_plugin.files import load_weights_only
+from effdet_plugin.errors import CheckpointError, ConfigError, UserError
+from effdet_plugin.files import explain_refusal, load_weights_only
+from effdet_plugin.weights_only import weights_only_loads
 
 AUTO = 'auto'  # `resume`: from the newest checkpoint of the work dir
 _SYNC_BN_CHOICES = (None, True, False, 'torch')
@@ -41,7 +48,7 @@ class EfficientDetRunner(Runner):
     - ``resume='auto'``, or True without ``load_from``, takes the newest undamaged checkpoint of the
       work dir. Where there is none the run starts from the beginning, from ``load_from`` if given.
     - ImageNet weights are read only where no checkpoint replaces them.
-    - Files that need unpickling are refused.
+    - Files that need unpickling are refused, also where mmengine, mmdet or timm load them.
     - A training writes its config as plain data, too (``config.json``).
 
     A config asks for it by ``runner_type='EfficientDetRunner'``; mmengine's own Runner takes the
@@ -51,6 +58,10 @@ class EfficientDetRunner(Runner):
     _load_from: str | None
     _resume: bool | str
     syncs_bn: bool
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        with weights_only_loads():  # for loaders of mmengine, mmdet and timm that never ask us
+            super().__init__(*args, **kwargs)
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
         """Start the process group over gloo where there is no GPU; else see mmengine."""
@@ -129,14 +140,27 @@ class EfficientDetRunner(Runner):
         """
         if is_main_process():
             write_config(self.work_dir, self.cfg)
-        return super().train()
+        with weights_only_loads():
+            return super().train()
+
+    def val(self) -> Any:
+        """Evaluate on the validation data; see mmengine."""
+        with weights_only_loads():
+            return super().val()
+
+    def test(self) -> Any:
+        """Evaluate on the test data; see mmengine."""
+        with weights_only_loads():
+            return super().test()
 
     def _init_model_weights(self) -> None:
         """Initialise what no checkpoint is about to replace; see mmengine."""
         self._choose_checkpoint()
         if self._load_from is not None:
             skip_pretrained(self.model)
-        super()._init_model_weights()
+        fetch_pretrained(self.model)
+        with _refusals_are_told('init_cfg'):
+            super()._init_model_weights()
 
     def load_or_resume(self) -> None:
         """Load what there is to load; see mmengine."""
@@ -169,9 +193,50 @@ class EfficientDetRunner(Runner):
         Raises:
             CheckpointError: A local file that is missing, damaged or needs unpickling.
         """
-        if '://' not in str(filename):
-            load_weights_only(Path(filename).expanduser())
-        return super().load_checkpoint(filename, map_location, strict, revise_keys)
+        is_web = str(filename).startswith(WEB)
+        if not is_web and '://' in str(filename):
+            with _refusals_are_told(filename):  # mmengine's own names, of its own addresses
+                return super().load_checkpoint(filename, map_location, strict, revise_keys)
+        path = local_path(filename) if is_web else Path(filename).expanduser()
+        checkpoint = load_weights_only(path, map_location)
+        meta = checkpoint.get('meta') or {}
+        if not isinstance(meta, dict):
+            raise CheckpointError(f'{path}: its meta is a {type(meta).__name__}, not a dict')
+        meta.pop(EMBEDDED, None)  # mmengine executes it as a Python file when a run is resumed
+        weights_of(checkpoint)  # checks that they are tensors by name
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        _load_checkpoint_to_model(model, checkpoint, strict, revise_keys=revise_keys)
+        self._has_loaded = True
+        self.logger.info(f'Load checkpoint from {filename}')
+        return checkpoint
+
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Resume from a checkpoint; see mmengine.
+
+        Raises:
+            CheckpointError: The file cannot be read, or its state is none of a training.
+        """
+        try:
+            super().resume(filename, *args, **kwargs)
+        except (UserError, torch.cuda.OutOfMemoryError):
+            raise
+        except (LookupError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+            reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
+            raise CheckpointError(
+                f'{filename}: no run can be resumed from it ({reason}); start a new run from its '
+                f'weights by --cfg-options load_from={filename}'
+            ) from error
+
+
+@contextmanager
+def _refusals_are_told(place: Any) -> Iterator[None]:
+    """Load without running code, and say in one line what was not read for that reason."""
+    try:
+        with weights_only_loads():
+            yield
+    except UnpicklingError as error:
+        raise CheckpointError(explain_refusal(place, str(error))) from None
 
 
 @DATA_SAMPLERS.register_module()
@@ -212,6 +277,24 @@ class EpochSampler(DefaultSampler):
         epoch = self.epoch
         for index in super().__iter__():
             yield epoch, index
+
+
+def fetch_pretrained(model: nn.Module) -> None:
+    """Read the checkpoints of ``init_cfg`` safely, before mmengine loads them in its own way.
+
+    Args:
+        model: Built; an address in its ``init_cfg`` is replaced by the path of the download.
+
+    Raises:
+        CheckpointError: A file is missing, damaged or needs unpickling.
+    """
+    for module in model.modules():
+        init_cfg: Any = getattr(module, 'init_cfg', None)
+        for node in init_cfg if isinstance(init_cfg, list) else [init_cfg]:
+            place = str(node.get('checkpoint') or '') if isinstance(node, dict) else ''
+            if place and (place.startswith(WEB) or '://' not in place):
+                node['checkpoint'] = str(local_path(place))
+                weights_of(load_weights_only(node['checkpoint']))
 
 
 def skip_pretrained(model: nn.Module) -> None:

@@ -21,6 +21,8 @@ from mmengine.registry import init_default_scope
 from effdet_plugin.compat import check_compiled_ops
 from effdet_plugin.config import load, size_pipelines
 from effdet_plugin.config.dataset_nodes import class_names
+from effdet_plugin.config.embedded import damage_is_told, embedded_config
+from effdet_plugin.download import WEB, local_path
 from effdet_plugin.engine.load_weights import (
     check_classes,
     check_compatible,
@@ -33,6 +35,7 @@ from effdet_plugin.files import RGBImage, load_weights_only
 from effdet_plugin.images import check_array, read_image
 from effdet_plugin.inference.tta import TTA, apply_tta
 from effdet_plugin.ops.boxes import clip_boxes
+from effdet_plugin.weights_only import weights_only_loads
 
 NO_CHECKPOINT = 'none'  # random weights, to try a config without a checkpoint
 ImageInput = RGBImage | Path | str
@@ -46,7 +49,8 @@ class Detector:
             print(sample.pred_instances.bboxes, sample.pred_instances.scores)
 
     Args:
-        config: A config or the path of one. Its test pipeline prepares the images.
+        config: A config or the path of one; None takes the one in the checkpoint, of which no code
+            is run (see `effdet_plugin.config.embedded`). Its test pipeline prepares the images.
         checkpoint: Path of trained weights, or ``'none'`` for random ones.
         device: torch device; None takes the fastest one available.
         score_thr: Detections with a lower score are dropped.
@@ -65,7 +69,7 @@ class Detector:
 
     def __init__(
         self,
-        config: Config | Path | str,
+        config: Config | Path | str | None,
         checkpoint: Path | str,
         device: str | None = None,
         score_thr: float = 0.0,
@@ -73,12 +77,18 @@ class Detector:
         seed: int = 0,
         tta: TTA | None = None,
     ) -> None:
-        self.config = config if isinstance(config, Config) else load(config)
+        given = config if config is None or isinstance(config, Config) else load(config)
+        is_random = str(checkpoint) == NO_CHECKPOINT
+        if str(checkpoint).startswith(WEB):
+            checkpoint = local_path(checkpoint)
+        loaded = {} if is_random else load_weights_only(checkpoint)
+        self.config = embedded_config(loaded, str(checkpoint)) if given is None else given
         self.score_thr = score_thr
         self.batch_size = batch_size
         init_default_scope(self.config.get('default_scope', 'mmdet'))
-        loaded = {} if str(checkpoint) == NO_CHECKPOINT else load_weights_only(checkpoint)
-        self.model = _build(self.config, loaded, seed).to(_device(device)).eval()
+        with weights_only_loads(), damage_is_told(str(checkpoint) if config is None else ''):
+            model = _build(self.config, loaded, seed)
+        self.model = model.to(_device(device)).eval()
         self.classes = _class_names(self.config, loaded, self.model)
         cfg, self._network = copy.deepcopy(self.config), self.model
         size_pipelines(cfg.test_dataloader.dataset)

@@ -11,6 +11,7 @@ from mmengine.hooks import PrepareTTAHook
 
 from effdet_plugin.config import load
 from effdet_plugin.config.dataset_nodes import class_names, source_nodes
+from effdet_plugin.download import local_path
 from effdet_plugin.engine.load_weights import classes_of
 from effdet_plugin.engine.runner import skip_pretrained
 from effdet_plugin.errors import CheckpointError, ConfigError
@@ -126,7 +127,8 @@ def _prepare(settings: TestSettings, scratch: Path) -> tuple[Config, str]:
     # Not the work dir itself: the config dumped there belongs to the training run.
     cfg.work_dir = str(settings.work_dir / 'test' if settings.work_dir else scratch / 'run')
     cfg.experiment_name = scratch.name  # mmengine's default is the same for runs of one second
-    cfg.load_from = None if settings.checkpoint == NO_CHECKPOINT else settings.checkpoint
+    is_random = settings.checkpoint == NO_CHECKPOINT
+    cfg.load_from = None if is_random else str(local_path(settings.checkpoint))
     classes = classes_of(load_weights_only(cfg.load_from)) if cfg.load_from else None
     remove_ema_hooks(cfg)
     remark = ''

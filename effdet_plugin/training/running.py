@@ -11,7 +11,7 @@ from contextlib import contextmanager, redirect_stdout
 import torch
 from mmdet.registry import HOOKS, RUNNERS
 from mmengine.config import Config
-from mmengine.hooks import EMAHook
+from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.runner import Runner
 
 from effdet_plugin.compat import check_compiled_ops
@@ -19,6 +19,7 @@ from effdet_plugin.engine.load_weights import LoadMatchingHook
 from effdet_plugin.errors import ConfigError, UserError
 
 RUNNER_TYPE = 'EfficientDetRunner'
+_PICKLING_HOOKS = ('CheckpointHook', CheckpointHook)
 
 
 def build_runner(cfg: Config) -> Runner:
@@ -54,6 +55,11 @@ def complete(cfg: Config) -> None:
         cfg: Changed in place.
     """
     cfg.setdefault('runner_type', RUNNER_TYPE)
+    # mmengine's own hook writes pickles, and not atomically; it is the default where none is given.
+    hooks = cfg.get('default_hooks') or {}
+    checkpoint = hooks.get('checkpoint', {'type': 'CheckpointHook', 'interval': 1})
+    if isinstance(checkpoint, dict) and checkpoint.get('type') in _PICKLING_HOOKS:
+        cfg.default_hooks = {**hooks, 'checkpoint': {**checkpoint, 'type': 'AtomicCheckpointHook'}}
     # A visualizer of a fixed name is shared by all runs of a process: it would write to the first.
     (cfg.get('visualizer') or {}).pop('name', None)
 

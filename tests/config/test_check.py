@@ -266,3 +266,12 @@ def test_check__names_every_misspelt_key_of_ours(name: str) -> None:
             message = str(error.value)
             assert message.startswith(place)
             assert repr(key) in message or (key == 'type' and 'type' in message)
+
+
+@pytest.mark.parametrize('key', ['ann_file', 'proposal_file'])
+@pytest.mark.parametrize('end', ['pkl', 'pickle', 'YAML', 'yml'])
+def test_check__files_that_run_code_when_they_are_read(key: str, end: str) -> None:
+    dataset = {'type': 'CocoDataset', key: f'x.{end}'}
+    cfg = Config({'train_dataloader': {'dataset': {'type': 'RepeatDataset', 'dataset': dataset}}})
+    with pytest.raises(ConfigError, match=rf'dataset\.{key}: .*may run any code.*\.json'):
+        check(cfg)

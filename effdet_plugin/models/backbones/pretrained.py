@@ -56,8 +56,13 @@ def _read(path: Path) -> dict[str, Tensor]:
         weights = load_weights_only(path)
     except CheckpointError as error:
         raise CheckpointError(f'backbone.pretrained: {error}') from None
-    weights = weights.get('state_dict', weights)
-    return {key.removeprefix('backbone.model.'): value for key, value in weights.items()}
+    found = weights.get('state_dict', weights)
+    named = found.items() if isinstance(found, dict) else ()
+    return {
+        str(key).removeprefix('backbone.model.'): value
+        for key, value in named
+        if isinstance(value, Tensor)
+    }
 
 
 def _package_file(model_name: str) -> Path:

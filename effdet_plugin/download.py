@@ -1,33 +1,31 @@
-"""google/automl's released checkpoints by name: downloaded once, resumed after a break."""
+"""Downloads: once, resumed after a break, of bounded size, with their hash kept and compared."""
 
+import hashlib
 import http.client
 import os
+import re
+import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import torch
 
 from effdet_plugin.errors import CheckpointError
+from effdet_plugin.files import sha256
 
-# As google/automl's README, tf2/README and Det-AdvProp page give them.
-BASE_URL = 'https://storage.googleapis.com/cloud-tpu-checkpoints/efficientdet/'
-RELEASES = {
-    **{f'd{x}': f'coco2/efficientdet-d{x}.tar.gz' for x in (*range(8), '7x')},
-    **{f'd{x}-640': f'coco640/efficientdet-d{x}-640.tar.gz' for x in range(2, 7)},
-    **{f'd{x}-advprop': f'advprop/efficientdet-d{x}.tar.gz' for x in range(6)},
-    **{f'lite{x}': f'coco/efficientdet-lite{x}.tgz' for x in (0, 1, 2, 3, '3x', 4)},
-}
 ATTEMPTS = 5  # in a row without a new byte
 TIMEOUT_S = 30
+MAX_BYTES = 8 << 30  # the largest release is below 1 GB
+WEB = ('http://', 'https://')
 _BLOCK_BYTES = 1 << 18
-
-
-def release_name(src: str | Path) -> str | None:
-    """Return the release that ``src`` names: ``d0``, ``efficientdet-d3-640``; None for a path."""
-    name = str(src).lower().removeprefix('efficientdet-')
-    return name if name in RELEASES and not Path(src).exists() else None
+# torch.hub's and mmdet's form of a name that tells the start of its content's sha256. A hash
+# without a letter is not told from a date.
+_HASH_IN_NAME = re.compile(r'-(?=\d*[a-f])([0-9a-f]{8,64})\.\w+$')
 
 
 def cache_dir(cache: str | Path | None = None) -> Path:
@@ -35,38 +33,38 @@ def cache_dir(cache: str | Path | None = None) -> Path:
     return Path(cache) if cache is not None else Path(torch.hub.get_dir()) / 'effdet_plugin'
 
 
-def fetch_release(name: str, cache: str | Path | None = None) -> Path:
-    """Return the path of a release's archive, downloaded unless it is there.
-
-    Args:
-        name: a key of :data:`RELEASES`.
-        cache: folder for downloads.
-
-    Raises:
-        CheckpointError: It cannot be downloaded; the line says what to do.
-    """
-    return fetch(BASE_URL + RELEASES[name], cache_dir(cache), name)
+def local_path(place: str | Path) -> Path:
+    """Return the path of a file that is given by its path or address; see `fetch`."""
+    if str(place).startswith(WEB):
+        return fetch(str(place), cache_dir(), str(place).rpartition('/')[2])
+    return Path(place).expanduser()
 
 
 def fetch(url: str, folder: Path, name: str) -> Path:
     """Return the path of a file in ``folder``, downloaded unless it is there.
 
+    A file is kept under its full address, with its sha256 beside it. Where that no longer fits the
+    file is downloaded again; where the address tells a hash, another content is refused.
+
     Args:
-        url: its address.
-        folder: of downloads; a file is named after the last two parts of its address.
+        url: its address: https, or http with a warning.
+        folder: of downloads.
         name: what to call it in messages.
 
     Raises:
-        CheckpointError: No network, no such file, or the connection breaks again and again.
+        CheckpointError: No network, no such file, more than :data:`MAX_BYTES`, another hash than
+            the address tells, or the connection breaks again and again.
     """
-    target = folder / '-'.join(url.split('?')[0].split('/')[-2:])
-    if target.exists():
-        return target
-    partial = target.with_name(target.name + '.part')
+    if not url.startswith(WEB):
+        raise CheckpointError(f'{name}: {url} is no address of https')
+    parts = urlsplit(url).path.split('/')[-2:]
+    readable = re.sub(r'[^\w.+-]', '_', '-'.join(filter(None, parts)))[-100:] or 'file'
+    target = folder / hashlib.sha256(url.encode()).hexdigest()[:16] / readable
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _download(url, partial, name)
-        os.replace(partial, target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(target.parent):
+            if not _is_whole(target):
+                _fetch(url, target, name)
     except urllib.error.HTTPError as error:
         raise CheckpointError(f'{name}: {url} answers {error.code} {error.reason}') from error
     except (
@@ -74,6 +72,7 @@ def fetch(url: str, folder: Path, name: str) -> Path:
         http.client.HTTPException,
         ConnectionError,
         TimeoutError,
+        ValueError,  # an address that cannot be parsed
     ) as error:
         reason = getattr(error, 'reason', None) or error
         raise CheckpointError(
@@ -83,6 +82,46 @@ def fetch(url: str, folder: Path, name: str) -> Path:
     except OSError as error:
         raise CheckpointError(f'{folder}: cannot keep downloads here: {error.strerror}') from error
     return target
+
+
+def _fetch(url: str, target: Path, name: str) -> None:
+    if not url.startswith('https://'):
+        print(f'warning: {url} is not encrypted: anybody on the way can change it', file=sys.stderr)
+    partial = target.with_name(target.name + '.part')
+    _download(url, partial, name)
+    digest = sha256(partial)
+    known = _HASH_IN_NAME.search(urlsplit(url).path)
+    if known and not digest.startswith(known[1]):
+        partial.unlink()
+        raise CheckpointError(
+            f'{name}: {url} has the sha256 {digest[:16]}..., not {known[1]}... as its name says: '
+            'damaged or exchanged; try again, or ask who offers it'
+        )
+    _hash_file(target).write_text(digest)
+    os.replace(partial, target)
+
+
+def _is_whole(target: Path) -> bool:
+    """Whether a download is there with the content that it had."""
+    kept = _hash_file(target)
+    return target.exists() and kept.exists() and kept.read_text() == sha256(target)
+
+
+def _hash_file(target: Path) -> Path:
+    return target.with_name(target.name + '.sha256')
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time download to a folder; the others find its file afterwards."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with (folder / '.lock').open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _download(url: str, partial: Path, name: str) -> None:
@@ -120,6 +159,8 @@ def _continue(url: str, partial: Path, name: str) -> bool:
         partial.unlink()
         return False
     with response:
+        if url.startswith('https://') and not response.geturl().startswith('https://'):
+            raise CheckpointError(f'{name}: {url} leads to {response.geturl()}, not encrypted')
         # A server without ranges sends all of it again.
         start = start if response.status == http.HTTPStatus.PARTIAL_CONTENT else 0
         total = start + int(response.headers.get('Content-Length') or 0)
@@ -133,6 +174,9 @@ def _receive(
     # Late: only a download needs it.
     from tqdm import tqdm  # type: ignore[import-untyped]
 
+    too_large = f'{name}: {response.geturl()} has more than {MAX_BYTES >> 30} GB'
+    if total > MAX_BYTES:
+        raise CheckpointError(too_large)
     bar = tqdm(total=total or None, initial=start, unit='B', unit_scale=True, desc=name)
     with bar, partial.open('r+b' if start else 'wb') as file:
         file.seek(start)
@@ -140,6 +184,8 @@ def _receive(
         while block := response.read(_BLOCK_BYTES):
             file.write(block)
             file.flush()
+            if file.tell() > MAX_BYTES:
+                raise CheckpointError(too_large)
             bar.update(len(block))
 
 
