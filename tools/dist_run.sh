@@ -4,7 +4,7 @@
 # over gloo on a machine without a GPU: GPUS is the number of processes on this machine.
 #
 # Several machines, as in mmdet, run on each of them with: NNODES=2 NODE_RANK=0 MASTER_ADDR=10.0.0.1 PORT=29500
-# PYTHON sets the Python interpreter; the default is torchrun on PATH, else that of .venv here.
+# PYTHON sets the Python interpreter; the default is that of torchrun on PATH, else that of .venv here.
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -18,11 +18,12 @@ if [[ ! "$processes" =~ ^[1-9][0-9]*$ ]]; then
 fi
 
 if [[ -n "${PYTHON:-}" ]]; then
-    torchrun=("$PYTHON" -m torch.distributed.run)
-elif command -v torchrun > /dev/null; then
-    torchrun=(torchrun)
+    torchrun=("$PYTHON" "$root/tools/_torchrun.py")
+elif found="$(command -v torchrun)"; then
+    python="$(dirname "$found")/python"
+    [[ -x "$python" ]] && torchrun=("$python" "$root/tools/_torchrun.py") || torchrun=(torchrun)
 elif [[ -x "$root/.venv/bin/python" ]]; then
-    torchrun=("$root/.venv/bin/python" -m torch.distributed.run)
+    torchrun=("$root/.venv/bin/python" "$root/tools/_torchrun.py")
 else
     echo "error: no torchrun on PATH and no .venv here; bash tools/setup.sh makes one" >&2
     exit 2

@@ -11,14 +11,18 @@ from mmdet.registry import DATA_SAMPLERS, MODEL_WRAPPERS, RUNNERS
 from mmengine.dataset import DefaultSampler
 from mmengine.device import get_device
 from mmengine.dist import broadcast_object_list, is_main_process
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from effdet_plugin.engine.accumulation import batches_per_update
+from effdet_plugin.engine.continuing import check_continues
+from effdet_plugin.engine.one_run import end_with_parent, only_run
 from effdet_plugin.engine.resume import find_resume, write_config
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.files import load_weights_only
@@ -42,7 +46,10 @@ class EfficientDetRunner(Runner):
       work dir. Where there is none the run starts from the beginning, from ``load_from`` if given.
     - ImageNet weights are read only where no checkpoint replaces them.
     - Files that need unpickling are refused.
-    - A training writes its config as plain data, too (``config.json``).
+    - A training writes its config as plain data, too (``config.json``), and holds a lock of its
+      work dir. Its processes end with the process that has started them.
+    - With gradient accumulation the learning rate follows the effective batch size, and each epoch
+      ends with an update.
 
     A config asks for it by ``runner_type='EfficientDetRunner'``; mmengine's own Runner takes the
     same configs and does the first two differently.
@@ -55,6 +62,8 @@ class EfficientDetRunner(Runner):
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
         """Start the process group over gloo where there is no GPU; else see mmengine."""
         on_cpu = self._launcher == 'pytorch' and not torch.cuda.is_available()
+        if self._launcher == 'pytorch':
+            end_with_parent()
         # mmengine joins a group that exists already, and else sets a CUDA device for it.
         if on_cpu and not torch.distributed.is_initialized():
             torch.distributed.init_process_group('gloo')
@@ -117,8 +126,9 @@ class EfficientDetRunner(Runner):
         default_hooks: dict[str, Hook | dict[str, Any]] | None = None,
         custom_hooks: list[Hook | dict[str, Any]] | None = None,
     ) -> None:
-        """Register a config's hooks, and one that averages BN statistics where that is needed."""
+        """Register a config's hooks, and those that every training needs; see the class."""
         super().register_hooks(default_hooks, custom_hooks)
+        self.register_hook({'type': 'WholeEpochHook'})
         if self.distributed and not self.syncs_bn:
             self.register_hook({'type': 'SyncBuffersHook'})
 
@@ -126,10 +136,26 @@ class EfficientDetRunner(Runner):
         """Write the config as plain data, then train; see mmengine.
 
         An evaluation does not write it: its config may say what the training's did not.
+
+        Raises:
+            UserError: Another run is in progress in the work dir.
         """
-        if is_main_process():
+        if not is_main_process():
+            return super().train()
+        with only_run(self.work_dir):
             write_config(self.work_dir, self.cfg)
-        return super().train()
+            return super().train()
+
+    def scale_lr(
+        self, optim_wrapper: OptimWrapper, auto_scale_lr: dict[str, Any] | None = None
+    ) -> None:
+        """Scale the rate by the effective batch size; mmengine leaves accumulation out."""
+        batches = batches_per_update(optim_wrapper)
+        if batches > 1 and auto_scale_lr and auto_scale_lr.get('enable'):
+            self.logger.info(f'LR is set for the {batches} batches of an update:')
+            base = auto_scale_lr['base_batch_size'] / batches
+            auto_scale_lr = {**auto_scale_lr, 'base_batch_size': base}
+        super().scale_lr(optim_wrapper, auto_scale_lr)
 
     def _init_model_weights(self) -> None:
         """Initialise what no checkpoint is about to replace; see mmengine."""
@@ -167,10 +193,15 @@ class EfficientDetRunner(Runner):
         """Load a checkpoint, if it holds nothing but tensors and plain types; see mmengine.
 
         Raises:
-            CheckpointError: A local file that is missing, damaged or needs unpickling.
+            CheckpointError: A local file that is missing, damaged or needs unpickling, or that is
+                of another training than the one to be resumed.
         """
         if '://' not in str(filename):
-            load_weights_only(Path(filename).expanduser())
+            checkpoint = load_weights_only(Path(filename).expanduser())
+            if self._resume and isinstance(self.optim_wrapper, OptimWrapper):
+                model = self.model.module if is_model_wrapper(self.model) else self.model
+                has_average = any(isinstance(hook, EMAHook) for hook in self.hooks)
+                check_continues(filename, checkpoint, model, self.optim_wrapper, has_average)
         return super().load_checkpoint(filename, map_location, strict, revise_keys)
 
 

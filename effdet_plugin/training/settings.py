@@ -1,6 +1,7 @@
 """The settings of a training, and the complete config made from them."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from effdet_plugin.config import load
+from effdet_plugin.engine.one_run import only_run
 from effdet_plugin.engine.resume import check_resumable, check_work_dir, remove_run
 from effdet_plugin.engine.runner import AUTO
 from effdet_plugin.errors import ConfigError
@@ -20,6 +22,7 @@ from effdet_plugin.own_data import (
     set_data,
     write_coco,
 )
+from effdet_plugin.training.resuming import check_resume
 from effdet_plugin.training.running import complete, is_first_process
 
 # The optimizer wrapper that --amp uses for each; mmengine's own needs a GPU.
@@ -80,13 +83,16 @@ class Prepared(NamedTuple):
         return remarks
 
 
-def prepare(settings: TrainSettings, scratch: Path | None = None) -> Prepared:
+def prepare(
+    settings: TrainSettings, scratch: Path | None = None, locks: ExitStack | None = None
+) -> Prepared:
     """Make the complete config of a training, and check its data.
 
     Args:
         settings: See `TrainSettings`.
         scratch: Folder for converted annotations in a dry run; the work dir is then checked but not
             changed. None: they go into the work dir.
+        locks: Gets the lock of the work dir, which is taken before anything is written there.
 
     Raises:
         UserError: The config, an option, the data or the work dir cannot be used.
@@ -104,7 +110,11 @@ def prepare(settings: TrainSettings, scratch: Path | None = None) -> Prepared:
     elif is_first_process():
         check_annotation_files(cfg)
     complete(cfg)
-    if not cfg.resume:
+    if locks is not None and is_first_process():
+        locks.enter_context(only_run(cfg.work_dir))
+    if cfg.resume:
+        check_resume(cfg)
+    else:
         # All processes check, so that none writes into a folder that the first one refuses. They
         # all check the same files: mmengine's runner waits for all before it writes its first.
         if not settings.overwrite:

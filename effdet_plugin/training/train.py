@@ -2,6 +2,7 @@
 
 import math
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,9 @@ def train(settings: TrainSettings) -> None:
     Raises:
         UserError: One line that says what is wrong, where, and what to do.
     """
-    with one_line_errors():
-        prepared = prepare(settings)
+    with ExitStack() as locks, one_line_errors(settings.work_dir):
+        prepared = prepare(settings, locks=locks)
+        locks.enter_context(one_line_errors(prepared.cfg.work_dir))
         runner = build_runner(prepared.cfg)
         runner.logger.info(f'Config, environment and log are in {runner.log_dir}')
         for remark in prepared.remarks():
