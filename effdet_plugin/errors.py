@@ -27,6 +27,10 @@ class CheckpointError(UserError):
     """Weights that are missing, damaged, unsafe to read or of another network."""
 
 
+class WriteError(UserError, OSError):
+    """A file or folder that cannot be written: no space, no permission, something in the way."""
+
+
 class DatasetError(UserError):
     """Images or annotations that cannot be used."""
 

@@ -1,10 +1,11 @@
 """Files: written atomically, read with a one-line error, loaded without running code."""
 
+import errno
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
@@ -16,13 +17,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from effdet_plugin.errors import CheckpointError, DatasetError
+from effdet_plugin.errors import CheckpointError, DatasetError, WriteError
 from effdet_plugin.weights_only import check_archive, check_content, weights_only_loads
 
 RGBImage = NDArray[np.uint8]  # (H, W, 3)
 
 PART = '.part-'  # in the name of a file that is being written
 _BLOCK_BYTES = 1 << 20
+_REMEDIES = {
+    errno.ENOSPC: 'free some space or choose another folder',
+    errno.EDQUOT: 'free some space or choose another folder',
+    errno.EFBIG: 'the file system or a limit of this process allows no larger file',
+    errno.EROFS: 'choose a folder that can be written',
+    errno.EACCES: 'choose a folder that can be written',
+    errno.EPERM: 'choose a folder that can be written',
+    errno.ENOTDIR: 'a file is in the way: remove it or choose another folder',
+    errno.EEXIST: 'a file is in the way: remove it or choose another folder',
+    errno.EISDIR: 'a folder is in the way: remove it',
+    errno.ENAMETOOLONG: 'choose a shorter name',
+    errno.EIO: 'the disk reports damage',
+}
 
 
 @contextmanager
@@ -34,22 +48,48 @@ def replacing(path: Path | str) -> Iterator[Path]:
 
     Args:
         path: File to write.
+
+    Raises:
+        WriteError: The disk is full, the folder cannot be written, something is in the way.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays last: writers choose a format by it.
-    with NamedTemporaryFile(
-        dir=path.parent, prefix=f'.{path.stem}{PART}', suffix=path.suffix, delete=False
-    ) as file:
-        part = Path(file.name)
+    with write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The suffix stays last: writers choose a format by it.
+        with NamedTemporaryFile(
+            dir=path.parent, prefix=f'.{path.stem}{PART}', suffix=path.suffix, delete=False
+        ) as file:
+            part = Path(file.name)
+        try:
+            yield part
+            _flush_to_disk(part)
+            os.chmod(part, 0o666 & ~_umask())  # temporary files are private
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+        _flush_to_disk(path.parent)
+
+
+@contextmanager
+def write_errors(path: Path | str) -> Iterator[None]:
+    """Turn the system's refusal to write into one line.
+
+    Args:
+        path: What is written; for the line.
+
+    Raises:
+        WriteError: Names the path, the system's reason and what to do.
+    """
     try:
-        yield part
-        _flush_to_disk(part)
-        os.chmod(part, 0o666 & ~_umask())  # temporary files are private
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    _flush_to_disk(path.parent)
+        yield
+    except WriteError:
+        raise
+    except OSError as error:
+        if error.errno not in _REMEDIES:
+            raise
+        raise WriteError(
+            f'{path}: cannot be opened or written ({error.strerror}): {_REMEDIES[error.errno]}'
+        ) from error
 
 
 def write_atomically(path: Path | str, content: bytes | str) -> None:
@@ -61,8 +101,9 @@ def write_atomically(path: Path | str, content: bytes | str) -> None:
     """
     path = Path(path)
     data = content.encode() if isinstance(content, str) else content
-    if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
-        return
+    with write_errors(path):
+        if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
+            return
     with replacing(path) as part:
         part.write_bytes(data)
 
@@ -155,7 +196,7 @@ def load_weights_only(
 
     Raises:
         CheckpointError: The file is missing, unreadable, damaged, needs unpickling of classes
-            (which may run any code), or does not hold a dict.
+            (which may run any code), does not hold a dict, or has weights that are not finite.
     """
     path = Path(path)
     if not path.is_file():
@@ -177,7 +218,36 @@ def load_weights_only(
     if not isinstance(checkpoint, dict):
         kind = type(checkpoint).__name__
         raise CheckpointError(f'{path}: holds a {kind}, not the dict of a checkpoint')
+    if name := first_not_finite(checkpoint):
+        raise CheckpointError(
+            f'{path}: the weights are not finite: {name} holds NaN or infinity; use an earlier '
+            'checkpoint'
+        )
     return checkpoint
+
+
+def first_not_finite(checkpoint: Mapping[Any, Any]) -> str | None:
+    """Return the name of the first weight that holds NaN or infinity; None if all are finite.
+
+    Args:
+        checkpoint: A checkpoint, of which both copies of the weights are read (a run with a moving
+            average has two), or a bare state dict.
+    """
+    for part in (checkpoint.get('state_dict', checkpoint), checkpoint.get('ema_state_dict')):
+        for name, value in part.items() if isinstance(part, Mapping) else ():
+            if isinstance(value, torch.Tensor) and not is_finite(value):
+                return str(name).removeprefix('module.')
+    return None
+
+
+@torch.no_grad()
+def is_finite(value: torch.Tensor) -> bool:
+    """Whether a tensor holds neither NaN nor infinity (true for integers)."""
+    if not value.is_floating_point() or not value.numel() or value.is_meta:
+        return True
+    # float8 has no comparison. The extremes need no memory of the tensor's size.
+    extremes = torch.aminmax(value if value.itemsize > 1 else value.float())
+    return bool(torch.stack(list(extremes)).isfinite().all())
 
 
 def sha256(*paths: Path) -> str:

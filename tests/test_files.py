@@ -1,5 +1,6 @@
 """Files are written atomically, and loading never runs anything and says what is wrong."""
 
+import errno
 import os
 import pickle
 import stat
@@ -10,8 +11,14 @@ import pytest
 import torch
 from mmengine.fileio import get_file_backend
 
-from effdet_plugin.errors import CheckpointError
-from effdet_plugin.files import load_weights_only, remove_parts, replacing
+from effdet_plugin.errors import CheckpointError, WriteError
+from effdet_plugin.files import (
+    is_finite,
+    load_weights_only,
+    remove_parts,
+    replacing,
+    write_atomically,
+)
 
 
 class Evil:
@@ -122,3 +129,51 @@ def test_backend__mmengine_writes_through_it(tmp_path: Path) -> None:
     backend.put_text('déf', tmp_path / 'a.txt')
     assert (tmp_path / 'x' / 'a.pth').read_bytes() == b'abc'
     assert (tmp_path / 'a.txt').read_text(encoding='utf-8') == 'déf'
+
+
+BAD = [float('nan'), float('inf'), -float('inf')]
+
+
+@pytest.mark.parametrize('value', BAD)
+@pytest.mark.parametrize('kind', [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_not_finite__is_refused_by_name(tmp_path: Path, value: float, kind: torch.dtype) -> None:
+    good = {'a': torch.ones(3, dtype=kind), 'n': torch.tensor(7), 'empty': torch.zeros(0)}
+    bad = {**good, 'b.weight': torch.tensor([1, value], dtype=kind), 'c': torch.tensor(value)}
+    raw = {f'module.{name}': tensor for name, tensor in bad.items()}
+    path = tmp_path / 'x.pth'
+    for content in (good, {'state_dict': good, 'ema_state_dict': {'steps': torch.tensor(1)}}):
+        torch.save(content, path)
+        assert load_weights_only(path).keys() == content.keys()
+    for content in (bad, {'state_dict': bad}, {'state_dict': good, 'ema_state_dict': raw}):
+        torch.save(content, path)
+        with pytest.raises(CheckpointError, match=r'x\.pth: the weights are not finite: b\.weight'):
+            load_weights_only(path)
+
+
+def test_finite__the_largest_numbers_are(tmp_path: Path) -> None:
+    for kind in (torch.float32, torch.float16, torch.float64):
+        largest = torch.finfo(kind).max
+        assert is_finite(torch.tensor([largest, -largest], dtype=kind))
+
+
+def test_replacing__what_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / 'file').write_text('mine')
+    (tmp_path / 'folder').mkdir()
+    cases = {tmp_path / 'file' / 'x': 'in the way', tmp_path / 'folder': 'in the way'}
+    cases[tmp_path / ('x' * 300)] = 'shorter name'
+    for path, words in cases.items():
+        with pytest.raises(WriteError, match=words) as error:
+            write_atomically(path, 'text')
+        assert str(error.value).startswith(f'{path}: cannot be')
+        assert '\n' not in str(error.value)
+    assert {p.name for p in tmp_path.iterdir()} == {'file', 'folder'}
+    assert (tmp_path / 'file').read_text() == 'mine'
+
+
+@pytest.mark.parametrize('code', [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
+def test_replacing__a_refusal_while_writing(tmp_path: Path, code: int) -> None:
+    (tmp_path / 'x').write_text('old')
+    with pytest.raises(WriteError, match=os.strerror(code)), replacing(tmp_path / 'x'):
+        raise OSError(code, os.strerror(code))
+    assert [p.name for p in tmp_path.iterdir()] == ['x']
+    assert (tmp_path / 'x').read_text() == 'old'

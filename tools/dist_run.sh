@@ -18,11 +18,12 @@ if [[ ! "$processes" =~ ^[1-9][0-9]*$ ]]; then
 fi
 
 if [[ -n "${PYTHON:-}" ]]; then
-    torchrun=("$PYTHON" -m torch.distributed.run)
-elif command -v torchrun > /dev/null; then
-    torchrun=(torchrun)
+    torchrun=("$PYTHON" "$root/tools/_torchrun.py")
+elif found="$(command -v torchrun)"; then
+    python="$(dirname "$found")/python"
+    [[ -x "$python" ]] && torchrun=("$python" "$root/tools/_torchrun.py") || torchrun=(torchrun)
 elif [[ -x "$root/.venv/bin/python" ]]; then
-    torchrun=("$root/.venv/bin/python" -m torch.distributed.run)
+    torchrun=("$root/.venv/bin/python" "$root/tools/_torchrun.py")
 else
     echo "error: no torchrun on PATH and no .venv here; bash tools/setup.sh makes one" >&2
     exit 2

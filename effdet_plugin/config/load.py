@@ -74,6 +74,11 @@ def parse_options(options: Options) -> dict[str, Any]:
             parsed[key] = DictAction._parse_iterable(value)
         except AssertionError as error:
             raise ConfigError(f'--cfg-options {option!r}: {error}') from None
+        except RecursionError:  # mmengine's parser, of a comma within brackets of a call
+            raise ConfigError(
+                f'--cfg-options {option!r}: write single keys, such as {key}.type=..., '
+                "not Python's calls"
+            ) from None
     return parsed
 
 

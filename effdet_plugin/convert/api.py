@@ -1,7 +1,6 @@
 """Conversion from any known source to any known format."""
 
 import json
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -235,12 +234,6 @@ def _convert(
         )
     if choice.note:
         report.notes.append(f'classes: {choice.note}')
-    # A sum in double precision does not overflow by itself.
-    broken = [k for k, v in applied.state.items() if not math.isfinite(v.double().abs().sum())]
-    if broken:
-        report.notes.append(
-            f'{len(broken)} tensors hold infinite or undefined numbers, first {broken[:1]}'
-        )
     if to != 'mmengine':
         structure = replace(structure, num_classes=len(choice.names))
         state = invert(VARIABLES if to == 'npz' else EFFDET, structure, state)

@@ -1,5 +1,6 @@
 """What drives a training: optimiser, schedule, moving average, checkpoints, processes."""
 
+from effdet_plugin.engine.accumulation import WholeEpochHook
 from effdet_plugin.engine.checkpoint import AtomicCheckpointHook
 from effdet_plugin.engine.ema import RampUpEMA, RampUpEMAHook
 from effdet_plugin.engine.fusion_weights import FusionWeightsHook
@@ -29,4 +30,5 @@ __all__ = [
     'RampUpEMA',
     'RampUpEMAHook',
     'ReferenceLR',
+    'WholeEpochHook',
 ]

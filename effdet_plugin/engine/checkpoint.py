@@ -19,9 +19,17 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from effdet_plugin import __version__
 from effdet_plugin.config.embedded import EMBEDDED, embed
-from effdet_plugin.errors import ConfigError
-from effdet_plugin.files import load_weights_only, remove_parts, replacing, write_atomically
+from effdet_plugin.engine.accumulation import batches_per_update
+from effdet_plugin.errors import ConfigError, UserError
+from effdet_plugin.files import (
+    first_not_finite,
+    load_weights_only,
+    remove_parts,
+    replacing,
+    write_atomically,
+)
 
+OPTIMIZER = 'optimizer_type'  # key of a checkpoint's meta
 LAST = 'last_checkpoint'  # mmengine's name of the file that names the newest checkpoint
 # Their values are tensors already, and torch needs the metadata of its own dict class.
 _STATE_DICTS = ('state_dict', 'ema_state_dict')
@@ -45,6 +53,7 @@ class AtomicCheckpointHook(CheckpointHook):
     """mmengine's ``CheckpointHook``, safe against an interruption at any moment.
 
     - Files are written atomically, and an old file is removed only after its successor is written.
+    - Weights that are not finite are not written: the training stops.
     - Files load with ``torch.load(weights_only=True)``, which runs no code.
     - Files hold the random state, so that a resumed run equals an uninterrupted one: the same
       images (by `EpochSampler`), learning rate, moving average and drop-connect.
@@ -68,6 +77,13 @@ class AtomicCheckpointHook(CheckpointHook):
             raise ConfigError(
                 'by_epoch=False of the checkpoint hook writes files in the middle of an epoch, '
                 'where a run cannot be resumed; use by_epoch=True or an IterBasedTrainLoop'
+            )
+        batches = batches_per_update(runner.optim_wrapper)
+        if not self.by_epoch and self.interval > 0 and self.interval % batches:
+            raise ConfigError(
+                f'interval={self.interval} of the checkpoint hook is no multiple of '
+                f'accumulative_counts={batches}: a checkpoint between two updates would lose '
+                'gradients'
             )
         super().before_train(runner)
         if is_main_process():
@@ -99,10 +115,22 @@ class AtomicCheckpointHook(CheckpointHook):
         super().after_train_epoch(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Add what mmengine leaves out, and convert what needs unpickling."""
+        """Add what mmengine leaves out, and convert what needs unpickling.
+
+        Raises:
+            UserError: A weight is NaN or infinite.
+        """
+        if name := first_not_finite(checkpoint):
+            raise UserError(
+                f'the weights are not finite after step {runner.iter}: {name} holds NaN or '
+                'infinity; no checkpoint of them is written; try a lower learning rate or a longer '
+                'warm-up, and resume by --resume'
+            )
         checkpoint['random_states'] = self.random_states
         checkpoint['meta']['effdet_plugin_version'] = __version__
         checkpoint['meta'][EMBEDDED] = embed(runner.cfg)
+        optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
+        checkpoint['meta'][OPTIMIZER] = type(optimizer).__name__
         for key in checkpoint.keys() - _STATE_DICTS:
             checkpoint[key] = to_weights_only(checkpoint[key])
 

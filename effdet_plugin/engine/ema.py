@@ -1,5 +1,7 @@
 """Moving average of weights and BN statistics, with a decay that ramps up."""
 
+from typing import Any
+
 import torch
 from mmdet.registry import HOOKS, MODELS
 from mmengine.dist import all_reduce_params
@@ -7,6 +9,8 @@ from mmengine.hooks import EMAHook
 from mmengine.model import ExponentialMovingAverage
 from mmengine.runner import Runner
 from torch import Tensor, nn
+
+from effdet_plugin.engine.accumulation import has_updated
 
 
 @MODELS.register_module()
@@ -95,6 +99,7 @@ class RampUpEMA(ExponentialMovingAverage):
 class RampUpEMAHook(EMAHook):
     """mmengine's ``EMAHook`` for `RampUpEMA`: the average starts from the training's first weights.
 
+    It counts updates of the weights, not batches: with gradient accumulation there are fewer.
     mmengine copies the model before it is initialised and expects the average to copy again at its
     first update, which this one does not. Where BN is not synchronised, each process has other
     statistics: their averages are made equal at the end of each epoch.
@@ -118,6 +123,11 @@ class RampUpEMAHook(EMAHook):
         # mmengine has built the average before the weights were initialised or loaded.
         if int(self.ema_model.steps) == 0:
             self.ema_model.copy_from(self.src_model)
+
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        """Update the average if the weights were updated."""
+        if has_updated(runner.optim_wrapper):
+            super().after_train_iter(runner, *args, **kwargs)
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Make the averaged buffers of all processes equal (no work in one process)."""

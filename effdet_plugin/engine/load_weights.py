@@ -48,7 +48,7 @@ class LoadMatchingHook(Hook):
     priority = 'HIGH'  # before the moving average copies the weights
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Change the weights of ``checkpoint`` in place; those of a resumed run match already."""
+        """Change the weights of ``checkpoint`` in place; a resumed run is checked by its runner."""
         if runner._resume:
             return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model

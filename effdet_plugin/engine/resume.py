@@ -19,37 +19,42 @@ from effdet_plugin.files import load_weights_only, read_json, write_atomically
 CONFIG = 'config.json'  # a run's config as plain data, beside mmengine's dump, which is code
 _TRAINING_STATE = {'meta', 'state_dict', 'optimizer', 'message_hub'}
 _NUMBERED = re.compile(r'(?:epoch|iter)_(\d+)\.pth')
+_PATH_BYTES, _NAME_BYTES = 4096, 256  # longest path and part of it (limits.h of Linux)
 _VOLATILE = ('work_dir', 'resume', 'load_from', 'launcher')  # may differ between configs of one run
 
 
-def find_resume(work_dir: Path | str) -> Path | None:
+def find_resume(work_dir: Path | str, log: bool = True) -> Path | None:
     """Return the newest undamaged checkpoint of a run to resume from; None if there is none.
-
-    A file that cannot be used is skipped with a line in the log.
 
     Args:
         work_dir: Folder of the run.
+        log: Write a line for each file that cannot be used and is skipped.
     """
     for path in _candidates(Path(work_dir)):
         try:
             check_resumable(path)
         except CheckpointError as error:
-            print_log(f'Skipping {error}', logger='current', level=logging.WARNING)
+            if log:
+                print_log(f'Skipping {error}', logger='current', level=logging.WARNING)
         else:
             return path
     return None
 
 
-def check_resumable(path: Path | str) -> None:
+def check_resumable(path: Path | str) -> dict[str, Any]:
     """Check that a run can be resumed from a checkpoint.
 
     Args:
         path: File of ``torch.save``.
 
+    Returns:
+        The checkpoint.
+
     Raises:
         CheckpointError: The file cannot be read, is damaged, or holds no training state.
     """
-    missing = _TRAINING_STATE - load_weights_only(path).keys()
+    checkpoint = load_weights_only(path)
+    missing = _TRAINING_STATE - checkpoint.keys()
     if missing:
         raise CheckpointError(
             f'{path}: holds weights only ({", ".join(sorted(missing))} missing): start a new run '
@@ -61,6 +66,7 @@ def check_resumable(path: Path | str) -> None:
             damaged = archive.testzip()
         if damaged:
             raise CheckpointError(f'{path}: damaged (checksum of {damaged})')
+    return checkpoint
 
 
 def _candidates(work_dir: Path) -> list[Path]:
@@ -68,20 +74,39 @@ def _candidates(work_dir: Path) -> list[Path]:
 
     First those written after ``last_checkpoint`` (the process was stopped in between), then the one
     that it names, then older ones. A folder may hold files of an earlier, longer run: a file with a
-    higher number is newer only if its time is, too.
+    higher number is newer only if its time is, too; else it comes last. A ``last_checkpoint`` of no
+    use, or of another folder, leaves the numbers to decide.
     """
-    pointer = work_dir / LAST
-    last = Path(pointer.read_text().strip()) if pointer.is_file() else None
     found = _numbered_checkpoints(work_dir)
+    last = _named_checkpoint(work_dir)
     if last is None:
         return found
     if not found:  # written to another folder by the hook's `out_dir`
         found = _numbered_checkpoints(last.parent)
+        if not found:  # named by another `filename_tmpl`
+            return [last if last.is_file() else work_dir / last.name]
+    elif last.is_file() and last.parent.resolve() != work_dir.resolve():
+        return found
     target = next((path for path in found if path.name == last.name), work_dir / last.name)
+    written = (work_dir / LAST).stat().st_mtime
     higher = [path for path in found if _number(path) > _number(target)]
-    newer = [path for path in higher if path.stat().st_mtime > pointer.stat().st_mtime]
+    newer = [path for path in higher if path.stat().st_mtime > written]
     older = [path for path in found if path != target and path not in higher]
-    return [*newer, target, *older]
+    return [*newer, target, *older, *(path for path in higher if path not in newer)]
+
+
+def _named_checkpoint(work_dir: Path) -> Path | None:
+    """Return the checkpoint that ``last_checkpoint`` names; None if it names none."""
+    pointer = work_dir / LAST
+    if not pointer.is_file():
+        return None
+    # At most a path: the file may be anything.
+    with pointer.open('rb') as file:
+        name = file.read(_PATH_BYTES).decode(errors='replace').strip()
+    is_name = name.endswith('.pth') and name.isprintable() and len(name.encode()) < _PATH_BYTES
+    # The system refuses to look up longer parts.
+    is_name = is_name and max(len(part.encode()) for part in Path(name).parts) < _NAME_BYTES
+    return Path(name) if is_name else None
 
 
 def _numbered_checkpoints(folder: Path) -> list[Path]:

@@ -13,8 +13,9 @@ from mmdet.registry import DATA_SAMPLERS, MODEL_WRAPPERS, RUNNERS
 from mmengine.dataset import DefaultSampler
 from mmengine.device import get_device
 from mmengine.dist import broadcast_object_list, is_main_process
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from timm.layers.norm_act import convert_sync_batchnorm
@@ -24,7 +25,10 @@ from torch.utils.data import DataLoader
 
 from effdet_plugin.config.embedded import EMBEDDED
 from effdet_plugin.download import WEB, local_path
+from effdet_plugin.engine.accumulation import batches_per_update
+from effdet_plugin.engine.continuing import check_continues
 from effdet_plugin.engine.load_weights import weights_of
+from effdet_plugin.engine.one_run import end_with_parent, only_run
 from effdet_plugin.engine.resume import find_resume, write_config
 from effdet_plugin.errors import CheckpointError, ConfigError, UserError
 from effdet_plugin.files import explain_refusal, load_weights_only
@@ -49,7 +53,10 @@ class EfficientDetRunner(Runner):
       work dir. Where there is none the run starts from the beginning, from ``load_from`` if given.
     - ImageNet weights are read only where no checkpoint replaces them.
     - Files that need unpickling are refused, also where mmengine, mmdet or timm load them.
-    - A training writes its config as plain data, too (``config.json``).
+    - A training writes its config as plain data, too (``config.json``), and holds a lock of its
+      work dir. Its processes end with the process that has started them.
+    - With gradient accumulation the learning rate follows the effective batch size, and each epoch
+      ends with an update.
 
     A config asks for it by ``runner_type='EfficientDetRunner'``; mmengine's own Runner takes the
     same configs and does the first two differently.
@@ -66,6 +73,8 @@ class EfficientDetRunner(Runner):
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
         """Start the process group over gloo where there is no GPU; else see mmengine."""
         on_cpu = self._launcher == 'pytorch' and not torch.cuda.is_available()
+        if self._launcher == 'pytorch':
+            end_with_parent()
         # mmengine joins a group that exists already, and else sets a CUDA device for it.
         if on_cpu and not torch.distributed.is_initialized():
             torch.distributed.init_process_group('gloo')
@@ -128,8 +137,9 @@ class EfficientDetRunner(Runner):
         default_hooks: dict[str, Hook | dict[str, Any]] | None = None,
         custom_hooks: list[Hook | dict[str, Any]] | None = None,
     ) -> None:
-        """Register a config's hooks, and one that averages BN statistics where that is needed."""
+        """Register a config's hooks, and those that every training needs; see the class."""
         super().register_hooks(default_hooks, custom_hooks)
+        self.register_hook({'type': 'WholeEpochHook'})
         if self.distributed and not self.syncs_bn:
             self.register_hook({'type': 'SyncBuffersHook'})
 
@@ -137,11 +147,16 @@ class EfficientDetRunner(Runner):
         """Write the config as plain data, then train; see mmengine.
 
         An evaluation does not write it: its config may say what the training's did not.
+
+        Raises:
+            UserError: Another run is in progress in the work dir.
         """
-        if is_main_process():
-            write_config(self.work_dir, self.cfg)
         with weights_only_loads():
-            return super().train()
+            if not is_main_process():
+                return super().train()
+            with only_run(self.work_dir):
+                write_config(self.work_dir, self.cfg)
+                return super().train()
 
     def val(self) -> Any:
         """Evaluate on the validation data; see mmengine."""
@@ -152,6 +167,17 @@ class EfficientDetRunner(Runner):
         """Evaluate on the test data; see mmengine."""
         with weights_only_loads():
             return super().test()
+
+    def scale_lr(
+        self, optim_wrapper: OptimWrapper, auto_scale_lr: dict[str, Any] | None = None
+    ) -> None:
+        """Scale the rate by the effective batch size; mmengine leaves accumulation out."""
+        batches = batches_per_update(optim_wrapper)
+        if batches > 1 and auto_scale_lr and auto_scale_lr.get('enable'):
+            self.logger.info(f'LR is set for the {batches} batches of an update:')
+            base = auto_scale_lr['base_batch_size'] / batches
+            auto_scale_lr = {**auto_scale_lr, 'base_batch_size': base}
+        super().scale_lr(optim_wrapper, auto_scale_lr)
 
     def _init_model_weights(self) -> None:
         """Initialise what no checkpoint is about to replace; see mmengine."""
@@ -191,7 +217,8 @@ class EfficientDetRunner(Runner):
         """Load a checkpoint, if it holds nothing but tensors and plain types; see mmengine.
 
         Raises:
-            CheckpointError: A local file that is missing, damaged or needs unpickling.
+            CheckpointError: A local file that is missing, damaged or needs unpickling, or that is
+                of another training than the one to be resumed.
         """
         is_web = str(filename).startswith(WEB)
         if not is_web and '://' in str(filename):
@@ -204,8 +231,11 @@ class EfficientDetRunner(Runner):
             raise CheckpointError(f'{path}: its meta is a {type(meta).__name__}, not a dict')
         meta.pop(EMBEDDED, None)  # mmengine executes it as a Python file when a run is resumed
         weights_of(checkpoint)  # checks that they are tensors by name
-        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         model = self.model.module if is_model_wrapper(self.model) else self.model
+        if self._resume and isinstance(self.optim_wrapper, OptimWrapper):
+            has_average = any(isinstance(hook, EMAHook) for hook in self.hooks)
+            check_continues(filename, checkpoint, model, self.optim_wrapper, has_average)
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         _load_checkpoint_to_model(model, checkpoint, strict, revise_keys=revise_keys)
         self._has_loaded = True
         self.logger.info(f'Load checkpoint from {filename}')

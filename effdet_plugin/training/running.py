@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 
 import torch
 from mmdet.registry import HOOKS, RUNNERS
@@ -17,9 +18,19 @@ from mmengine.runner import Runner
 from effdet_plugin.compat import check_compiled_ops
 from effdet_plugin.engine.load_weights import LoadMatchingHook
 from effdet_plugin.errors import ConfigError, UserError
+from effdet_plugin.files import write_errors
 
 RUNNER_TYPE = 'EfficientDetRunner'
 _PICKLING_HOOKS = ('CheckpointHook', CheckpointHook)
+EXIT_LOST = 3  # exit code of a process that has lost another one
+_WORKER = re.compile(
+    r'DataLoader worker \(pid.*?\) (exited unexpectedly|is killed by signal: [\w ]+)'
+)
+# What gloo, NCCL and torch's store say of a process that has ended.
+_LOST = re.compile(
+    r'Connection (closed|reset|refused)|Broken pipe|gloo/transport|NCCL error|'
+    r'Failed to recv, got 0 bytes|TCPStore'
+)
 
 
 def build_runner(cfg: Config) -> Runner:
@@ -43,6 +54,8 @@ def build_runner(cfg: Config) -> Runner:
     for handler in runner.logger.handlers:
         if isinstance(handler, logging.StreamHandler) and handler.stream is hidden:
             handler.setStream(sys.stdout)
+        if isinstance(handler, logging.FileHandler):
+            handler.handleError = _reraise  # type: ignore[method-assign]
     if not any(isinstance(hook, LoadMatchingHook) for hook in runner.hooks):
         runner.register_hook(LoadMatchingHook())
     return runner
@@ -86,13 +99,51 @@ def is_first_process() -> bool:
 
 
 @contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Reduce the error of a dataloader's worker, which contains a traceback, to its own line."""
+def one_line_errors(work_dir: Path | str | None = None) -> Iterator[None]:
+    """Reduce errors of loader workers, of other processes and of the disk to one line.
+
+    Args:
+        work_dir: Folder that is written to; for the line of a full disk.
+
+    Raises:
+        UserError: A worker's own, one that was killed, or a file that cannot be written.
+        SystemExit: Another process of the training has ended, whose message says why.
+    """
     try:
         yield
+    except OSError as error:
+        if isinstance(error, UserError):
+            raise
+        with write_errors(error.filename or work_dir or 'a file'):
+            raise
+    except RuntimeError as error:
+        if worker := _WORKER.search(str(error)):
+            raise UserError(_killed_worker(worker[1])) from error
+        if not _LOST.search(str(error)):
+            raise
+        print(f'process {os.environ.get("RANK")} has lost another one and ends', file=sys.stderr)
+        raise SystemExit(EXIT_LOST) from error
     except UserError as error:
         text = ''.join(map(str, error.args))  # before its line breaks are escaped
         lines = re.findall(rf'^[\w.]*{type(error).__name__}: (.+)$', text, re.MULTILINE)
         if '\n' in text and lines:
             raise type(error)(lines[-1]) from error
         raise
+
+
+def _reraise(record: logging.LogRecord) -> None:
+    """Raise what a log handler has met; logging prints a traceback and lets the run continue."""
+    raise  # logging calls it in an except block
+
+
+def _killed_worker(reason: str) -> str:
+    """Return the line for a loader worker that has ended without an error of its own."""
+    if 'Bus error' in reason:
+        return (
+            'a loader worker has ended (bus error): shared memory is full; enlarge /dev/shm or set '
+            'train_dataloader.num_workers=0, then --resume'
+        )
+    return (
+        f'a loader worker {reason}, as happens when memory is short; set '
+        'train_dataloader.num_workers or batch_size lower, then --resume'
+    )

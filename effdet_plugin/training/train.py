@@ -3,6 +3,7 @@
 import math
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from mmengine.device import get_device
 from mmengine.runner import Runner
 
 from effdet_plugin.config import find_sizes, load, set_image_size
+from effdet_plugin.engine.one_run import only_run
 from effdet_plugin.engine.resume import check_resumable, check_work_dir, remove_run
 from effdet_plugin.engine.runner import AUTO, keep_freed_memory
 from effdet_plugin.errors import ConfigError
@@ -25,6 +27,7 @@ from effdet_plugin.own_data import (
     set_data,
     write_coco,
 )
+from effdet_plugin.training.resuming import check_resume
 from effdet_plugin.training.running import build_runner, complete, is_first_process, one_line_errors
 
 _COARSEST_STRIDE = 128  # of the top level, if the config has no anchor strides
@@ -88,13 +91,16 @@ class Prepared(NamedTuple):
         return remarks
 
 
-def prepare(settings: TrainSettings, scratch: Path | None = None) -> Prepared:
+def prepare(
+    settings: TrainSettings, scratch: Path | None = None, locks: ExitStack | None = None
+) -> Prepared:
     """Make the complete config of a training, and check its data.
 
     Args:
         settings: See `TrainSettings`.
         scratch: Folder for converted annotations in a dry run; the work dir is then checked but not
             changed. None: they go into the work dir.
+        locks: Gets the lock of the work dir, which is taken before anything is written there.
 
     Raises:
         UserError: The config, an option, the data or the work dir cannot be used.
@@ -113,7 +119,11 @@ def prepare(settings: TrainSettings, scratch: Path | None = None) -> Prepared:
     else:
         checked = check_annotation_files(cfg, folder=folder)
     complete(cfg)
-    if not cfg.resume:
+    if locks is not None and is_first_process():
+        locks.enter_context(only_run(cfg.work_dir))
+    if cfg.resume:
+        check_resume(cfg)
+    else:
         # All processes check, so that none writes into a folder that the first one refuses. They
         # all check the same files: mmengine's runner waits for all before it writes its first.
         if not settings.overwrite:
@@ -179,8 +189,9 @@ def train(settings: TrainSettings) -> None:
     Raises:
         UserError: One line that says what is wrong, where, and what to do.
     """
-    with one_line_errors():
-        prepared = prepare(settings)
+    with ExitStack() as locks, one_line_errors(settings.work_dir):
+        prepared = prepare(settings, locks=locks)
+        locks.enter_context(one_line_errors(prepared.cfg.work_dir))
         runner = build_runner(prepared.cfg)
         runner.logger.info(f'Config, environment and log are in {runner.log_dir}')
         for remark in prepared.remarks():

@@ -238,10 +238,19 @@ def test_convert__tiny_samples_are_incomplete_networks() -> None:
 def test_convert__notes_what_a_person_should_know(tmp_path: Path) -> None:
     values = {name: torch.zeros(shape) for name, shape in variables('d0').items()}
     values = {name: value for name, value in values.items() if '/WSM' not in name}
-    values['class_net/class-predict/bias'][3] = float('nan')
     notes = ' '.join(convert(_write_npz(tmp_path / 'x.npz', values)).report.notes)
     assert 'fusion weights: sum (the usual d0 has scalar)' in notes
-    assert '1 tensors hold infinite or undefined numbers' in notes
+
+
+@pytest.mark.parametrize('value', ['nan', 'inf', '-inf'])
+def test_convert__weights_that_are_not_finite_are_refused_by_name(
+    tmp_path: Path, value: str
+) -> None:
+    values = {name: torch.zeros(shape) for name, shape in variables('d0').items()}
+    values['class_net/class-predict/bias'][3] = float(value)
+    path = _write_npz(tmp_path / 'x.npz', values)
+    with pytest.raises(CheckpointError, match=r'x\.npz.*class_net/class-predict/bias.*infinity'):
+        convert(path)
 
 
 @pytest.mark.parametrize('is_level_first', [False, True])

@@ -62,7 +62,7 @@ def test_nodes__as_in_mmdet(environment: dict[str, str]) -> None:
 
 def test_python__chooses_the_interpreter(environment: dict[str, str], tmp_path: Path) -> None:
     asked = ask({**environment, 'PYTHON': str(tmp_path / 'torchrun')}, 'dist_train.sh', '8')
-    assert asked[:2] == ['-m', 'torch.distributed.run']
+    assert asked[:2] == [str(TOOLS / '_torchrun.py'), '--nnodes=1']
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,7 @@ class _Runner:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.iter, self.epoch, self.max_iters, self.max_epochs = 0, 0, 10, 1
+        self.optim_wrapper = None
 
 
 def test_hook__starts_from_the_initialised_weights() -> None:

@@ -372,3 +372,93 @@ def test_remove__the_runs_checkpoints_only(tmp_path: Path) -> None:
     (tmp_path / 'notes.txt').write_text('')
     remove_run(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {'mine.pth', 'notes.txt'}
+
+
+@pytest.mark.parametrize(
+    'content',
+    [b'', b' \n', b'\xff\xfe\x00', b'a\x00.pth', b'/etc/passwd', b'..', b'x' * 5000 + b'.pth',
+     b'x' * 300 + b'.pth', b'.pth', b'epoch_.pth', b'/no/epoch_99.pth', b'a\nb.pth'],
+)  # fmt: skip
+def test_find__a_pointer_of_no_use_hides_no_checkpoint(tmp_path: Path, content: bytes) -> None:
+    for number in (1, 2, 10):
+        make_checkpoint(tmp_path / f'epoch_{number}.pth', number)
+    (tmp_path / 'last_checkpoint').write_bytes(content)
+    assert find_resume(tmp_path) == tmp_path / 'epoch_10.pth'
+    for name in ('epoch_10.pth', 'epoch_2.pth'):
+        (tmp_path / name).write_bytes(b'')
+    assert find_resume(tmp_path) == tmp_path / 'epoch_1.pth'
+
+
+def test_find__a_pointer_to_another_run_or_a_folder(tmp_path: Path) -> None:
+    own, other = tmp_path / 'own', tmp_path / 'other'
+    for folder in (own, other):
+        folder.mkdir()
+        for number in (1, 2, 3):
+            make_checkpoint(folder / f'epoch_{number}.pth', number)
+    (own / 'last_checkpoint').write_text(str(other / 'epoch_1.pth'))
+    assert find_resume(own) == own / 'epoch_3.pth'
+    (own / 'last_checkpoint').unlink()
+    (own / 'last_checkpoint').mkdir()
+    assert find_resume(own) == own / 'epoch_3.pth'
+
+
+def test_find__the_named_one_is_damaged_and_only_higher_ones_are_left(tmp_path: Path) -> None:
+    make_run(tmp_path, {'epoch_3.pth': 20, 'epoch_9.pth': 5}, 'epoch_3.pth', 21)
+    (tmp_path / 'epoch_3.pth').write_bytes(b'')
+    assert find_resume(tmp_path) == tmp_path / 'epoch_9.pth'
+
+
+def test_find__another_filename_template(tmp_path: Path) -> None:
+    make_run(tmp_path, {'step-5.pth': 20}, 'step-5.pth', 21)
+    assert find_resume(tmp_path) == tmp_path / 'step-5.pth'
+
+
+def test_find__weights_that_are_not_finite_are_passed_over(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path / 'epoch_1.pth', 1)
+    torch.save({**STATE, 'state_dict': {'a': torch.tensor(torch.nan)}}, tmp_path / 'epoch_2.pth')
+    assert find_resume(tmp_path) == tmp_path / 'epoch_1.pth'
+    with pytest.raises(CheckpointError, match=r'epoch_2\.pth: the weights are not finite: a '):
+        check_resumable(tmp_path / 'epoch_2.pth')
+
+
+def spoil(config: Any) -> None:
+    """Train; the gradient of the last step of the third epoch is NaN, its loss is not."""
+    runner = RUNNERS.build(config)
+    weight = runner.model.backbone[0].weight
+    weight.register_hook(lambda gradient: gradient * torch.nan if runner.iter == 17 else gradient)
+    runner.train()
+
+
+def test_nan_in_the_last_gradient__is_not_written(tmp_path: Path, uninterrupted: Path) -> None:
+    with pytest.raises(
+        UserError, match=r'not finite after step 18: backbone\.0\.weight.*--resume'
+    ) as error:
+        spoil(toy_config(tmp_path))
+    assert '\n' not in str(error.value)
+    assert sorted(p.name for p in tmp_path.glob('epoch_*')) == ['epoch_1.pth', 'epoch_2.pth']
+    resume(tmp_path)
+    assert_equal_runs(tmp_path, uninterrupted)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        ({'model': {'num_classes': 4}}, r'predict\.pointwise\.weight'),
+        ({'custom_hooks': []}, 'moving average'),
+        ({'optim_wrapper': {'optimizer': {'type': 'RMSprop'}}}, 'is SGD, not RMSprop'),
+        ({'optim_wrapper': {'paramwise_cfg': {'bias_decay_mult': 0}}}, 'parameters in '),
+    ],
+)
+def test_resume__of_another_training_is_refused_by_the_runner(
+    tmp_path: Path, uninterrupted: Path, changes: dict[str, Any], words: str
+) -> None:
+    shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
+    config = toy_config(tmp_path, resume=True)
+    for key in ('momentum',) if 'RMSprop' in str(changes) else ():
+        config.optim_wrapper.optimizer.pop(key)
+    if not changes.get('custom_hooks', True):
+        config.custom_hooks = []
+    else:
+        config.merge_from_dict(changes)
+    with pytest.raises(CheckpointError, match=rf'epoch_4\.pth: .*{words}'):
+        train(config)

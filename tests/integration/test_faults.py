@@ -109,7 +109,7 @@ def test_newest_checkpoint_damaged__the_one_before_is_taken(
 ) -> None:
     damage(killed_copy / 'epoch_3.pth')
     text = resume(tools, project, killed_copy, whole_run, 9)
-    lines = [line for line in text.splitlines() if 'Passing over' in line and 'epoch_3' in line]
+    lines = [line for line in text.splitlines() if 'Skipping' in line and 'epoch_3' in line]
     assert len(lines) == 1, text
 
 
