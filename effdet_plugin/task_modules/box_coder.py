@@ -7,6 +7,7 @@ from mmdet.registry import TASK_UTILS
 from mmdet.structures.bbox import BaseBoxes, get_box_tensor
 from torch import Tensor
 
+from effdet_plugin.errors import ConfigError
 from effdet_plugin.ops.boxes import clip_boxes, decode_deltas, encode_deltas
 
 
@@ -29,7 +30,17 @@ class EfficientDetBoxCoder(BaseBBoxCoder):
         pred_bboxes: Tensor,
         max_shape: Sequence[int] | None = None,
     ) -> Tensor:
-        """Anchors and deltas ``(..., 4)`` -> boxes, clipped to ``max_shape = (height, width)``."""
+        """Anchors and deltas ``(..., 4)`` -> boxes, clipped to ``max_shape = (height, width)``.
+
+        Raises:
+            ConfigError: points in place of anchors.
+        """
         # mmdet's heads pass HorizontalBoxes, ours pass tensors.
-        boxes = decode_deltas(get_box_tensor(bboxes), pred_bboxes)
+        anchors = get_box_tensor(bboxes)
+        if anchors.shape[-1] != 4 or pred_bboxes.shape[-1] != 4:
+            raise ConfigError(
+                'EfficientDetBoxCoder decodes anchors (x1, y1, x2, y2) and four deltas each; this '
+                'head has others: keep its own bbox_coder'
+            )
+        boxes = decode_deltas(anchors, pred_bboxes)
         return boxes if max_shape is None else clip_boxes(boxes, (max_shape[0], max_shape[1]))

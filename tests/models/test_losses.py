@@ -17,7 +17,7 @@ def cases() -> list[tuple[nn.Module, Tensor, Tensor]]:
     """Loss, prediction and target of five rows each."""
     labels = torch.tensor([0, 2, 3, 3, 1])  # 3 is the background
     return [
-        (SigmoidFocalLoss(), torch.randn(5, 3), labels),
+        (SigmoidFocalLoss(True), torch.randn(5, 3), labels),
         (HuberLoss(), torch.randn(5, 4), torch.randn(5, 4)),
         (BoxIoULoss(), random_boxes(5, (50, 50)), random_boxes(5, (50, 50), 1)),
     ]
@@ -102,7 +102,8 @@ def test_no_rows__cost_nothing_and_have_a_graph(case: int) -> None:
 @pytest.mark.parametrize(
     ('build', 'words'),
     [
-        (lambda: SigmoidFocalLoss(use_sigmoid=False), 'use_sigmoid=False'),
+        (lambda: SigmoidFocalLoss(False), 'use_sigmoid False is not supported'),
+        (SigmoidFocalLoss, 'use_sigmoid is missing; write use_sigmoid=True'),
         (lambda: BoxIoULoss('siou'), "mode='siou'"),
         (lambda: BoxIoULoss('ciou', angle_gradient='none'), "angle_gradient='none'"),
     ],

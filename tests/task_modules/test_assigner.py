@@ -64,7 +64,7 @@ def test_retina_head__trains_with_our_parts(counts: tuple[int, int]) -> None:
                 type='EfficientDetAnchorGenerator', strides=[8, 16], octave_base_scale=3.0
             ),
             bbox_coder=dict(type='EfficientDetBoxCoder'),
-            loss_cls=dict(type='SigmoidFocalLoss'),
+            loss_cls=dict(type='SigmoidFocalLoss', use_sigmoid=True),
             loss_bbox=dict(type='HuberLoss'),
             train_cfg=ConfigDict(
                 assigner=dict(type='BatchMaxIoUAssigner'),
