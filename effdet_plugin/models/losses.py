@@ -53,6 +53,9 @@ class WeightedLoss(nn.Module):
 
         Returns:
             A scalar, or the unreduced loss for ``'none'``.
+
+        Raises:
+            ConfigError: weights that are not of these rows (FSAF).
         """
         loss = self.unreduced(pred, target)
         if weight is not None:
@@ -60,6 +63,11 @@ class WeightedLoss(nn.Module):
             weight = weight.mean(-1) if weight.dim() > loss.dim() else weight
             # Without this, four rows of four values would broadcast the wrong way.
             weight = weight.unsqueeze(-1) if weight.dim() < loss.dim() else weight
+            if len(weight) != len(loss):
+                raise ConfigError(
+                    f'{type(self).__name__} has {len(loss)} rows, but this head weights '
+                    f'{len(weight)} single elements: keep its own loss'
+                )
         reduction = reduction_override or self.reduction
         return self.loss_weight * weight_reduce_loss(loss, weight, reduction, avg_factor)
 
@@ -201,11 +209,11 @@ class BoxIoULoss(WeightedLoss):
     def unreduced(self, pred: Tensor, target: Tensor) -> Tensor:
         """Loss of each pair."""
         if self.unchecked_rows > 0 and len(target):
-            self.unchecked_rows -= int((target != 0).any(1).sum())
-            if (target[:, 2:] < target[:, :2]).any():
+            self.unchecked_rows -= int((target != 0).any(-1).sum())
+            if (target[..., 2:] < target[..., :2]).any():
                 raise ConfigError(
                     'BoxIoULoss: targets are no boxes (x1, y1, x2, y2) but deltas; set '
-                    'reg_decoded_bbox=True in the head'
+                    'reg_decoded_bbox=True in the head, or keep its own loss_bbox'
                 )
         return iou_loss(pred.float(), target.float(), self.mode, self.angle_gradient)
 

@@ -60,7 +60,7 @@ class BatchMaxIoUAssigner(BaseAssigner):
         if not truths or priors is None:
             raise ConfigError(
                 'BatchMaxIoUAssigner assigns anchors or proposals (x1, y1, x2, y2); this head '
-                'assigns points or predictions: keep its own assigner'
+                'assigns points, cells or predictions: keep its own assigner'
             )
         gt_instances = truths[0]
         boxes = get_box_tensor(gt_instances.bboxes)
@@ -103,8 +103,10 @@ def _needs(key: str) -> ConfigError:
 
 
 def _boxes_of(instances: InstanceData) -> Tensor | None:
-    """Priors ``(N, 4)`` xyxy; None if there are none, or they are points with strides."""
+    """Priors ``(N, 4)`` xyxy; None if there are none, or points with strides, or cells (YOLOv3)."""
     priors = get_box_tensor(instances.get('priors', torch.empty(0)))
+    if 'responsible_flags' in instances:
+        return None
     is_boxes = priors.shape[-1] == 4 and not (priors[:, 2:] < priors[:, :2]).any()
     return priors if is_boxes else None
 

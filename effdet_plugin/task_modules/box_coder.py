@@ -20,8 +20,16 @@ class EfficientDetBoxCoder(BaseBBoxCoder):
 
     encode_size = 4
 
-    def encode(self, bboxes: Tensor | BaseBoxes, gt_bboxes: Tensor | BaseBoxes) -> Tensor:
-        """Anchors ``(..., 4)`` and boxes ``(..., 4)``, xyxy -> deltas ``(..., 4)``."""
+    def encode(
+        self, bboxes: Tensor | BaseBoxes, gt_bboxes: Tensor | BaseBoxes, *other: object
+    ) -> Tensor:
+        """Anchors ``(..., 4)`` and boxes ``(..., 4)``, xyxy -> deltas ``(..., 4)``.
+
+        Raises:
+            ConfigError: a head that encodes relative to ``other`` things, too (YOLOv3's strides).
+        """
+        if other:
+            raise _not_deltas()
         return encode_deltas(get_box_tensor(bboxes), get_box_tensor(gt_bboxes))
 
     def decode(
@@ -38,9 +46,13 @@ class EfficientDetBoxCoder(BaseBBoxCoder):
         # mmdet's heads pass HorizontalBoxes, ours pass tensors.
         anchors = get_box_tensor(bboxes)
         if anchors.shape[-1] != 4 or pred_bboxes.shape[-1] != 4:
-            raise ConfigError(
-                'EfficientDetBoxCoder decodes anchors (x1, y1, x2, y2) and four deltas each; this '
-                'head has others: keep its own bbox_coder'
-            )
+            raise _not_deltas()
         boxes = decode_deltas(anchors, pred_bboxes)
         return boxes if max_shape is None else clip_boxes(boxes, (max_shape[0], max_shape[1]))
+
+
+def _not_deltas() -> ConfigError:
+    return ConfigError(
+        'EfficientDetBoxCoder has four deltas for each anchor (x1, y1, x2, y2); this head has '
+        'other values or priors: keep its own bbox_coder'
+    )
