@@ -190,7 +190,7 @@ def test_pipeline__of_the_wrapper_is_that_of_all_inside(folder: Path) -> None:
 
 
 def test_test_mode__reaches_all_inside(folder: Path) -> None:
-    dataset = build(wrap_concat(coco(folder)), test_mode=True)
+    dataset = build(wrap_concat(coco(folder, test_mode=False)), test_mode=True)
     assert all(inner.test_mode for inner in dataset.dataset.datasets)
 
 
