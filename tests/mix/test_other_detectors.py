@@ -60,8 +60,11 @@ def data(pipeline: list[dict[str, Any]], times: int, **settings: Any) -> dict[st
 
 def write_config(path: Path, name: str) -> None:
     base, head, training, levels = DETECTORS[name]
-    load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True)]
-    resize = dict(type='Resize', scale=(128, 96), keep_ratio=True)
+    load: list[dict[str, Any]] = [
+        dict(type='LoadImageFromFile'),
+        dict(type='LoadAnnotations', with_bbox=True),
+    ]
+    resize: dict[str, Any] = dict(type='Resize', scale=(128, 96), keep_ratio=True)
     keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
     val = data([*load, resize, dict(type='PackDetInputs', meta_keys=keys)], 1, test_mode=True)
     evaluator = dict(
