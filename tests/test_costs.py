@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from effdet_plugin.costs import (
+    REFERENCE,
     CostRow,
     Costs,
     count_rows,
@@ -15,7 +16,6 @@ from effdet_plugin.costs import (
     to_text,
 )
 from effdet_plugin.errors import ConfigError
-from effdet_plugin.published import REFERENCE
 from support import REPOSITORY
 
 LITE0 = REPOSITORY / 'configs' / 'efficientdet' / 'lite0_coco.py'

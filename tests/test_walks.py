@@ -1,23 +1,35 @@
 """How many files of the package one reads to follow a task from its start to its end."""
 
+import inspect
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from mmdet.registry import MODELS
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from PIL import Image
 
 import effdet_plugin
+from effdet_plugin.config import load
+from effdet_plugin.engine.runner import EfficientDetRunner
+from effdet_plugin.files import write_image
+from effdet_plugin.inference import Detector
 from effdet_plugin.own_data import apply_data
+from effdet_plugin.training import TestSettings, evaluate
+from support import REPOSITORY
 
 PACKAGE = Path(effdet_plugin.__file__).parent
-# The network itself is no part of a walk.
-LEFT_OUT = ('models', 'ops', 'task_modules')
+# The network itself is no part of a walk, and compat.py only finds modules that are imported.
+LEFT_OUT = ('models', 'ops', 'task_modules', 'compat.py')
+CONFIG = REPOSITORY / 'configs' / 'efficientdet' / 'lite0_coco.py'
 
 
 def walked_files(call: Callable[[], object]) -> list[str]:
@@ -41,9 +53,14 @@ def walked_files(call: Callable[[], object]) -> list[str]:
         call()
     finally:
         sys.setprofile(before)
-    inside = [
-        Path(name).relative_to(PACKAGE) for name in walked if Path(name).is_relative_to(PACKAGE)
-    ]
+    return package_files(walked)
+
+
+def package_files(names: Iterable[str]) -> list[str]:
+    """Those of some files that count, relative to the package."""
+    inside = {
+        Path(name).relative_to(PACKAGE) for name in names if Path(name).is_relative_to(PACKAGE)
+    }
     return sorted(path.as_posix() for path in inside if path.parts[0] not in LEFT_OUT)
 
 
@@ -111,3 +128,47 @@ def test_walk__own_data_folder_to_written_annotations(
     written = json.loads((tmp_path / 'run/data/train.json').read_text())
     assert [len(written[key]) for key in ('images', 'annotations', 'categories')] == [2, 2, 1]
     assert len(walked) <= 15, walked
+
+
+def test_walk__checkpoint_into_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As tools/test.py loads it: read, checked and matched by the hooks."""
+    coco(tmp_path / 'data')
+    options = {
+        'model.backbone.pretrained': False,
+        'model.bbox_head.num_classes': 1,
+        'test_dataloader.num_workers': 0,
+        'test_dataloader.persistent_workers': False,
+    }
+    init_default_scope('mmdet')
+    model = MODELS.build(load(CONFIG, options=options).model)
+    weights = {name: torch.full_like(tensor, 0.5) for name, tensor in model.state_dict().items()}
+    meta = dict(dataset_meta=dict(classes=('circle',)))
+    torch.save(dict(meta=meta, state_dict=weights), tmp_path / 'one.pth')
+
+    walked: set[str] = set()
+    loaded: dict[str, Any] = {}
+    load_or_resume: Callable[[Any], None] = EfficientDetRunner.load_or_resume
+
+    def load_and_watch(runner: Any) -> None:
+        walked.update(walked_files(lambda: load_or_resume(runner)))
+        walked.update(package_files(caller.filename for caller in inspect.stack()))
+        loaded.update(runner.model.state_dict())
+
+    monkeypatch.setattr(EfficientDetRunner, 'load_or_resume', load_and_watch)
+    checkpoint = str(tmp_path / 'one.pth')
+    evaluate(
+        TestSettings(CONFIG, checkpoint, data=tmp_path / 'data', image_size=64, cfg_options=options)
+    )
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in weights.items())
+    assert {'files.py', 'engine/load_weights.py', 'engine/runner.py'} <= walked
+    assert len(walked) <= 6, sorted(walked)
+
+
+def test_walk__image_to_detections(tmp_path: Path) -> None:
+    model = Detector(CONFIG, 'none').model
+    meta = {'dataset_meta': {'classes': tuple(map(str, range(80)))}}
+    torch.save({'state_dict': model.state_dict(), 'meta': meta}, tmp_path / 'a.pth')
+    write_image(tmp_path / 'a.png', np.zeros((40, 60, 3), np.uint8))
+    walked = walked_files(lambda: Detector(CONFIG, tmp_path / 'a.pth')(tmp_path / 'a.png'))
+    assert {'files.py', 'inference/detector.py', 'datasets/transforms.py'} <= set(walked)
+    assert len(walked) <= 7, walked

@@ -6,9 +6,8 @@ from statistics import mean
 
 from effdet_plugin.ablation.latency import Latency
 from effdet_plugin.ablation.trials import Trial
-from effdet_plugin.costs import CostRow
+from effdet_plugin.costs import PAPER, CostRow, Published
 from effdet_plugin.files import replacing
-from effdet_plugin.published import PAPER, Published
 
 _NECK = ('extra_levels', 'bifpn')
 # Config that the others of its table are compared to, by the first word of their names.

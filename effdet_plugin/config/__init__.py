@@ -1,8 +1,12 @@
 """Configs: loaded, sized, changed by options, and checked before anything is built."""
 
-from effdet_plugin.config.check import check
-from effdet_plugin.config.load import Options, load, merge_options, parse_options
-from effdet_plugin.config.size import find_sizes, parse_size, set_image_size, size_pipelines
+from effdet_plugin.config.dataset_nodes import (
+    find_sizes,
+    parse_size,
+    set_image_size,
+    size_pipelines,
+)
+from effdet_plugin.config.load import Options, check, load, merge_options, parse_options
 
 __all__ = [
     'Options',

@@ -18,6 +18,7 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 
+from effdet_plugin.compat import check_compiled_ops
 from effdet_plugin.config import load
 from effdet_plugin.config.dataset_nodes import class_names, dataset_nodes
 from effdet_plugin.engine.load_weights import (
@@ -30,7 +31,6 @@ from effdet_plugin.engine.load_weights import (
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.files import RGBImage, load_weights_only, read_image
 from effdet_plugin.inference.tta import TTA, apply_tta
-from effdet_plugin.models.compiled_ops import check_compiled_ops
 from effdet_plugin.ops.boxes import clip_boxes
 
 NO_CHECKPOINT = 'none'  # random weights, to try a config without a checkpoint

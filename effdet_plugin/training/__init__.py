@@ -1,8 +1,7 @@
 """Training and evaluation, one call each, as the tools start them."""
 
 from effdet_plugin.training.evaluate import TestSettings, evaluate, metrics_table
-from effdet_plugin.training.settings import Prepared, TrainSettings, prepare
-from effdet_plugin.training.train import dry_run, train
+from effdet_plugin.training.train import Prepared, TrainSettings, dry_run, prepare, train
 
 __all__ = [
     'Prepared',

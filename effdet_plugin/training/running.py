@@ -14,9 +14,9 @@ from mmengine.config import Config
 from mmengine.hooks import EMAHook
 from mmengine.runner import Runner
 
+from effdet_plugin.compat import check_compiled_ops
 from effdet_plugin.engine.load_weights import LoadMatchingHook
 from effdet_plugin.errors import ConfigError, UserError
-from effdet_plugin.models.compiled_ops import check_compiled_ops
 
 RUNNER_TYPE = 'EfficientDetRunner'
 

@@ -7,8 +7,7 @@ import pytest
 
 from effdet_plugin.ablation import ablation_configs, cost_table, neck_ratios
 from effdet_plugin.ablation.latency import Latency
-from effdet_plugin.costs import CostRow, count_rows, to_markdown
-from effdet_plugin.published import PAPER
+from effdet_plugin.costs import PAPER, CostRow, count_rows, to_markdown
 from support import REPOSITORY
 
 # docs/ablation.md: the paper's B3 + FPN has more than the head and FPN that its first row has.

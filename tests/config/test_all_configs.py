@@ -10,8 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from effdet_plugin.config import find_sizes, load
-from effdet_plugin.costs import build_on_meta, count_costs
-from effdet_plugin.published import REFERENCE
+from effdet_plugin.costs import REFERENCE, build_on_meta, count_costs
 from support import REPOSITORY, oracle_file
 
 FOLDER = REPOSITORY / 'configs' / 'efficientdet'

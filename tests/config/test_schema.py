@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from effdet_plugin.config.check import nearest
+from effdet_plugin.config.load import nearest
 from effdet_plugin.config.schema import signature_of
 
 

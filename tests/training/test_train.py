@@ -228,10 +228,10 @@ def test_prepare__amp(
         'optim_wrapper.type': 'OptimWrapper',
         'optim_wrapper.optimizer': dict(type='SGD', lr=0.1),
     }
-    monkeypatch.setattr('effdet_plugin.training.settings.get_device', lambda: 'cpu')
+    monkeypatch.setattr('effdet_plugin.training.train.get_device', lambda: 'cpu')
     with pytest.raises(ConfigError, match=r'--amp.*AmpOptimWrapper.*GPU'):
         prepare(replace(settings, cfg_options=small | plain))
-    monkeypatch.setattr('effdet_plugin.training.settings.get_device', lambda: 'cuda')
+    monkeypatch.setattr('effdet_plugin.training.train.get_device', lambda: 'cuda')
     cfg, _ = prepare(replace(settings, cfg_options=small | plain))
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
 

@@ -8,10 +8,9 @@ from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from effdet_plugin.compat import mmcv_ext_is_stand_in
+from effdet_plugin import compat
+from effdet_plugin.compat import check_compiled_ops, missing_ops, mmcv_ext_is_stand_in
 from effdet_plugin.errors import InstallError
-from effdet_plugin.models import compiled_ops
-from effdet_plugin.models.compiled_ops import check_compiled_ops, missing_ops
 
 stand_in = pytest.mark.skipif(not mmcv_ext_is_stand_in(), reason='mmcv is compiled here')
 
@@ -65,7 +64,7 @@ def test_check__takes_what_runs_without() -> None:
 
 
 def test_check__takes_everything_where_mmcv_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled_ops, 'mmcv_ext_is_stand_in', lambda: False)
+    monkeypatch.setattr(compat, 'mmcv_ext_is_stand_in', lambda: False)
     check_compiled_ops(nn.Sequential(DeformConv2d(4, 4, 3)))
 
 
