@@ -14,7 +14,12 @@ ROOT = Path(__file__).resolve().parent
 EXTRAS = {
     # mmdet comes in two families with the same import names: install one of them, never both. With
     # a compiled mmcv of your own, neither is needed.
-    'openmmlab': ['mmengine>=0.10.4,<1', 'mmcv-lite>=2.0.1,<2.2', 'mmdet>=3.2,<3.4'],
+    'openmmlab': [
+        'mmengine>=0.10.4,<1',
+        'mmcv-lite>=2.0.1,<2.2',
+        'mmdet>=3.2,<3.4',
+        'setuptools<81',  # mmengine looks up `mmdet::` bases with pkg_resources, which 82 dropped
+    ],
     'onedl': [
         'onedl-mmengine>=0.10.10,<0.11',
         'onedl-mmcv>=2.3.3,<2.4',

@@ -30,6 +30,7 @@ class EfficientDetDataset:
         pipeline: Transforms of all datasets inside, which then have none of their own. Written
             here, mmdet's ``DetInferencer`` finds it.
         lazy_init: mmengine's, passed to all datasets inside.
+        test_mode: likewise, in place of their own: mmdet's ``analyze_results.py`` writes it here.
 
     Raises:
         ConfigError: Pipelines here and inside.
@@ -43,10 +44,13 @@ class EfficientDetDataset:
         seed: int | None = None,
         pipeline: list[dict[str, Any]] | None = None,
         lazy_init: bool | None = None,
+        test_mode: bool | None = None,
     ) -> None:
         if isinstance(dataset, dict):
             given = {'pipeline': pipeline, 'lazy_init': lazy_init}
             given = {key: value for key, value in given.items() if value is not None}
+            if test_mode is not None:
+                dataset = map_sources(dataset, lambda node: {**node, 'test_mode': test_mode})
             dataset = DATASETS.build(map_sources(dataset, lambda node: _extended(node, given)))
         self.dataset = dataset
         self.image_size = image_size

@@ -1,6 +1,7 @@
 """The losses, with mmdet's signature so that other heads can use them, and their normaliser."""
 
 import torch
+from mmdet.models.losses import accuracy
 from mmdet.models.losses.utils import weight_reduce_loss
 from mmdet.registry import MODELS
 from mmengine.dist import all_reduce, get_world_size
@@ -10,6 +11,8 @@ from effdet_plugin.errors import ConfigError
 from effdet_plugin.ops.box_loss import check_iou_mode, huber_loss, iou_loss
 from effdet_plugin.ops.focal import sigmoid_focal_loss
 
+# Deltas look like boxes by chance only, so some tell, and the others need no device sync.
+ROWS_CHECKED = 100
 NORMALIZERS = ('local', 'mean', 'global', 'constant')
 
 
@@ -43,18 +46,28 @@ class WeightedLoss(nn.Module):
         Args:
             pred: see the loss.
             target: see the loss.
-            weight: of the shape of the unreduced loss. If that has one value per row, ``(N, K)`` is
-                taken, too, and its mean over K counts.
+            weight: of the shape of the unreduced loss. ``(N,)`` counts for each value of a row;
+                where the loss has one value per row, the mean of ``(N, K)`` over K counts.
             avg_factor: divisor of the sum.
             reduction_override: replaces ``reduction``.
 
         Returns:
             A scalar, or the unreduced loss for ``'none'``.
+
+        Raises:
+            ConfigError: weights that are not of these rows (FSAF).
         """
         loss = self.unreduced(pred, target)
         if weight is not None:
             weight = weight.float()
             weight = weight.mean(-1) if weight.dim() > loss.dim() else weight
+            # Without this, four rows of four values would broadcast the wrong way.
+            weight = weight.unsqueeze(-1) if weight.dim() < loss.dim() else weight
+            if len(weight) != len(loss):
+                raise ConfigError(
+                    f'{type(self).__name__} has {len(loss)} rows, but this head weights '
+                    f'{len(weight)} single elements: keep its own loss'
+                )
         reduction = reduction_override or self.reduction
         return self.loss_weight * weight_reduce_loss(loss, weight, reduction, avg_factor)
 
@@ -68,7 +81,8 @@ class SigmoidFocalLoss(WeightedLoss):
     tensors of the logits' shape, one of which becomes the gradient.
 
     Args:
-        use_sigmoid: only True; mmdet's heads look for it.
+        use_sigmoid: True, and to be written in the config: mmdet's heads read it there and would
+            give background a channel of its own where it is not.
         gamma: exponent of the modulating factor; 1.5 in EfficientDet, 2 in RetinaNet.
         alpha: weight of positives.
         label_smoothing: 0 for none.
@@ -76,12 +90,17 @@ class SigmoidFocalLoss(WeightedLoss):
         loss_weight: factor.
 
     Raises:
-        ConfigError: ``use_sigmoid=False``.
+        ConfigError: ``use_sigmoid`` is missing or not True; targets that are no labels (heat maps,
+            soft scores); a RoI head that has a channel for background all the same.
     """
+
+    # mmdet's RoI heads have C + 1 channels and a softmax unless the loss has these.
+    custom_cls_channels = custom_activation = True
+    channels: int | None = None
 
     def __init__(
         self,
-        use_sigmoid: bool = True,
+        use_sigmoid: bool | None = None,
         gamma: float = 1.5,
         alpha: float = 0.25,
         label_smoothing: float = 0.0,
@@ -89,8 +108,12 @@ class SigmoidFocalLoss(WeightedLoss):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(reduction, loss_weight)
-        if not use_sigmoid:
-            raise ConfigError('SigmoidFocalLoss: use_sigmoid=False is not supported')
+        if use_sigmoid is not True:
+            problem = 'is missing' if use_sigmoid is None else f'{use_sigmoid!r} is not supported'
+            raise ConfigError(
+                f"SigmoidFocalLoss: use_sigmoid {problem}; write use_sigmoid=True: mmdet's heads "
+                'read it from the config, and give background a channel where it is missing'
+            )
         self.use_sigmoid = use_sigmoid
         self.gamma = gamma
         self.alpha = alpha
@@ -98,7 +121,34 @@ class SigmoidFocalLoss(WeightedLoss):
 
     def unreduced(self, pred: Tensor, target: Tensor) -> Tensor:
         """Loss of each row, summed over its classes."""
+        is_labels = (
+            isinstance(target, Tensor) and target.dim() == 1 and not target.is_floating_point()
+        )
+        if not is_labels or pred.dim() != 2:
+            raise ConfigError(
+                'SigmoidFocalLoss takes logits (N, C) and labels (N,); this head has other targets '
+                '(soft scores or heat maps): keep its own loss_cls'
+            )
+        if self.channels not in (None, pred.shape[1]):
+            raise ConfigError(
+                f'SigmoidFocalLoss: {pred.shape[1]} channels for {self.channels} classes in this '
+                'head, so background is a class: keep its own loss_cls'
+            )
         return sigmoid_focal_loss(pred, target, self.alpha, self.gamma, self.label_smoothing)
+
+    def get_cls_channels(self, num_classes: int) -> int:
+        """Channels of a RoI head of mmdet's: none for background."""
+        self.channels = num_classes
+        return num_classes
+
+    def get_activation(self, cls_score: Tensor) -> Tensor:
+        """Logits ``(N, C)`` -> scores ``(N, C + 1)``; mmdet leaves out the last, background's 0."""
+        return nn.functional.pad(cls_score.sigmoid(), (0, 1))
+
+    def get_accuracy(self, cls_score: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Percentage of the objects of a RoI head, background left out, with the right class."""
+        objects = labels < cls_score.shape[1]
+        return dict(acc=accuracy(cls_score[objects], labels[objects]))
 
 
 @MODELS.register_module()
@@ -140,7 +190,7 @@ class BoxIoULoss(WeightedLoss):
         loss_weight: factor.
 
     Raises:
-        ConfigError: unknown mode or angle gradient.
+        ConfigError: unknown mode or angle gradient; targets that are deltas.
     """
 
     def __init__(
@@ -154,9 +204,17 @@ class BoxIoULoss(WeightedLoss):
         check_iou_mode(mode, angle_gradient)
         self.mode = mode
         self.angle_gradient = angle_gradient
+        self.unchecked_rows = ROWS_CHECKED
 
     def unreduced(self, pred: Tensor, target: Tensor) -> Tensor:
         """Loss of each pair."""
+        if self.unchecked_rows > 0 and len(target):
+            self.unchecked_rows -= int((target != 0).any(-1).sum())
+            if (target[..., 2:] < target[..., :2]).any():
+                raise ConfigError(
+                    'BoxIoULoss: targets are no boxes (x1, y1, x2, y2) but deltas; set '
+                    'reg_decoded_bbox=True in the head, or keep its own loss_bbox'
+                )
         return iou_loss(pred.float(), target.float(), self.mode, self.angle_gradient)
 
 

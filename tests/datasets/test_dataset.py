@@ -189,6 +189,11 @@ def test_pipeline__of_the_wrapper_is_that_of_all_inside(folder: Path) -> None:
         build(coco(folder), pipeline=PIPELINE)
 
 
+def test_test_mode__reaches_all_inside(folder: Path) -> None:
+    dataset = build(wrap_concat(coco(folder, test_mode=False)), test_mode=True)
+    assert all(inner.test_mode for inner in dataset.dataset.datasets)
+
+
 @pytest.mark.parametrize('wrap', [lambda inner: inner, wrap_concat, wrap_repeat])
 def test_pipeline__mmdets_hook_switches_it(folder: Path, wrap: Any) -> None:
     dataset = build(wrap(coco(folder)))

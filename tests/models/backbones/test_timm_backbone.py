@@ -2,6 +2,7 @@ import copy
 from typing import Any
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -205,3 +206,48 @@ def test_init_weights__keeps_what_was_made_with_the_network() -> None:
     before = copy.deepcopy(backbone.state_dict())
     backbone.init_weights()
     assert all(torch.equal(v, before[k]) for k, v in backbone.state_dict().items())
+
+
+def test_out_indices__must_ascend() -> None:
+    for indices in ((4, 3, 2), (2, 2, 3), ()):
+        with pytest.raises(ConfigError, match='they must ascend, each once'):
+            TimmBackbone(LITE0, out_indices=indices)
+
+
+def test_out_indices__beyond_the_network_names_its_maps() -> None:
+    with pytest.raises(ConfigError, match=r'its maps, from 0, are 4, 8, 16, 32$') as error:
+        TimmBackbone('convnext_atto')
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('name', 'kwargs'),
+    [
+        (SWIN['model_name'], dict(embed_dim=24, depths=(1,) * 4, num_heads=(1,) * 4)),
+        ('vit_tiny_patch16_224', dict(embed_dim=24)),
+    ],
+)
+def test_size__networks_for_one_size_take_others(name: str, kwargs: Any) -> None:
+    backbone = TimmBackbone(name, out_indices=(1, 2), model_kwargs=kwargs).eval()
+    for size in ((64, 96), (128, 64)):
+        maps = backbone(torch.randn(1, 3, *size))
+        expected = [tuple(side // stride for side in size) for stride in backbone.strides]
+        assert [tuple(x.shape[2:]) for x in maps] == expected
+    fixed = timm.create_model(name, features_only=True, out_indices=(1, 2), **kwargs)
+    assert backbone.model.state_dict().keys() == fixed.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ('name', 'indices', 'words'),
+    [('dla34', (3, 4), 'multiples of 32'), ('levit_128s', (1, 2), 'img_size=')],
+)
+def test_size__that_does_not_fit_is_one_line(name: str, indices: Any, words: str) -> None:
+    backbone = TimmBackbone(name, indices).eval()
+    with pytest.raises(ConfigError, match=f'backbone {name}: images of 132x100 .*{words}') as error:
+        backbone(torch.randn(1, 3, 100, 132))
+    assert '\n' not in str(error.value)
+
+
+def test_size__other_errors_stay() -> None:
+    with pytest.raises(RuntimeError, match='channels'):
+        TimmBackbone(LITE0)(torch.randn(1, 4, 64, 64))

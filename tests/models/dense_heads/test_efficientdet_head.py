@@ -72,6 +72,14 @@ def test_forward__refuses_another_number_of_maps(number: int) -> None:
         build()([torch.zeros(1, 8, 4, 6)] * number)
 
 
+def test_anchors__refuse_maps_of_another_level() -> None:
+    maps = [torch.zeros(1, 1, *cells) for cells in CELLS]
+    head = build()
+    assert [len(x) for x in head.anchors(maps, (60, 90))] == [8 * 12 * 9, 4 * 6 * 9]  # rounded up
+    with pytest.raises(ConfigError, match='strides starts at 8, but the finest map has stride 4:'):
+        head.anchors(maps, (32, 48))
+
+
 def test_norm_momentum__reaches_every_bn_of_both_towers() -> None:
     def momenta(head: EfficientDetHead) -> list[float | None]:
         return [m.momentum for m in head.modules() if isinstance(m, nn.BatchNorm2d)]

@@ -166,7 +166,7 @@ def test_neck__in_another_detector() -> None:
                 allowed_border=-1,
                 pos_weight=-1,
             ),
-            loss_cls=dict(type='SigmoidFocalLoss'),
+            loss_cls=dict(type='SigmoidFocalLoss', use_sigmoid=True),
         )
     )
     neck = build(in_channels=[4, 6], out_channels=8, num_outs=3)
