@@ -5,16 +5,17 @@ under ``datasets`` (``ConcatDataset``); a source has neither and reads files.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from mmdet.registry import DATASETS, TRANSFORMS
 from mmengine.config import Config
 
-from effdet_plugin.config.schema import signature_of
+from effdet_plugin.config.schema import TOP_LEVEL_KEYS, signature_of
 from effdet_plugin.errors import ConfigError
 
 SIZE_KEY = 'image_size'
+_MAX_PLACES = 3  # named in a suggestion
 
 
 def dataset_nodes(node: Any) -> Iterator[Any]:
@@ -158,3 +159,14 @@ def size_pipelines(dataset: Any) -> None:
                 transform = TRANSFORMS.get(step['type']) if 'type' in step else None
                 if transform and SIZE_KEY in signature_of(transform).names:
                     step[SIZE_KEY] = sized[SIZE_KEY]
+
+
+def places_with(cfg: Mapping[str, Any], key: str) -> list[str]:
+    """Return the dotted paths at which a config has a key, at most three.
+
+    What validation and test have as well as training is named for training only.
+    """
+    found = [f'{place}.{key}' for place, node in dicts_below(cfg) if place and key in node]
+    found = [path for path in found if path.split('.')[0] in TOP_LEVEL_KEYS]
+    trained = [path for path in found if not path.startswith(('val_', 'test_', 'tta_'))]
+    return (trained or found)[:_MAX_PLACES]

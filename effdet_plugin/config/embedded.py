@@ -90,15 +90,13 @@ def damage_is_told(source: str) -> Iterator[None]:
     """Turn what constructors raise about wrong arguments into one line.
 
     Args:
-        source: File whose config is built; empty for a config of the user's, whose errors stay.
+        source: File whose config is built.
     """
     try:
         yield
     except UserError:
         raise
     except Exception as error:  # constructors of mmdet's parts may raise anything
-        if not source:
-            raise
         reason = f'{type(error).__name__}: {error}'.splitlines()[0][:200]
         raise CheckpointError(
             f'{source}: no detector can be built from its config ({reason}); give a config file'

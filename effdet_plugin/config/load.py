@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,18 @@ from mmcv import ops
 from mmengine.config import Config, DictAction
 
 from effdet_plugin.config import schema
-from effdet_plugin.config.dataset_nodes import SIZE_KEY, dicts_below, find_sizes, set_image_size
-from effdet_plugin.config.meaning import keys_meant, nearest, paths_meant, places_with
+from effdet_plugin.config.dataset_nodes import (
+    SIZE_KEY,
+    dicts_below,
+    find_sizes,
+    places_with,
+    set_image_size,
+)
 from effdet_plugin.errors import ConfigError, UserError
 
 Options = Mapping[str, Any] | Sequence[str]
 _TOP_LEVEL = schema.Keys(schema.TOP_LEVEL_KEYS)
 _DELETE = '._delete_'  # mmengine's: the value at that place is replaced, not merged
-_NEAR = 0.75  # similarity from which an unknown key is taken for a misspelt one
 # The same at the top level: `test_pipeline`, a usual variable, has 0.88 with `tta_pipeline`.
 _NEAR_TOP_LEVEL = 0.885
 _RUNS_CODE = ('.pkl', '.pickle', '.yaml', '.yml')  # mmengine's loaders construct any object
@@ -114,7 +117,7 @@ def merge_options(cfg: Config, options: Options) -> None:
 def _read(path: Path) -> Config:
     """Read a config; any error in it becomes a ConfigError of one line."""
     if not path.is_file():
-        hint = nearest(path.name, [p.name for p in path.parent.glob('*.py')])
+        hint = schema.nearest(path.name, [p.name for p in path.parent.glob('*.py')])
         raise ConfigError(f'config {path}: there is no such file{hint}')
     try:
         return Config.fromfile(path)
@@ -159,7 +162,7 @@ def _check_path(cfg: Config, path: str) -> str | None:
             keys = keys_of(node, registries, place) if place else _TOP_LEVEL
             if key not in keys.names and keys.others != 'free':
                 names = keys.names.union(node) if place else keys.names
-                hint = _meant(cfg, place, key, names) or nearest(key, names)
+                hint = _meant(cfg, place, key, names) or schema.nearest(key, names)
                 raise ConfigError(
                     f'--cfg-options {path}: {place or "the config"} has no {key!r}{hint}'
                 )
@@ -186,9 +189,11 @@ def _meant(cfg: Config, place: str, key: str, names: Iterable[str]) -> str:
         ``; did you mean 'x'?`` with keys of the place or whole paths; '' where the meaning is
         unknown.
     """
-    usual = paths_meant(key)
-    found = [name for name in keys_meant(key) if name in names]
-    found = found or [path for path in usual if _is_known(cfg, path)][:1] or misspelt(key, names)
+    usual = schema.paths_meant(key)
+    found = [name for name in schema.keys_meant(key) if name in names]
+    found = (
+        found or [path for path in usual if _is_known(cfg, path)][:1] or schema.misspelt(key, names)
+    )
     if usual and not found:
         return f'; its usual place is {usual[0]}, which this config does not take'
     found = found or places_with(cfg, key)
@@ -244,7 +249,7 @@ def check(cfg: Config) -> None:
         if key in schema.TOP_LEVEL_KEYS:
             _check_node(cfg[key], schema.registries_below(schema.PLAIN, key), key)
         # Other names are variables of the config, unless they are similar to one of the runner's.
-        elif near := misspelt(key, schema.TOP_LEVEL_KEYS, _NEAR_TOP_LEVEL):
+        elif near := schema.misspelt(key, schema.TOP_LEVEL_KEYS, _NEAR_TOP_LEVEL):
             raise ConfigError(f'{key}: nothing reads this name; did you mean {near[0]!r}?')
     if cfg.get('runner_type'):
         _find_type(cfg.runner_type, schema.RUNNER, 'runner_type')
@@ -281,18 +286,18 @@ def _check_node(node: Any, registries: schema.Registries, path: str) -> None:
         return
     keys = keys_of(node, registries, path)
     _check_readable(node, registries, path)
-    if 'type' not in node and _needs_type(path, registries):
+    if 'type' not in node and schema.needs_type(path, registries):
         parent, _, name = path.rpartition('.')
         known = schema.plain_keys(parent).names if parent == 'default_hooks' else frozenset()
-        hint = nearest(name, known) if name not in known else ''
+        hint = schema.nearest(name, known) if name not in known else ''
         raise ConfigError(f'{path}: a {registries[0].name} needs a type{hint}')
     for key in sorted(node.keys() - keys.names):
-        near = [name for name in keys_meant(key) if name in keys.names]
-        near = near or misspelt(key, keys.names)
+        near = [name for name in schema.keys_meant(key) if name in keys.names]
+        near = near or schema.misspelt(key, keys.names)
         if near or keys.others == 'wrong':
             owner = node.get('type', path.rpartition('.')[2])
             owner = owner if isinstance(owner, str) else owner.__name__
-            hint = f'; did you mean {near[0]!r}?' if near else nearest(key, keys.names)
+            hint = f'; did you mean {near[0]!r}?' if near else schema.nearest(key, keys.names)
             raise ConfigError(f'{path}.{key}: {owner} takes no {key!r}{hint}')
     if node.get('type') != 'Albu':  # the types below it are those of another library
         for key, child in node.items():
@@ -309,20 +314,6 @@ def _check_readable(node: Mapping[str, Any], registries: schema.Registries, path
             )
 
 
-def _needs_type(path: str, registries: schema.Registries) -> bool:
-    """Whether a dict at this place must have a type: an entry of hooks, pipelines, ..."""
-    parent, _, name = path.rpartition('.')
-    if registries in (schema.HOOK, schema.TRANSFORM, schema.SCHEDULER, schema.METRIC):
-        return parent == 'default_hooks' or name.isdigit()
-    return path == 'model' or name == 'dataset'
-
-
-def misspelt(key: str, names: Iterable[str], cutoff: float = _NEAR) -> list[str]:
-    """Return the name that a key was probably meant to be, if there is one."""
-    anagrams = [name for name in names if sorted(name) == sorted(key)]  # 'rl' for 'lr'
-    return anagrams or get_close_matches(key, names, n=1, cutoff=cutoff)
-
-
 def _find_type(
     name: str | Callable[..., Any], registries: schema.Registries, path: str
 ) -> Callable[..., Any]:
@@ -336,22 +327,10 @@ def _find_type(
     if registries == schema.MODEL and hasattr(ops, name):
         return getattr(ops, name)
     scope, _, own_name = name.rpartition('.')
-    hint = _hint_of_type(own_name, registries)
+    hint = schema.hint_of_type(own_name, registries)
     if scope and find_spec(scope.split('.')[0]) is None:
         hint = f': the package {scope.split(".")[0]} is not installed'
     raise ConfigError(f'{path}: no {registries[0].name} of the name {name!r} is registered{hint}')
-
-
-def _hint_of_type(name: str, registries: schema.Registries) -> str:
-    """Return a hint at the registered name meant, or at a component that is not imported."""
-    known: set[str] = set()
-    for registry in registries:
-        while registry is not None:
-            known |= registry.module_dict.keys()
-            registry = registry.parent
-    # Among hundreds of names one is always similar: a hint must be more similar here.
-    near = get_close_matches(name, known, n=1, cutoff=0.65) or [k for k in known if name in k]
-    return nearest(name, near) if near else '; is its file in custom_imports?'
 
 
 def _check_sizes(cfg: Config) -> None:

@@ -1,8 +1,9 @@
-"""Which types a config may name at each place, and which keys they take."""
+"""Which types a config may name at which place, which keys they take, and what was meant else."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -56,6 +57,14 @@ _BELOW: dict[Registries, dict[str, Registries]] = {
 def registries_below(registries: Registries, key: str) -> Registries:
     """Return the registries of the types under a key, given those of the dict that has the key."""
     return _BELOW.get(registries, {}).get(key, registries)
+
+
+def needs_type(path: str, registries: Registries) -> bool:
+    """Whether a dict at this place must have a type: an entry of hooks, pipelines, ..."""
+    parent, _, name = path.rpartition('.')
+    if registries in (HOOK, TRANSFORM, SCHEDULER, METRIC):
+        return parent == 'default_hooks' or name.isdigit()
+    return path == 'model' or name == 'dataset'
 
 
 class Signature(NamedTuple):
@@ -208,3 +217,106 @@ TOP_LEVEL_KEYS = signature_of(Runner).names - {'cfg'} | _words(
     'tta_model tta_pipeline vis_backends model_wrapper_cfg custom_imports image_size runner_type '
     'sync_bn find_unused_parameters compile activation_checkpointing efficient_conv_bn_eval'
 ).names  # fmt: skip
+
+# Path in a config: other names of the same setting, as other frameworks and older mmdet have them.
+_NAMES = {
+    'optim_wrapper.optimizer.lr': 'lr learning_rate lr0 base_lr initial_lr start_lr max_lr',
+    'optim_wrapper.optimizer.weight_decay': 'wd weight_decay decay l2',
+    'optim_wrapper.optimizer.momentum': 'momentum',
+    'optim_wrapper.optimizer.type': 'optimizer_type optimizer_name',
+    'optim_wrapper.optimizer': 'optimizer optim optimiser',
+    'optim_wrapper.clip_norm': 'grad_clip clip_grad clip_norm clip_gradients max_norm',
+    'optim_wrapper.clip_grad.max_norm': 'grad_clip clip_grad clip_norm clip_gradients max_norm',
+    'optim_wrapper.accumulative_counts': (
+        'accumulate accumulation accumulate_grad_batches gradient_accumulation cumulative_iters '
+        'gradient_accumulation_steps accumulative_counts accumulation_steps'
+    ),
+    'train_cfg.max_epochs': (
+        'epochs epoch num_epochs n_epochs max_epoch max_epochs total_epochs train_epochs'
+    ),
+    'train_cfg.max_iters': 'iterations iters max_iters num_iters steps max_steps num_steps',
+    'train_cfg.val_interval': 'val_interval eval_interval evaluation_interval eval_period',
+    'train_dataloader.batch_size': (
+        'batch_size batch bs samples_per_gpu train_batch_size ims_per_batch imgs_per_gpu'
+    ),
+    'val_dataloader.batch_size': 'val_batch_size eval_batch_size test_batch_size',
+    'train_dataloader.num_workers': 'workers num_workers n_workers workers_per_gpu',
+    'train_dataloader.dataset.data_root': 'data_root',
+    'image_size': 'image_size img_size imgsz input_size image_shape img_shape resolution img_scale',
+    'model.bbox_head.num_classes': 'num_classes num_class nc n_classes number_of_classes',
+    'model.backbone.pretrained': 'pretrained pretrained_weights imagenet_weights',
+    'model.test_cfg.score_thr': 'score_thr conf conf_thres confidence score_threshold',
+    'model.test_cfg.nms.iou_threshold': 'iou_thr iou_threshold nms_thr nms_iou iou_thres',
+    'model.bbox_head.postprocessor.score_thr': 'score_thr conf conf_thres confidence',
+    'model.bbox_head.postprocessor.iou_thr': 'iou_thr iou_threshold nms_thr nms_iou iou_thres',
+    'model.test_cfg.max_per_img': 'max_per_img max_det max_detections max_dets',
+    'model.bbox_head.postprocessor.max_per_img': 'max_per_img max_det max_detections max_dets',
+    'load_from': 'weights checkpoint ckpt load_checkpoint init_checkpoint',
+    'work_dir': 'output_dir out_dir save_dir log_dir output',
+    'randomness.seed': 'seed random_seed',
+    'default_hooks.checkpoint.interval': 'save_interval checkpoint_interval save_period',
+    'default_hooks.logger.interval': 'log_interval print_interval log_every',
+    'param_scheduler.0.warmup_epochs': 'warmup warmup_epochs num_warmup_epochs',
+}  # fmt: skip
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace('_', '').replace('-', '')
+
+
+_PATHS: dict[str, list[str]] = {}
+for _path, _others in _NAMES.items():
+    for _word in _others.split():
+        _PATHS.setdefault(_plain(_word), []).append(_path)
+
+
+def paths_meant(key: str) -> list[str]:
+    """Return the usual places of a setting by any of its names, the most usual first.
+
+    Args:
+        key: As somebody wrote it: ``learning_rate``, ``batchSize``.
+
+    Returns:
+        Dotted paths, ``['optim_wrapper.optimizer.lr']``; nothing for an unknown name. Not every
+        config has each of them.
+    """
+    return _PATHS.get(_plain(key), [])
+
+
+def keys_meant(key: str) -> list[str]:
+    """Return what configs call a setting, without its place: ``['lr']`` for ``learning_rate``."""
+    return list(dict.fromkeys(path.rpartition('.')[2] for path in paths_meant(key)))
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """Say which of the allowed names was probably meant.
+
+    Returns:
+        ``; did you mean 'x'?``, or the allowed names where none is near, or nothing.
+    """
+    allowed = sorted(allowed)
+    matches = get_close_matches(name, allowed, n=1, cutoff=0.4)
+    if matches:
+        return f'; did you mean {matches[0]!r}?'
+    return f'; choose one of {", ".join(allowed)}' if 0 < len(allowed) <= 20 else ''
+
+
+NEAR = 0.75  # similarity from which an unknown key is taken for a misspelt one
+
+
+def misspelt(key: str, names: Iterable[str], cutoff: float = NEAR) -> list[str]:
+    """Return the name that a key was probably meant to be, if there is one."""
+    anagrams = [name for name in names if sorted(name) == sorted(key)]  # 'rl' for 'lr'
+    return anagrams or get_close_matches(key, names, n=1, cutoff=cutoff)
+
+
+def hint_of_type(name: str, registries: Registries) -> str:
+    """Return a hint at the registered name meant, or at a component that is not imported."""
+    known: set[str] = set()
+    for one in registries:
+        while one is not None:
+            known |= one.module_dict.keys()
+            one = one.parent
+    # Among hundreds of names one is always similar: a hint must be more similar here.
+    near = get_close_matches(name, known, n=1, cutoff=0.65) or [k for k in known if name in k]
+    return nearest(name, near) if near else '; is its file in custom_imports?'

@@ -15,8 +15,7 @@ from effdet_plugin.config.dataset_nodes import class_names, source_nodes
 from effdet_plugin.errors import DatasetError, UserError
 from effdet_plugin.files import read_json
 from effdet_plugin.own_data import check_annotation_files, read_dataset
-from effdet_plugin.own_data.coco import dict_entries, read_coco
-from effdet_plugin.own_data.coco_files import CocoFile
+from effdet_plugin.own_data.coco import CocoFile, dict_entries, read_coco
 from effdet_plugin.own_data.dataset import DatasetDescription
 from effdet_plugin.own_data.find_images import Tree, list_tree
 from effdet_plugin.own_data.findings import Findings

@@ -3,6 +3,7 @@
 import copy
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,9 @@ class Detector:
         self.score_thr = score_thr
         self.batch_size = batch_size
         init_default_scope(self.config.get('default_scope', 'mmdet'))
-        with weights_only_loads(), damage_is_told(str(checkpoint) if config is None else ''):
+        # Errors in a config of the user's stay as they are.
+        told = damage_is_told(str(checkpoint)) if config is None else nullcontext()
+        with weights_only_loads(), told:
             model = _build(self.config, loaded, seed)
         self.model = model.to(_device(device)).eval()
         self.classes = _class_names(self.config, loaded, self.model)

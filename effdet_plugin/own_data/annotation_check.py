@@ -14,8 +14,7 @@ from mmengine.config import Config, ConfigDict
 from effdet_plugin.config.dataset_nodes import class_names, dataset_nodes, source_nodes
 from effdet_plugin.errors import ConfigError, DatasetError
 from effdet_plugin.files import read_json, write_atomically
-from effdet_plugin.own_data.coco import dict_entries, read_coco
-from effdet_plugin.own_data.coco_files import CocoFile
+from effdet_plugin.own_data.coco import CocoFile, dict_entries, read_coco
 from effdet_plugin.own_data.dataset import DatasetDescription
 from effdet_plugin.own_data.find_images import Tree, is_inside
 from effdet_plugin.own_data.mend import count_misread, mended

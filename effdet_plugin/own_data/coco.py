@@ -6,7 +6,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from effdet_plugin.own_data.coco_files import CocoFile
 from effdet_plugin.own_data.dataset import Corners, RawBox, RawDataset, RawImage
 from effdet_plugin.own_data.documents import (
     flag,
@@ -24,6 +23,13 @@ Id = int | str
 # What some tools write as a category of its own for "nothing".
 _NO_OBJECT = frozenset({'_background_', '__background__', '__ignore__', 'background'})
 _LARGEST_AREA = 1e18
+
+
+class CocoFile(NamedTuple):
+    """A json that describes boxes in images."""
+
+    path: Path
+    document: dict[str, Any]
 
 
 class _Category(NamedTuple):

@@ -23,8 +23,7 @@ from effdet_plugin.own_data.dataset import (
     RawImage,
     Split,
 )
-from effdet_plugin.own_data.findings import MAX_QUOTED, Findings
-from effdet_plugin.own_data.forms import is_beyond, note_form
+from effdet_plugin.own_data.findings import MAX_QUOTED, Findings, is_beyond, note_form
 
 # Overlap that comes from rounding alone is cut off without a remark, pixels.
 _ROUNDING_PX = 0.01

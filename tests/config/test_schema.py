@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from effdet_plugin.config.meaning import nearest
-from effdet_plugin.config.schema import signature_of
+from effdet_plugin.config.schema import nearest, signature_of
 
 
 class Closed:

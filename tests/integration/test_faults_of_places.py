@@ -137,7 +137,7 @@ def start_two(tools: Tools, project: Project, work_dir: Path, *options: str, **e
 def test_two_processes__one_is_killed_then_torchrun(
     tools: Tools, project: Project, tmp_path: Path
 ) -> None:
-    """Neither leaves anybody behind, and the run goes on from its last checkpoint."""
+    """Neither leaves anybody behind, and the run resumes from its last checkpoint."""
     work_dir = tmp_path / 'work'
     started = start_two(tools, project, work_dir, FAULT='SIGKILL@8@1')
     result = started.wait(IMPORTS)
