@@ -306,8 +306,9 @@ NEAR = 0.75  # similarity from which an unknown key is taken for a misspelt one
 
 def misspelt(key: str, names: Iterable[str], cutoff: float = NEAR) -> list[str]:
     """Return the name that a key was probably meant to be, if there is one."""
+    names = list(names)
     anagrams = [name for name in names if sorted(name) == sorted(key)]  # 'rl' for 'lr'
-    return anagrams or get_close_matches(key, names, n=1, cutoff=cutoff)
+    return get_close_matches(key, anagrams or names, n=1, cutoff=0 if anagrams else cutoff)
 
 
 def hint_of_type(name: str, registries: Registries) -> str:

@@ -25,7 +25,7 @@ from effdet_plugin.convert.sources import Selection, Source, select
 from effdet_plugin.download import WEB, cache_dir, fetch
 from effdet_plugin.engine.load_weights import classes_of
 from effdet_plugin.errors import CheckpointError
-from effdet_plugin.files import replacing
+from effdet_plugin.files import is_finite, replacing
 
 FORMATS = ('mmengine', 'effdet', 'npz')
 Classes = int | str | Path | Sequence[str]
@@ -203,13 +203,16 @@ def _convert(
     structure = detect(source.key_map, shapes, model)
     known_classes = classes_of({'meta': source.meta}) or ()
     choice = choose_classes(classes, structure.num_classes, known_classes)
-    applied = apply(
-        source.key_map,
-        structure,
-        state_shapes(structure),
-        shapes,
-        lambda key: source.read(selection.names[key]),
-    )
+
+    def read(key: str) -> Tensor:
+        tensor = source.read(selection.names[key])
+        if not is_finite(tensor):
+            raise CheckpointError(
+                f'the weights are not finite: {selection.names[key]} holds NaN or infinity'
+            )
+        return tensor
+
+    applied = apply(source.key_map, structure, state_shapes(structure), shapes, read)
     state = select_classes(applied.state, choice.slots, structure.num_anchors)
     # Native effdet models have no bias before BN, and pad symmetrically.
     padding = 'symmetric' if NATIVE in applied.filled.values() else 'same'
