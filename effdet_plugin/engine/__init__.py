@@ -1,12 +1,11 @@
 """What drives a training: optimiser, schedule, moving average, checkpoints, processes."""
 
-from effdet_plugin.engine.accumulation import WholeEpochHook
 from effdet_plugin.engine.checkpoint import AtomicCheckpointHook
 from effdet_plugin.engine.ema import RampUpEMA, RampUpEMAHook
 from effdet_plugin.engine.fusion_weights import FusionWeightsHook
 from effdet_plugin.engine.hooks import DeferredRuntimeInfoHook, FiniteLossHook, ProgressBarHook
 from effdet_plugin.engine.load_weights import LoadMatchingHook
-from effdet_plugin.engine.optim import ClippedAmpOptimWrapper, ClippedOptimWrapper
+from effdet_plugin.engine.optim import ClippedAmpOptimWrapper, ClippedOptimWrapper, WholeEpochHook
 from effdet_plugin.engine.param_groups import (
     GroupedOptimWrapperConstructor,
     LayerDecayOptimWrapperConstructor,

@@ -19,7 +19,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from effdet_plugin import __version__
 from effdet_plugin.config.embedded import EMBEDDED, embed
-from effdet_plugin.engine.accumulation import batches_per_update
+from effdet_plugin.engine.optim import batches_per_update
 from effdet_plugin.errors import ConfigError, UserError
 from effdet_plugin.files import (
     first_not_finite,

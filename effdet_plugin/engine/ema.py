@@ -10,7 +10,7 @@ from mmengine.model import ExponentialMovingAverage
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from effdet_plugin.engine.accumulation import has_updated
+from effdet_plugin.engine.optim import has_updated
 
 
 @MODELS.register_module()

@@ -14,7 +14,9 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import Tensor, nn
 
+from effdet_plugin.download import WEB, local_path
 from effdet_plugin.errors import CheckpointError
+from effdet_plugin.files import load_weights_only
 
 Weights = dict[str, Tensor]
 Classes = Sequence[str] | None
@@ -231,3 +233,35 @@ def _log(matched: Matched, own: Weights) -> None:
             logger='current',
             level=logging.WARNING,
         )
+
+
+def fetch_pretrained(model: nn.Module) -> None:
+    """Read the checkpoints of ``init_cfg`` safely, before mmengine loads them in its own way.
+
+    Args:
+        model: Built; an address in its ``init_cfg`` is replaced by the path of the download.
+
+    Raises:
+        CheckpointError: A file is missing, damaged or needs unpickling.
+    """
+    for module in model.modules():
+        init_cfg: Any = getattr(module, 'init_cfg', None)
+        for node in init_cfg if isinstance(init_cfg, list) else [init_cfg]:
+            place = str(node.get('checkpoint') or '') if isinstance(node, dict) else ''
+            if place and (place.startswith(WEB) or '://' not in place):
+                node['checkpoint'] = str(local_path(place))
+                weights_of(load_weights_only(node['checkpoint']))
+
+
+def skip_pretrained(model: nn.Module) -> None:
+    """Keep a built model from reading ImageNet weights that a checkpoint is about to replace.
+
+    The model is changed and not the config, which is dumped and must be complete for a new run.
+    """
+    for module in model.modules():
+        if getattr(module, 'pretrained', None):
+            module.pretrained = False  # type: ignore[assignment]
+        if isinstance(getattr(module, 'init_cfg', None), dict):
+            init_cfg: Any = module.init_cfg
+            if init_cfg.get('type') == 'Pretrained':
+                module.init_cfg = None  # type: ignore[assignment]

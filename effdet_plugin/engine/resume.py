@@ -1,18 +1,21 @@
-"""The run of a work dir: what to resume it from, and whether another run may start there."""
+"""The run of a work dir: what resumes it, whether that fits, and whether another may start."""
 
 import json
 import logging
 import re
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile, is_zipfile
 
 from mmengine.config import Config
 from mmengine.logging import print_log
+from mmengine.optim import OptimWrapper
+from torch import nn
 
-from effdet_plugin.engine.checkpoint import LAST
+from effdet_plugin.engine.checkpoint import LAST, OPTIMIZER
+from effdet_plugin.engine.load_weights import check_compatible, weights_of
 from effdet_plugin.errors import CheckpointError, UserError
 from effdet_plugin.files import load_weights_only, read_json, write_atomically
 
@@ -21,6 +24,11 @@ _TRAINING_STATE = {'meta', 'state_dict', 'optimizer', 'message_hub'}
 _NUMBERED = re.compile(r'(?:epoch|iter)_(\d+)\.pth')
 _PATH_BYTES, _NAME_BYTES = 4096, 256  # longest path and part of it (limits.h of Linux)
 _VOLATILE = ('work_dir', 'resume', 'load_from', 'launcher')  # may differ between configs of one run
+# Switches of the implementation, which differ between versions of torch.
+_SWITCHES = {
+    'foreach', 'maximize', 'capturable', 'differentiable', 'fused', 'decoupled_weight_decay',
+}  # fmt: skip
+_ADVICE = 'resume with the config it was trained with'
 
 
 def find_resume(work_dir: Path | str, log: bool = True) -> Path | None:
@@ -202,3 +210,74 @@ def _flatten(value: Any, name: str = '') -> Iterator[tuple[str, Any]]:
             yield from _flatten(item, f'{name}[{index}]')
     else:
         yield name, value
+
+
+def check_continues(
+    path: Path | str,
+    checkpoint: Mapping[str, Any],
+    model: nn.Module,
+    wrapper: OptimWrapper,
+    has_average: bool,
+) -> None:
+    """Refuse to resume a training with another network, optimizer or without its moving average.
+
+    mmengine keeps initial values where tensors do not fit, ends in a traceback where groups do not,
+    and trains the average on where nothing averages.
+
+    Args:
+        path: The file, for the line.
+        checkpoint: Its content; see `effdet_plugin.engine.resume.check_resumable`.
+        model: Network of the config, not wrapped.
+        wrapper: Its optimizer; a dict of several is not checked.
+        has_average: Whether a hook of the config keeps a moving average of the weights.
+
+    Raises:
+        CheckpointError: One line that says what differs.
+    """
+    try:
+        weights, own = weights_of(checkpoint), model.state_dict()
+        check_compatible(weights, own, complete=True)
+        if unused := sorted(weights.keys() - own.keys()):
+            raise CheckpointError(
+                f'{len(unused)} tensors of the checkpoint are not in the network of the config, '
+                f'e.g. {unused[0]}: {_ADVICE}'
+            )
+        _check_average(checkpoint, has_average)
+        _check_optimizer(checkpoint, wrapper)
+    except CheckpointError as error:
+        raise CheckpointError(f'{path}: {error}') from None
+
+
+def _check_average(checkpoint: Mapping[str, Any], has_average: bool) -> None:
+    if 'ema_state_dict' in checkpoint and not has_average:
+        raise CheckpointError(
+            'the checkpoint was trained with a moving average of the weights, for which the config '
+            f'has no hook (RampUpEMAHook, EMAHook): {_ADVICE}, or start a new run from it by '
+            'load_from'
+        )
+
+
+def _check_optimizer(checkpoint: Mapping[str, Any], wrapper: OptimWrapper) -> None:
+    optimizer = getattr(wrapper, 'optimizer', None)
+    saved = checkpoint.get('optimizer') or {}
+    if optimizer is None or 'param_groups' not in saved:
+        return
+    name = checkpoint['meta'].get(OPTIMIZER)
+    own = type(optimizer).__name__
+    if name not in (None, own):
+        raise CheckpointError(f'the optimizer of the checkpoint is {name}, not {own}: {_ADVICE}')
+    unknown = optimizer.defaults.keys() - saved['param_groups'][0].keys() - _SWITCHES
+    if name is None and unknown:
+        raise CheckpointError(
+            f'the optimizer of the checkpoint has no {min(unknown)}, so it was not {own}: {_ADVICE}'
+        )
+    there, here = (
+        [len(group['params']) for group in groups]
+        for groups in (saved['param_groups'], optimizer.param_groups)
+    )
+    if there != here:
+        raise CheckpointError(
+            f'the optimizer of the checkpoint has {sum(there)} parameters in {len(there)} groups, '
+            f'that of the config {sum(here)} in {len(here)} (frozen layers, paramwise_cfg): '
+            f'{_ADVICE}'
+        )

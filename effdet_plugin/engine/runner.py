@@ -25,11 +25,10 @@ from torch.utils.data import DataLoader
 
 from effdet_plugin.config.embedded import EMBEDDED
 from effdet_plugin.download import WEB, local_path
-from effdet_plugin.engine.accumulation import batches_per_update
-from effdet_plugin.engine.continuing import check_continues
-from effdet_plugin.engine.load_weights import weights_of
+from effdet_plugin.engine.load_weights import fetch_pretrained, skip_pretrained, weights_of
 from effdet_plugin.engine.one_run import end_with_parent, only_run
-from effdet_plugin.engine.resume import find_resume, write_config
+from effdet_plugin.engine.optim import batches_per_update
+from effdet_plugin.engine.resume import check_continues, find_resume, write_config
 from effdet_plugin.errors import CheckpointError, ConfigError, UserError
 from effdet_plugin.files import explain_refusal, load_weights_only
 from effdet_plugin.weights_only import weights_only_loads
@@ -307,38 +306,6 @@ class EpochSampler(DefaultSampler):
         epoch = self.epoch
         for index in super().__iter__():
             yield epoch, index
-
-
-def fetch_pretrained(model: nn.Module) -> None:
-    """Read the checkpoints of ``init_cfg`` safely, before mmengine loads them in its own way.
-
-    Args:
-        model: Built; an address in its ``init_cfg`` is replaced by the path of the download.
-
-    Raises:
-        CheckpointError: A file is missing, damaged or needs unpickling.
-    """
-    for module in model.modules():
-        init_cfg: Any = getattr(module, 'init_cfg', None)
-        for node in init_cfg if isinstance(init_cfg, list) else [init_cfg]:
-            place = str(node.get('checkpoint') or '') if isinstance(node, dict) else ''
-            if place and (place.startswith(WEB) or '://' not in place):
-                node['checkpoint'] = str(local_path(place))
-                weights_of(load_weights_only(node['checkpoint']))
-
-
-def skip_pretrained(model: nn.Module) -> None:
-    """Keep a built model from reading ImageNet weights that a checkpoint is about to replace.
-
-    The model is changed and not the config, which is dumped and must be complete for a new run.
-    """
-    for module in model.modules():
-        if getattr(module, 'pretrained', None):
-            module.pretrained = False  # type: ignore[assignment]
-        if isinstance(getattr(module, 'init_cfg', None), dict):
-            init_cfg: Any = module.init_cfg
-            if init_cfg.get('type') == 'Pretrained':
-                module.init_cfg = None  # type: ignore[assignment]
 
 
 def keep_freed_memory() -> bool:

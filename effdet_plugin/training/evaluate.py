@@ -12,8 +12,7 @@ from mmengine.hooks import PrepareTTAHook
 from effdet_plugin.config import load
 from effdet_plugin.config.dataset_nodes import class_names, source_nodes
 from effdet_plugin.download import local_path
-from effdet_plugin.engine.load_weights import classes_of
-from effdet_plugin.engine.runner import skip_pretrained
+from effdet_plugin.engine.load_weights import classes_of, skip_pretrained
 from effdet_plugin.errors import CheckpointError, ConfigError
 from effdet_plugin.evaluation import NAMES
 from effdet_plugin.files import load_weights_only

@@ -27,8 +27,13 @@ from effdet_plugin.own_data import (
     set_data,
     write_coco,
 )
-from effdet_plugin.training.resuming import check_resume
-from effdet_plugin.training.running import build_runner, complete, is_first_process, one_line_errors
+from effdet_plugin.training.running import (
+    build_runner,
+    check_resume,
+    complete,
+    is_first_process,
+    one_line_errors,
+)
 
 _COARSEST_STRIDE = 128  # of the top level, if the config has no anchor strides
 # The optimizer wrapper that --amp uses for each; mmengine's own needs a GPU.

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from effdet_plugin.engine.continuing import check_continues
+from effdet_plugin.engine.resume import check_continues
 from effdet_plugin.errors import CheckpointError
 
 
