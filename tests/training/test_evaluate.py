@@ -141,7 +141,7 @@ def test_evaluate__class_count_that_does_not_fit(
         (dict(checkpoint='absent.pth'), r'absent\.pth'),
         (dict(cfg_options={'test_dataloader': None}), 'no test_dataloader'),
         (dict(cfg_options={}), r'instances_val2017\.json'),
-        (dict(cfg_options={'test_evaluator.type': 'DumpDetResults'}), 'test_evaluator.ann_file'),
+        (dict(cfg_options={'test_evaluator.ann_fille': 'x.json'}), r"'ann_file'"),
     ],
 )
 def test_evaluate__refuses(settings: TestSettings, change: dict[str, Any], words: str) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -228,10 +229,12 @@ def test_prepare__amp(
         'optim_wrapper.type': 'OptimWrapper',
         'optim_wrapper.optimizer': dict(type='SGD', lr=0.1),
     }
-    monkeypatch.setattr('effdet_plugin.training.train.get_device', lambda: 'cpu')
+    # Not by its name: the package has a function of the module's name.
+    module = sys.modules['effdet_plugin.training.train']
+    monkeypatch.setattr(module, 'get_device', lambda: 'cpu')
     with pytest.raises(ConfigError, match=r'--amp.*AmpOptimWrapper.*GPU'):
         prepare(replace(settings, cfg_options=small | plain))
-    monkeypatch.setattr('effdet_plugin.training.train.get_device', lambda: 'cuda')
+    monkeypatch.setattr(module, 'get_device', lambda: 'cuda')
     cfg, *_ = prepare(replace(settings, cfg_options=small | plain))
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
 
