@@ -62,7 +62,10 @@ class CheckedFiles(NamedTuple):
 
 
 def check_annotation_files(
-    cfg: Config, loaders: Sequence[str] = LOADERS, folder: Path | None = None
+    cfg: Config,
+    loaders: Sequence[str] = LOADERS,
+    folder: Path | None = None,
+    is_first: bool = True,
 ) -> CheckedFiles:
     """Check that files and images exist, can be used, and that their classes are the config's.
 
@@ -77,6 +80,8 @@ def check_annotation_files(
             needed or ``classes`` is one string.
         loaders: Sections of the config.
         folder: Of the copies, which the caller writes; by default ``data`` in the work dir.
+        is_first: False in the other processes of a training: they only find out whether a copy is
+            used. COCO's 118,000 images take a minute to check, which one process is enough for.
 
     Raises:
         DatasetError: A file or image is missing or damaged, or a box makes no sense.
@@ -93,11 +98,18 @@ def check_annotation_files(
             is_remote = node.get('backend_args') or '://' in str(node.get('ann_file', ''))
             if node.get('ann_file') and not is_remote:
                 must_teach = loader == 'train_dataloader' and len(sources) == 1
-                path, copy = _check_source(node, loader == 'train_dataloader', must_teach, checked)
-                _check_head(cfg, class_names(node))
-                if copy is not None:
-                    new = folder / f'{path.stem}-{_short_hash(path)}.json'
-                    checked.copies[new] = copy
+                path = Path(node.get('data_root') or '') / node.ann_file
+                new = folder / f'{path.stem}-{_short_hash(path)}.json'
+                if not is_first:
+                    is_replaced = _is_misread(node, path)
+                else:
+                    in_training = loader == 'train_dataloader'
+                    copy = _check_source(node, path, in_training, must_teach, checked)
+                    _check_head(cfg, class_names(node))
+                    is_replaced = copy is not None
+                    if copy is not None:
+                        checked.copies[new] = copy
+                if is_replaced:
                     _replace_file(cfg, node, path, new)
     return checked
 
@@ -109,38 +121,52 @@ def _make_names_a_tuple(node: ConfigDict) -> None:
         node.metainfo.classes = (classes,)
 
 
+def _is_misread(node: ConfigDict, path: Path) -> bool:
+    """Return whether a source gets a copy, as `_check_source` decides it."""
+    if not _has_boxes(DATASETS.get(node.type)):
+        return False
+    document = read_json(path)
+    return isinstance(document, dict) and count_misread(document) > 0
+
+
+def _has_boxes(dataset_type: Any) -> bool:
+    """Return whether a type reads COCO's boxes; some of its subclasses read other annotations."""
+    if not issubclass(dataset_type, CocoDataset):
+        return False
+    return bool(dataset_type.parse_data_info is CocoDataset.parse_data_info)
+
+
 def _check_source(
-    node: ConfigDict, in_training: bool, must_teach: bool, checked: CheckedFiles
-) -> tuple[Path, dict[str, Any] | None]:
-    """Check one source; return the path of its file, and the copy that is needed or None."""
+    node: ConfigDict, path: Path, in_training: bool, must_teach: bool, checked: CheckedFiles
+) -> dict[str, Any] | None:
+    """Check one source; return the copy that is needed, None if its file can be used."""
     root = Path(node.get('data_root') or '')
-    path = root / node.ann_file
     if not path.is_file():
         raise DatasetError(
             f'{path}: there is no such annotation file; put the data there, set data_root and '
             f'ann_file, or give --data DIR'
         )
-    kind = DATASETS.get(node.type)
-    if not issubclass(kind, CocoDataset):
-        return path, None
+    dataset_type = DATASETS.get(node.type)
+    if not issubclass(dataset_type, CocoDataset):
+        return None
     document = read_json(path)
     if not isinstance(document, dict) or 'images' not in document:
         raise DatasetError(f'{path}: has no "images", so it is no COCO json')
     _check_categories(path, document, class_names(node), in_training)
     folder = root / (node.get('data_prefix') or {}).get('img', '')
     _check_images(path, document, folder, root)
-    if kind.parse_data_info is not CocoDataset.parse_data_info:
-        return path, None  # of other annotations (panoptic)
+    if not _has_boxes(dataset_type):
+        return None
     description = _describe(path, document, folder)
     checked.add(description, must_teach)
     count = count_misread(document)
     if not count:
-        return path, None
+        return None
     checked.remark(
         f'{path}: {count} boxes or images would be lost or stop mmdet (area, iscrowd, ids or sizes '
         'as written): a mended copy is used'
     )
-    return path, mended(document, description, folder)
+    return mended(document, description, folder)
 
 
 class _AsWritten:

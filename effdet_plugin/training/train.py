@@ -122,7 +122,7 @@ def prepare(
     if settings.data is not None:
         description = apply_data(cfg, settings.data, cfg.work_dir, write=False)
     else:
-        checked = check_annotation_files(cfg, folder=folder)
+        checked = check_annotation_files(cfg, folder=folder, is_first=is_first_process())
     complete(cfg)
     if locks is not None and is_first_process():
         locks.enter_context(only_run(cfg.work_dir))

@@ -10,8 +10,8 @@ from loopback import Server, serving
 from reference_variables import variables
 from tf_writer import write_bundle
 
-from effdet_plugin.convert import convert, releases
-from effdet_plugin.convert.releases import RELEASES, fetch_release, release_name
+from effdet_plugin.convert import api, convert
+from effdet_plugin.convert.api import RELEASES, fetch_release, release_name
 from effdet_plugin.errors import CheckpointError
 
 
@@ -24,7 +24,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 def test_fetch_release__no_network(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(releases, 'BASE_URL', server.url)
+    monkeypatch.setattr(api, 'BASE_URL', server.url)
     server.server_close()
     with pytest.raises(CheckpointError, match=r'd0: cannot be downloaded .*check the network'):
         fetch_release('d0', tmp_path)
@@ -67,7 +67,7 @@ def test_convert__a_name(server: Server, tmp_path: Path, monkeypatch: pytest.Mon
     with tarfile.open(tmp_path / 'x.tar.gz', 'w:gz', compresslevel=1) as archive:
         archive.add(tmp_path / 'run', 'efficientdet-d0')
     server.files[RELEASES['d0-advprop']] = (tmp_path / 'x.tar.gz').read_bytes()
-    monkeypatch.setattr(releases, 'BASE_URL', server.url)
+    monkeypatch.setattr(api, 'BASE_URL', server.url)
     result = convert('d0-advprop', cache=tmp_path / 'cache')
     assert result.meta['source'] == 'd0-advprop'
     assert result.meta['model'] == 'd0'

@@ -272,3 +272,15 @@ def test_check__shared_case(cfg: Config, name: str, tmp_path: Path) -> None:
     changes = dict(data_root=str(folder), ann_file=f'{name}.json')
     _inner(cfg).update(**changes, metainfo=dict(classes=('a', 'b')))
     assert _targets(cfg)[0] == 24
+
+
+def test_check__other_processes_name_the_same_copy(cfg: Config, tmp_path: Path) -> None:
+    """They check nothing, and write nothing."""
+    _change_file(cfg, lambda d: [one.update(area=0) for one in d['annotations']])
+    other = Config(cfg.to_dict())
+    copies = check_annotation_files(cfg, folder=tmp_path / 'copies').copies
+    assert list(copies) == [Path(_inner(cfg).ann_file)]
+    light = check_annotation_files(other, folder=tmp_path / 'copies', is_first=False)
+    assert light.copies == {}
+    assert other.to_dict() == cfg.to_dict()
+    assert not (tmp_path / 'copies').exists()
