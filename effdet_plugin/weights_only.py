@@ -102,7 +102,8 @@ class _Walk:
 
     def __init__(self, num_bytes: int) -> None:
         self.num_bytes = num_bytes
-        self.storages: dict[int, int] = {}  # address -> bytes
+        self.storages: set[int] = set()  # addresses of those that are counted
+        self.stored_bytes = 0
         self.seen: dict[int, tuple[Any, int]] = {}
         self.kept: list[Any] = []  # alive, so that no id is given twice
         self.open: set[int] = set()
@@ -151,8 +152,10 @@ class _Walk:
         storage = tensor.untyped_storage()
         if tensor.numel() * tensor.element_size() > storage.nbytes():
             raise CheckpointError(f'{name} {list(tensor.shape)} has more elements than were stored')
-        self.storages[storage.data_ptr()] = storage.nbytes()
-        if sum(self.storages.values()) > self.num_bytes + _SLACK_BYTES:
+        if storage.data_ptr() not in self.storages:
+            self.storages.add(storage.data_ptr())
+            self.stored_bytes += storage.nbytes()
+        if self.stored_bytes > self.num_bytes + _SLACK_BYTES:
             raise CheckpointError(f'{name} and those before it have more bytes than the file')
 
 

@@ -1,15 +1,27 @@
 """The networks learn: eight images until they are overfitted; from random weights a little."""
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from effdet_plugin.training import TrainSettings, train
 from support import REPOSITORY, shared_data
 
 CONFIGS = REPOSITORY / 'configs' / 'efficientdet'
+
+
+@pytest.fixture(autouse=True)
+def _all_threads() -> Iterator[None]:
+    """The rest of the suite computes on one thread, since the parity ladder needs that."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', '2')))
+    yield
+    torch.set_num_threads(before)
 
 
 def eight_images(folder: Path) -> Path:
