@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.ops.boxes import clip_boxes, decode_deltas, gather_rows
-from effdet_plugin.ops.nms import NEG_INF, batched_nms, check_nms_method
+from effdet_plugin.ops.nms import NEG_INF, NO_SCORE, check_nms_method, suppress
 
 # In the reference a score threshold of 0 means this for Gaussian NMS, no threshold for hard NMS.
 GAUSSIAN_SCORE_THR = 0.001
@@ -85,7 +85,7 @@ class DetectionPostProcessor(nn.Module):
         self.candidates_per_level = candidates_per_level
         self.clip = clip
         self.nms = partial(
-            batched_nms,
+            suppress,
             method=method,
             iou_thr=iou_thr,
             sigma=sigma,
@@ -121,7 +121,7 @@ class DetectionPostProcessor(nn.Module):
         if self.clip == 'after':
             boxes = clip_boxes(boxes, image_size)
         # A fixed number of rows with a count: results stay on the device until they are read.
-        real = kept != NEG_INF
+        real = kept > NO_SCORE
         return Detections(
             torch.where(real.unsqueeze(-1), boxes, 0.0),
             torch.where(real, kept, 0.0),

@@ -38,26 +38,34 @@ def pairwise_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     return iou.masked_fill_(iou.isnan(), 0.0)
 
 
-def one_to_many_iou(box: Tensor, area: Tensor, boxes: Tensor, areas: Tensor) -> Tensor:
+def one_to_many_iou(
+    start: Tensor,
+    end: Tensor,
+    area: Tensor,
+    top_left: Tensor,
+    bottom_right: Tensor,
+    areas: Tensor,
+) -> Tensor:
     """IoU of one box per image with all boxes of that image.
 
     This is the inner step of NMS, which runs a hundred times per image: areas are computed once by
     the caller, and x and y are handled together, to launch as few kernels as possible.
 
     Args:
-        box: ``(B, 4)`` xyxy.
+        start: ``(B, 2, 1)`` x1 and y1 of the one box.
+        end: ``(B, 2, 1)`` its x2 and y2.
         area: ``(B, 1)`` its area.
-        boxes: ``(B, K, 4)`` xyxy.
+        top_left: ``(B, 2, K)`` x1 and y1 of all boxes, contiguous by coordinate.
+        bottom_right: ``(B, 2, K)`` their x2 and y2.
         areas: ``(B, K)`` their areas.
 
     Returns:
         ``(B, K)``; 0 where the intersection is empty.
     """
-    top_left = torch.maximum(boxes[..., :2], box[:, None, :2])
-    bottom_right = torch.minimum(boxes[..., 2:], box[:, None, 2:])
-    side = (bottom_right - top_left).clamp_(min=0)  # (B, K, 2)
-    inter = side[..., 0] * side[..., 1]
-    return torch.where(inter > 0, inter / (areas + area - inter), 0.0)
+    inner = torch.maximum(top_left, start)
+    side = torch.minimum(bottom_right, end).sub_(inner).clamp_(min=0)  # (B, 2, K)
+    inter = side[:, 0] * side[:, 1]
+    return torch.where(inter > 0, inter / (areas + area).sub_(inter), 0.0)
 
 
 def gather_rows(values: Tensor, index: Tensor) -> Tensor:

@@ -5,9 +5,14 @@ All images of a batch are suppressed together and nothing waits for the device: 
 those that it overlaps. Gaussian decay only lowers scores, so ``max_per_img`` rounds give the exact
 result for any number of candidates.
 
+One round is a pure function. Eager code calls it in a Python loop; an exported graph gets a loop
+operator that ends as soon as no image has a candidate left.
+
 Source: Bodla et al., "Soft-NMS", ICCV 2017; google/automl efficientdet/tf2/postprocess.py, which
 calls TensorFlow's ``non_max_suppression_with_scores``.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +22,36 @@ from effdet_plugin.ops.boxes import box_area, one_to_many_iou
 
 NMS_METHODS = ('gaussian', 'hard')
 NEG_INF = float('-inf')
+# Score of what is suppressed, and of unused rows. Probabilities are above it. Minus infinity would
+# do in PyTorch, but OpenVINO returns such rows as detections.
+NO_SCORE = -1.0
+
+
+class NmsRule(NamedTuple):
+    """What suppresses what; see :func:`batched_nms`."""
+
+    method: str = 'gaussian'
+    iou_thr: float = 0.5
+    sigma: float = 0.5
+    score_thr: float = 0.001
+    class_wise: bool = True
+
+
+class Candidates(NamedTuple):
+    """What NMS reads in each round.
+
+    Attributes:
+        top_left: ``(B, 2, K)`` float32 x1 and y1 in pixels, contiguous: each round reads all.
+        bottom_right: ``(B, 2, K)`` x2 and y2, likewise. Two tensors without common memory, which
+            loops of graphs do not take.
+        areas: ``(B, K)``.
+        labels: ``(B, K)`` int64 classes.
+    """
+
+    top_left: Tensor
+    bottom_right: Tensor
+    areas: Tensor
+    labels: Tensor
 
 
 def check_nms_method(method: str) -> None:
@@ -63,29 +98,135 @@ def batched_nms(
     Raises:
         ConfigError: unknown method.
     """
+    keep, kept = suppress(
+        boxes, scores, labels, method, iou_thr, sigma, score_thr, max_per_img, class_wise
+    )
+    return keep, torch.where(kept > NO_SCORE, kept, NEG_INF)
+
+
+def suppress(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    method: str = 'gaussian',
+    iou_thr: float = 0.5,
+    sigma: float = 0.5,
+    score_thr: float = 0.001,
+    max_per_img: int = 100,
+    class_wise: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """:func:`batched_nms` with ``-1`` as the score of unused rows: the form for graphs.
+
+    Scores of -1 or lower are padding, also without a threshold.
+
+    Raises:
+        ConfigError: unknown method.
+    """
     check_nms_method(method)
-    boxes, areas = boxes.float(), box_area(boxes.float())
-    scores = torch.where(scores > score_thr, scores.float(), NEG_INF)
+    rule = NmsRule(method, iou_thr, sigma, score_thr, class_wise)
+    boxes = boxes.float()
+    top_left, bottom_right = (
+        x.transpose(1, 2).clone(memory_format=torch.contiguous_format) for x in boxes.split(2, -1)
+    )
+    candidates = Candidates(top_left, bottom_right, box_area(boxes), labels)
+    scores = torch.where(scores > max(score_thr, NO_SCORE), scores.float(), NO_SCORE)
     batch, num = scores.shape
-    keep = labels.new_zeros((batch, max_per_img), dtype=torch.long)
-    kept_scores = scores.new_full((batch, max_per_img), NEG_INF)
     if num == 0:  # max of an empty dimension is an error
-        return keep, kept_scores
-    rows = torch.arange(batch, device=boxes.device)
-    for step in range(max_per_img):
-        best_score, best = scores.max(dim=1)  # (B,), the first on ties
-        # An image without candidates left takes row 0 with -inf: no branch, so no device sync.
-        keep[:, step], kept_scores[:, step] = best, best_score
-        iou = one_to_many_iou(boxes[rows, best], areas[rows, best, None], boxes, areas)
-        if class_wise:
-            iou = torch.where(labels == labels[rows, best, None], iou, 0.0)
-        if method == 'hard':
-            scores = torch.where(iou > iou_thr, NEG_INF, scores)
-        else:
-            scores = scores * torch.exp(iou * iou / -sigma)
-            # The threshold applies to decayed scores, as in TensorFlow.
-            scores = torch.where(scores > score_thr, scores, NEG_INF)
-        # A kept box must not be taken again: decay does not remove it, nor does the IoU threshold
-        # remove a box without area, whose IoU with itself is 0.
-        scores[rows, best] = NEG_INF
-    return torch.where(kept_scores == NEG_INF, 0, keep), kept_scores
+        keep = labels.new_zeros((batch, max_per_img), dtype=torch.long)
+        return keep, scores.new_full((batch, max_per_img), NO_SCORE)
+    loop = _graph_loop if _is_exporting() else _eager_loop
+    keep, kept = loop(scores, candidates, rule, max_per_img)
+    return torch.where(kept > NO_SCORE, keep, 0), kept
+
+
+def nms_step(
+    scores: Tensor, candidates: Candidates, rule: NmsRule
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One round: take the best candidate of every image, lower the scores of its neighbours.
+
+    Args:
+        scores: ``(B, K)`` float32 current scores; -1 for suppressed and taken ones.
+        candidates: see :class:`Candidates`.
+        rule: see :class:`NmsRule`.
+
+    Returns:
+        Index ``(B, 1)`` and score ``(B, 1)`` of the best (any index and -1 where none is left),
+        and the new scores ``(B, K)``. Nothing is written in place.
+    """
+    top_left, bottom_right, areas, labels = candidates
+    best_score, best = scores.max(dim=1, keepdim=True)  # the first on ties
+    both = best.unsqueeze(1).expand(-1, 2, -1)  # (B, 2, 1)
+    corners = top_left.gather(2, both), bottom_right.gather(2, both)
+    iou = one_to_many_iou(*corners, areas.gather(1, best), top_left, bottom_right, areas)
+    if rule.class_wise:
+        iou = torch.where(labels == labels.gather(1, best), iou, 0.0)
+    if rule.method == 'hard':
+        scores = torch.where(iou > rule.iou_thr, NO_SCORE, scores)
+    else:
+        decayed = scores * torch.exp(iou * iou / -rule.sigma)
+        # The threshold applies to decayed scores, as in TensorFlow.
+        is_left = decayed > rule.score_thr
+        if rule.score_thr < 0:  # then decay would lift a suppressed one above the threshold
+            is_left = is_left & (scores > NO_SCORE)
+        scores = torch.where(is_left, decayed, NO_SCORE)
+    # A kept box must not be taken again: decay does not remove it, nor does the IoU threshold
+    # remove a box without area, whose IoU with itself is 0.
+    return best, best_score, scores.scatter_(1, best, NO_SCORE)  # of the new tensor
+
+
+def _eager_loop(
+    scores: Tensor, candidates: Candidates, rule: NmsRule, rounds: int
+) -> tuple[Tensor, Tensor]:
+    batch = scores.shape[0]
+    keep = candidates.labels.new_zeros((batch, rounds), dtype=torch.long)
+    kept = scores.new_full((batch, rounds), NO_SCORE)
+    # Reading a value waits for the device: only on the CPU there is nothing to wait for.
+    may_end = scores.device.type == 'cpu' and not torch.compiler.is_compiling()
+    for number in range(rounds):
+        best, best_score, scores = nms_step(scores, candidates, rule)
+        # An image without candidates left takes some row with -1: no branch, so no device sync.
+        keep[:, number : number + 1], kept[:, number : number + 1] = best, best_score
+        if may_end and not bool((best_score > NO_SCORE).any()):
+            break
+    return keep, kept
+
+
+def _graph_loop(
+    scores: Tensor, candidates: Candidates, rule: NmsRule, rounds: int
+) -> tuple[Tensor, Tensor]:
+    """The same as one operator ``while_loop``, which becomes ONNX's ``Loop``."""
+    # Eager code must not come here: PyTorch would compile the loop at its first call.
+    from torch._higher_order_ops.while_loop import while_loop
+
+    slots = torch.arange(rounds, device=scores.device)
+
+    def is_going(number: Tensor, going: Tensor, *_: Tensor) -> Tensor:
+        return (number < rounds) & going
+
+    def body(
+        number: Tensor, going: Tensor, scores: Tensor, keep: Tensor, kept: Tensor
+    ) -> tuple[Tensor, ...]:
+        best, best_score, scores = nms_step(scores, candidates, rule)
+        is_here = slots == number
+        return (
+            number + 1,
+            (best_score > NO_SCORE).any(),
+            scores,
+            torch.where(is_here, best, keep),
+            torch.where(is_here, best_score, kept),
+        )
+
+    start = (
+        torch.zeros((), dtype=torch.long, device=scores.device),
+        torch.ones((), dtype=torch.bool, device=scores.device),
+        scores,
+        candidates.labels.new_zeros((scores.shape[0], rounds), dtype=torch.long),
+        scores.new_full((scores.shape[0], rounds), NO_SCORE),
+    )
+    *_, keep, kept = while_loop(is_going, body, start)
+    return keep, kept
+
+
+def _is_exporting() -> bool:
+    # Not in the oldest versions of PyTorch that this package runs with.
+    return bool(getattr(torch.compiler, 'is_exporting', lambda: False)())

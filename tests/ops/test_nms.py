@@ -5,11 +5,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from ops.plain_nms import plain_nms
+from torch import Tensor, nn
 
 from effdet_plugin.errors import ConfigError
-from effdet_plugin.ops.boxes import pairwise_iou
-from effdet_plugin.ops.nms import NEG_INF, batched_nms
+from effdet_plugin.ops.boxes import box_area, pairwise_iou
+from effdet_plugin.ops.nms import NEG_INF, Candidates, NmsRule, batched_nms, nms_step, suppress
 from support import random_boxes
 
 seeds = st.integers(0, 2**31)
@@ -145,3 +146,98 @@ def test_nms__nothing_there(shape: tuple[int, int]) -> None:
 def test_nms__unknown_method() -> None:
     with pytest.raises(ConfigError, match=r"method='linear'.*gaussian, hard"):
         nms(*candidates(0), method='linear')
+
+
+def hostile_candidates(seed: int, batch: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes on a coarse grid (equal ones, some without area), saturated, equal and no scores."""
+    generator = torch.Generator().manual_seed(seed)
+    corners = torch.randint(0, 6, (batch, count, 4), generator=generator) * 7.3
+    boxes = torch.cat([torch.minimum(corners[..., :2], corners[..., 2:]), corners[..., 2:]], -1)
+    scores = torch.randn(batch, count, generator=generator).mul(30).round(decimals=0).sigmoid()
+    scores[torch.rand(batch, count, generator=generator) < 0.1] = NEG_INF
+    return boxes, scores, torch.randint(0, 3, (batch, count), generator=generator)
+
+
+@given(
+    seed=seeds,
+    method=methods,
+    class_wise=st.booleans(),
+    dtype=st.sampled_from([torch.float32, torch.float16, torch.bfloat16, torch.float64]),
+    score_thr=st.sampled_from([NEG_INF, 0.0, 0.001, 0.5, 1.0]),
+    number=st.sampled_from([1, 30, 60]),
+)
+def test_nms__equal_to_the_bit_to_a_plain_loop(
+    seed: int,
+    method: str,
+    class_wise: bool,
+    dtype: torch.dtype,
+    score_thr: float,
+    number: int,
+) -> None:
+    boxes, scores, labels = hostile_candidates(seed, 1 + seed % 3, 40)
+    settings: dict[str, Any] = dict(
+        method=method, class_wise=class_wise, score_thr=score_thr, max_per_img=number
+    )
+    data = (boxes.to(dtype), scores.to(dtype), labels)
+    keep, kept = batched_nms(*data, **settings)
+    expected_keep, expected = plain_nms(*data, **settings)
+    assert torch.equal(keep, expected_keep)
+    assert torch.equal(kept, expected)
+    assert kept.dtype == torch.float32
+
+
+def test_nms__ends_when_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds = []
+
+    def counted(*args: Any) -> Any:
+        rounds.append(1)
+        return nms_step(*args)
+
+    monkeypatch.setattr('effdet_plugin.ops.nms.nms_step', counted)
+    boxes, scores, labels = candidates(0)
+    keep, _ = nms(boxes, scores, labels, method='hard', score_thr=0.8, max_per_img=25)
+    assert 2 < len(keep) < 15
+    assert len(rounds) == len(keep) + 1
+
+
+def test_step__writes_nothing_in_place() -> None:
+    boxes, scores, labels = (x[None] for x in candidates(0))
+    corners = boxes.transpose(1, 2).split(2, 1)
+    given = Candidates(*corners, box_area(boxes), labels)
+    before = [x.clone() for x in (scores, *given)]
+    for method in ('hard', 'gaussian'):
+        nms_step(scores, given, NmsRule(method=method))
+    assert all(torch.equal(a, b) for a, b in zip(before, (scores, *given), strict=True))
+
+
+class Suppress(nn.Module):
+    """NMS as a module, to export it."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        self.settings = settings
+
+    def forward(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        return suppress(boxes, scores, labels, **self.settings)
+
+
+def exported(batch: int, **settings: Any) -> torch.export.ExportedProgram:
+    example = tuple(
+        torch.stack(x) for x in zip(*[candidates(i) for i in range(batch)], strict=True)
+    )
+    shapes = ({0: torch.export.Dim('batch', min=1, max=64)},) * 3
+    return torch.export.export(Suppress(**settings), example, dynamic_shapes=shapes)
+
+
+@pytest.mark.parametrize('settings', [dict(method='hard'), dict(score_thr=NEG_INF)])
+def test_graph__a_loop_equal_to_eager(settings: dict[str, Any]) -> None:
+    settings = {'method': 'gaussian', 'score_thr': 0.3, 'max_per_img': 20, **settings}
+    program = exported(2, **settings)
+    assert 'while_loop' in str(program.graph)
+    assert len(list(program.graph.nodes)) < 60  # the loop is not unrolled
+    run = program.module()
+    for batch in (1, 2, 3):
+        data = [torch.stack(x) for x in zip(*[candidates(i) for i in range(batch)], strict=True)]
+        data[1][0] *= 0.1  # an image without detections beside others
+        for found, expected in zip(run(*data), suppress(*data, **settings), strict=True):
+            assert torch.equal(found, expected)
