@@ -1,0 +1,208 @@
+"""Time of the network, and of network and post-processing, in all forms and exported files."""
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from effdet_plugin.benchmark import effdet_rival
+from effdet_plugin.benchmark.forms import (
+    RAW,
+    WHOLE,
+    Arrays,
+    Form,
+    difference,
+    file_form,
+    form_of,
+    network_forms,
+    whole_form,
+)
+from effdet_plugin.benchmark.machine import describe
+from effdet_plugin.benchmark.report import Measure, Report
+from effdet_plugin.benchmark.settings import Settings
+from effdet_plugin.benchmark.subjects import Subject, as_file_takes, image_files, subject
+from effdet_plugin.benchmark.timing import TOTAL, Stopwatch, in_turns
+from effdet_plugin.errors import ConfigError
+from effdet_plugin.files import RGBImage
+from effdet_plugin.images import read_image
+from effdet_plugin.trained_model import device_of
+
+# Of fp32 forms; above it something else is computed. Rounding gives 2e-4 for random weights.
+MAX_DIFFERENCE = 0.02
+MAX_UNMATCHED = 0.1  # near-equal candidates may change places
+REFERENCE = 'fast'  # folded and channels_last: what exported files are compared with
+
+
+@dataclass
+class Entry:
+    """A form of a model with its images.
+
+    Attributes:
+        name: For the table.
+        form: The call.
+        inputs: From a batch size to what the call takes.
+        key: Entries of one key should compute the same.
+        rival: Whether ``speedup`` relates to it.
+    """
+
+    name: str
+    form: Form
+    inputs: Callable[[int], Any]
+    key: tuple[Any, ...]
+    rival: bool = False
+
+
+def measure(settings: Settings, tell: Callable[[str], None] = lambda _: None) -> Report:
+    """Time networks and exported files in turns.
+
+    Args:
+        settings: What is measured.
+        tell: Told what is being done.
+
+    Returns:
+        For each batch size and form a measure ``network/b<batch>/<model> <form>``. ``speedup`` is
+        relative to the first model's ``fast`` form; with a rival it is the rival's time over ours.
+
+    Raises:
+        UserError: A model cannot be loaded, or two forms do not compute the same.
+    """
+    settings.check()
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    device = device_of(settings.device)
+    with tempfile.TemporaryDirectory() as folder:
+        images = [read_image(path) for path in image_files(settings, Path(folder))]
+    entries = [
+        entry
+        for model in settings.models
+        for entry in _entries(
+            subject(model, settings, images, max(settings.batches)), settings, images, tell
+        )
+    ]
+    names = [entry.name for entry in entries]
+    if len(set(names)) < len(names):
+        raise ConfigError(f'two models have the same file name: {", ".join(sorted(names))}')
+    notes = compare(entries, tell)
+    measures: list[Measure] = []
+    for batch in settings.batches:
+        measures += _measure_batch(entries, batch, settings, device, notes, tell)
+    machine = describe(device, torch.get_num_threads())
+    return Report(machine, measures, _notes(settings))
+
+
+def compare(entries: Sequence[Entry], tell: Callable[[str], None]) -> dict[str, str]:
+    """Run every entry once and compare the outputs of those that should be equal.
+
+    Returns:
+        A remark for each entry.
+
+    Raises:
+        ConfigError: A form that computes in float32 differs.
+    """
+    references: dict[str, tuple[str, Arrays]] = {}
+    notes: dict[str, str] = {}
+    for entry in entries:
+        tell(f'compare {entry.name}')
+        form = entry.form
+        with torch.inference_mode():
+            found = form.arrays(form.run(entry.inputs(1)))
+        group = json.dumps([entry.key, form.end, dict(form.nms or {}), form.input], sort_keys=True)
+        if group not in references:
+            references[group] = (entry.name, found)
+            continue
+        other, expected = references[group]
+        error = difference(found, expected, form.end)
+        bound = MAX_UNMATCHED if form.end == WHOLE else MAX_DIFFERENCE
+        if form.is_exact and not error <= bound:
+            raise ConfigError(
+                f'{entry.name} differs from {other} by {error:.2g}, which is no rounding: nothing '
+                'is timed; was the file exported from this checkpoint and config?'
+            )
+        unmatched = form.end == WHOLE
+        notes[entry.name] = (
+            f'{1 - error:.1%} of detections equal' if unmatched else f'differs by {error:.1g}'
+        )
+    return notes
+
+
+def _entries(
+    given: Subject, settings: Settings, images: Sequence[RGBImage], tell: Callable[[str], None]
+) -> list[Entry]:
+    """Return a model's forms: network first, then network and post-processing."""
+    tell(f'load {given.label}')
+    if given.runtime is not None:
+        form = file_form(given.runtime, '')
+        inputs = partial(as_file_takes, given.inputs, images, given.runtime)
+        return [Entry(given.label, form, inputs, given.key)]
+    assert given.trained is not None
+    batch = given.inputs
+    forms = network_forms(given.trained, given.size, settings)
+    if hasattr(given.trained.model.bbox_head, 'postprocessor'):
+        model = form_of(given.trained.model, REFERENCE, given.size)
+        for method in settings.nms:
+            nms = settings.postprocessing(given.trained.config, method)
+            forms.append(whole_form(model, f'{REFERENCE} + {method} NMS', nms))
+    entries = [
+        Entry(f'{given.label} {form.name}', form, lambda n: batch[:n], given.key) for form in forms
+    ]
+    if settings.against:
+        rivals = effdet_rival.network_forms(given.trained, given.size, 'compiled' in settings.forms)
+        entries += [
+            Entry(form.name, form, lambda n: batch[:n], given.key, rival=True) for form in rivals
+        ]
+    return entries
+
+
+def _measure_batch(
+    entries: Sequence[Entry],
+    batch: int,
+    settings: Settings,
+    device: torch.device,
+    notes: dict[str, str],
+    tell: Callable[[str], None],
+) -> list[Measure]:
+    prefix = f'network/b{batch}/'
+    inputs = {entry.name: entry.inputs(batch) for entry in entries}
+
+    def call(entry: Entry, _watch: Stopwatch) -> None:
+        entry.form.run(inputs[entry.name])
+
+    calls = {entry.name: partial(call, entry) for entry in entries}
+    figures = in_turns(
+        calls, settings.rounds, device, report=lambda name: tell(f'batch {batch}: {name}')
+    )
+    measures = [
+        Measure(
+            prefix + entry.name, figures[entry.name][TOTAL], batch, note=notes.get(entry.name, '')
+        )
+        for entry in entries
+    ]
+    base = _base(entries)
+    for measure, entry in zip(measures, entries, strict=True):
+        if base and entry.name != base:
+            measure.against = prefix + base
+        measure.extra['end'] = entry.form.end
+    return measures
+
+
+def _base(entries: Sequence[Entry]) -> str:
+    """Return the entry that ``speedup`` relates to: the rival's fastest kind, or our fast form."""
+    raw = [entry for entry in entries if entry.form.end == RAW]
+    rivals = [entry.name for entry in raw if entry.rival]
+    fast = [entry.name for entry in raw if entry.name.endswith(f' {REFERENCE}')]
+    return next(iter([*rivals, *fast, *(entry.name for entry in raw)]), '')
+
+
+def _notes(settings: Settings) -> list[str]:
+    base = 'effdet, eager' if settings.against else f'the first {REFERENCE} form'
+    return [
+        f'speedup: over {base}; in CPU time where one thread computes, else in wall time',
+        f'{settings.rounds} rounds in turns; fast = folded and channels_last; files and rivals are '
+        f'compared with our forms first; post-processing of checkpoints at score > '
+        f'{settings.score_thr}',
+    ]
