@@ -1,24 +1,20 @@
-"""Files: written atomically, read with a one-line error, loaded without running code."""
+"""Files: written atomically, read with a one-line error."""
 
 import errno
 import hashlib
 import json
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
 from tempfile import NamedTemporaryFile
 from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from effdet_plugin.errors import CheckpointError, DatasetError, WriteError
-from effdet_plugin.weights_only import check_archive, check_content, weights_only_loads
+from effdet_plugin.errors import DatasetError, WriteError
 
 RGBImage = NDArray[np.uint8]  # (H, W, 3)
 
@@ -181,75 +177,6 @@ def write_image(path: Path, image: RGBImage) -> None:
     write_atomically(path, data.tobytes())
 
 
-def load_weights_only(
-    path: Path | str, map_location: Any = 'cpu', safe_globals: Sequence[Any] = ()
-) -> dict[str, Any]:
-    """Load a file of ``torch.save`` without running anything that is in it.
-
-    Args:
-        path: The file.
-        map_location: Device to load to.
-        safe_globals: Further classes without behaviour that the file may hold.
-
-    Returns:
-        The file's dict: a checkpoint with ``state_dict``, or a bare state dict.
-
-    Raises:
-        CheckpointError: The file is missing, unreadable, damaged, needs unpickling of classes
-            (which may run any code), does not hold a dict, or has weights that are not finite.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f'{path}: no such checkpoint file')
-    try:
-        check_archive(path)
-        with weights_only_loads(safe_globals):
-            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-        checkpoint = check_content(checkpoint, path.stat().st_size)
-    except CheckpointError as error:
-        raise CheckpointError(f'{path}: {error}') from None
-    except UnpicklingError as error:
-        raise CheckpointError(explain_refusal(path, str(error))) from None
-    except Exception as error:  # of a damaged file, torch and zipfile raise a dozen types
-        first = str(error).splitlines()[:1]
-        raise CheckpointError(
-            f'{path}: damaged, or not a checkpoint of PyTorch ({" ".join(first)[:120]})'
-        ) from None
-    if not isinstance(checkpoint, dict):
-        kind = type(checkpoint).__name__
-        raise CheckpointError(f'{path}: holds a {kind}, not the dict of a checkpoint')
-    if name := first_not_finite(checkpoint):
-        raise CheckpointError(
-            f'{path}: the weights are not finite: {name} holds NaN or infinity; use an earlier '
-            'checkpoint'
-        )
-    return checkpoint
-
-
-def first_not_finite(checkpoint: Mapping[Any, Any]) -> str | None:
-    """Return the name of the first weight that holds NaN or infinity; None if all are finite.
-
-    Args:
-        checkpoint: A checkpoint, of which both copies of the weights are read (a run with a moving
-            average has two), or a bare state dict.
-    """
-    for part in (checkpoint.get('state_dict', checkpoint), checkpoint.get('ema_state_dict')):
-        for name, value in part.items() if isinstance(part, Mapping) else ():
-            if isinstance(value, torch.Tensor) and not is_finite(value):
-                return str(name).removeprefix('module.')
-    return None
-
-
-@torch.no_grad()
-def is_finite(value: torch.Tensor) -> bool:
-    """Whether a tensor holds neither NaN nor infinity (true for integers)."""
-    if not value.is_floating_point() or not value.numel() or value.is_meta:
-        return True
-    # float8 has no comparison. The extremes need no memory of the tensor's size.
-    extremes = torch.aminmax(value if value.itemsize > 1 else value.float())
-    return bool(torch.stack(list(extremes)).isfinite().all())
-
-
 def sha256(*paths: Path) -> str:
     """Return the hash of the files, one after the other, in hexadecimal."""
     digest = hashlib.sha256()
@@ -258,18 +185,6 @@ def sha256(*paths: Path) -> str:
             while block := file.read(_BLOCK_BYTES):
                 digest.update(block)
     return digest.hexdigest()
-
-
-def explain_refusal(path: Path | str, message: str) -> str:
-    """Return one line for what torch's weights-only unpickler refused, given its message."""
-    named = re.search(r'(?:GLOBAL|global:?) (?:GLOBAL )?([\w.]+)', message)
-    if named is None:
-        return f'{path}: damaged, or not a checkpoint of PyTorch'
-    return (
-        f'{path}: needs unpickling of {named[1]}, which may run any code, so it was not read; if '
-        "you trust it, save its weights again: torch.save({'state_dict': torch.load(FILE, "
-        "weights_only=False)['state_dict']}, NEW)"
-    )
 
 
 def _flush_to_disk(path: Path) -> None:

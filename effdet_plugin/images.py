@@ -1,6 +1,7 @@
-"""Images: how large the network sees them, from the header; and their pixels."""
+"""Images: how large the network sees them, from the header; their pixels; resizing."""
 
 import os
+import reprlib
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +13,12 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import UnidentifiedImageError
 
-from effdet_plugin.errors import DatasetError
-from effdet_plugin.files import RGBImage, is_regular, read_bytes
+from effdet_plugin.errors import ConfigError, DatasetError
+from effdet_plugin.files import RGBImage
 
+# How an image meets an input size. 'letterbox' fits it in and pads it (google/automl); the others
+# stretch it: as OpenCV and TensorFlow Lite's Task library, or as MediaPipe Tasks sample it.
+RESIZE_MODES = ('letterbox', 'stretch', 'stretch_mediapipe')
 # No reader decodes more: three such images of 8 bits in colour are a gigabyte.
 MAX_PIXELS = 100_000_000
 # Values of a 16-bit image below this are 8- or 12-bit content: at most 15 of 255 when scaled.
@@ -66,7 +70,7 @@ def read_header(path: Path) -> Header:
     Raises:
         UnreadableImageError: It is missing, no image, cut short, too large or of 32-bit numbers.
     """
-    if not is_regular(path):
+    if not os.path.isfile(path):  # a pipe or device has no end
         raise UnreadableImageError('no regular file' if os.path.exists(path) else 'no such file')
     try:
         with warnings.catch_warnings():
@@ -120,6 +124,37 @@ def check_array(pixels: np.ndarray[Any, Any]) -> None:
         )
 
 
+def check_resize_mode(mode: object) -> None:
+    """Raise ConfigError for a mode that is none of `RESIZE_MODES`."""
+    if mode not in RESIZE_MODES:
+        raise ConfigError(
+            f'resize_mode={reprlib.repr(mode)} (--resize) is unknown; choose one of '
+            f'{", ".join(RESIZE_MODES)}'
+        )
+
+
+def resize(image: np.ndarray[Any, Any], height: int, width: int, mode: str) -> np.ndarray[Any, Any]:
+    """Resize an image bilinearly, without antialiasing.
+
+    Args:
+        image: ``(H, W, 3)``, uint8 or float32.
+        height: In pixels.
+        width: In pixels.
+        mode: One of `RESIZE_MODES`. Only ``'stretch_mediapipe'`` has other source pixels than
+            OpenCV's resize: ``(x * W / width, y * H / height)``, without the half pixel's shift;
+            beyond the last pixel that is repeated.
+
+    Returns:
+        ``(height, width, 3)`` of the same type.
+    """
+    if mode != 'stretch_mediapipe':
+        return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    matrix = np.diag([width / image.shape[1], height / image.shape[0], 1.0])
+    return cv2.warpPerspective(
+        image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+
+
 def largest_value(path: Path) -> int:
     """Return the largest number of an image of 16 bits.
 
@@ -141,9 +176,12 @@ def _decode(path: Path, flag: int) -> np.ndarray[Any, Any]:
     """Decode an image whose header has been read."""
     try:
         with _quiet():
-            pixels = cv2.imdecode(np.frombuffer(read_bytes(path), np.uint8), flag)
+            pixels = cv2.imdecode(np.fromfile(path, np.uint8), flag)
     except cv2.error as error:
         raise UnreadableImageError(' '.join(str(error.err).split())) from error
+    except (OSError, MemoryError) as error:
+        reason = getattr(error, 'strerror', None) or 'too large'
+        raise UnreadableImageError(reason) from error
     if pixels is None:
         raise UnreadableImageError('damaged, or not an image for OpenCV')
     return pixels

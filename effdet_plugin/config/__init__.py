@@ -1,12 +1,13 @@
 """Load configs, set their image size and options, and check them before anything is built."""
 
-from effdet_plugin.config.dataset_nodes import (
+from effdet_plugin.config.image_size import (
     find_sizes,
     parse_size,
     set_image_size,
-    size_pipelines,
+    set_resize_mode,
 )
-from effdet_plugin.config.load import Options, check, load, merge_options, parse_options
+from effdet_plugin.config.load import check, load, resize_mode_of, size_pipelines
+from effdet_plugin.config.options import Options, merge_options, parse_options
 
 __all__ = [
     'Options',
@@ -16,6 +17,8 @@ __all__ = [
     'merge_options',
     'parse_options',
     'parse_size',
+    'resize_mode_of',
     'set_image_size',
+    'set_resize_mode',
     'size_pipelines',
 ]

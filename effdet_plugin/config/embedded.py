@@ -65,7 +65,10 @@ def embedded_config(checkpoint: Mapping[str, Any], source: str = 'the checkpoint
         found = json.loads(text)
         dataset = found['test_dataloader']['dataset']
         nodes = list(dataset_nodes(dataset))
-        size = next((node['image_size'] for node in nodes if node.get('image_size')), None)
+        given = {
+            key: next((node[key] for node in nodes if node.get(key)), None)
+            for key in (schema.SIZE_KEY, schema.RESIZE_KEY)
+        }
         # The innermost one, which mmdet's inferencer takes, too.
         steps = [node['pipeline'] for node in nodes if node.get('pipeline')][-1]
         classes = _classes_of(meta, dataset)
@@ -80,7 +83,7 @@ def embedded_config(checkpoint: Mapping[str, Any], source: str = 'the checkpoint
         raise CheckpointError(
             f'{source}: its config is damaged ({reason}); give a config file'
         ) from error
-    dataset = {'type': 'EfficientDetDataset', 'metainfo': {'classes': classes}, 'image_size': size}
+    dataset = {'type': 'EfficientDetDataset', 'metainfo': {'classes': classes}, **given}
     dataset['pipeline'] = pipeline
     return Config({'model': model, 'test_dataloader': {'dataset': _tuples(dataset)}})
 

@@ -1,17 +1,23 @@
 """Which types a config may name at which place, which keys they take, and what was meant else."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
+from mmcv import ops
 from mmdet import registry
+from mmengine.config import Config
 from mmengine.registry import FUNCTIONS, Registry
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
+
+from effdet_plugin.config.other_names import PATHS
+from effdet_plugin.errors import ConfigError
 
 # Where the types at a place are registered; the first registry that has a type decides.
 Registries = tuple[Registry, ...]
@@ -26,6 +32,8 @@ HOOK = (registry.HOOKS,)
 VISUALIZER = (registry.VISUALIZERS,)
 VIS_BACKEND = (registry.VISBACKENDS,)
 RUNNER = (registry.RUNNERS,)
+SIZE_KEY = 'image_size'
+RESIZE_KEY = 'resize_mode'
 PLAIN: Registries = ()  # a dict without a type: the config itself, a data loader
 
 # Keys whose values have types of other registries than the dict around them.
@@ -214,60 +222,10 @@ def type_keys(target: Callable[..., Any]) -> Keys:
 
 # Top-level names that the runner, its builders or our tools read.
 TOP_LEVEL_KEYS = signature_of(Runner).names - {'cfg'} | _words(
-    'tta_model tta_pipeline vis_backends model_wrapper_cfg custom_imports image_size runner_type '
-    'sync_bn find_unused_parameters compile activation_checkpointing efficient_conv_bn_eval'
+    'tta_model tta_pipeline vis_backends model_wrapper_cfg custom_imports image_size resize_mode '
+    'runner_type sync_bn find_unused_parameters compile activation_checkpointing '
+    'efficient_conv_bn_eval'
 ).names  # fmt: skip
-
-# Path in a config: other names of the same setting, as other frameworks and older mmdet have them.
-_NAMES = {
-    'optim_wrapper.optimizer.lr': 'lr learning_rate lr0 base_lr initial_lr start_lr max_lr',
-    'optim_wrapper.optimizer.weight_decay': 'wd weight_decay decay l2',
-    'optim_wrapper.optimizer.momentum': 'momentum',
-    'optim_wrapper.optimizer.type': 'optimizer_type optimizer_name',
-    'optim_wrapper.optimizer': 'optimizer optim optimiser',
-    'optim_wrapper.clip_norm': 'grad_clip clip_grad clip_norm clip_gradients max_norm',
-    'optim_wrapper.clip_grad.max_norm': 'grad_clip clip_grad clip_norm clip_gradients max_norm',
-    'optim_wrapper.accumulative_counts': (
-        'accumulate accumulation accumulate_grad_batches gradient_accumulation cumulative_iters '
-        'gradient_accumulation_steps accumulative_counts accumulation_steps'
-    ),
-    'train_cfg.max_epochs': (
-        'epochs epoch num_epochs n_epochs max_epoch max_epochs total_epochs train_epochs'
-    ),
-    'train_cfg.max_iters': 'iterations iters max_iters num_iters steps max_steps num_steps',
-    'train_cfg.val_interval': 'val_interval eval_interval evaluation_interval eval_period',
-    'train_dataloader.batch_size': (
-        'batch_size batch bs samples_per_gpu train_batch_size ims_per_batch imgs_per_gpu'
-    ),
-    'val_dataloader.batch_size': 'val_batch_size eval_batch_size test_batch_size',
-    'train_dataloader.num_workers': 'workers num_workers n_workers workers_per_gpu',
-    'train_dataloader.dataset.data_root': 'data_root',
-    'image_size': 'image_size img_size imgsz input_size image_shape img_shape resolution img_scale',
-    'model.bbox_head.num_classes': 'num_classes num_class nc n_classes number_of_classes',
-    'model.backbone.pretrained': 'pretrained pretrained_weights imagenet_weights',
-    'model.test_cfg.score_thr': 'score_thr conf conf_thres confidence score_threshold',
-    'model.test_cfg.nms.iou_threshold': 'iou_thr iou_threshold nms_thr nms_iou iou_thres',
-    'model.bbox_head.postprocessor.score_thr': 'score_thr conf conf_thres confidence',
-    'model.bbox_head.postprocessor.iou_thr': 'iou_thr iou_threshold nms_thr nms_iou iou_thres',
-    'model.test_cfg.max_per_img': 'max_per_img max_det max_detections max_dets',
-    'model.bbox_head.postprocessor.max_per_img': 'max_per_img max_det max_detections max_dets',
-    'load_from': 'weights checkpoint ckpt load_checkpoint init_checkpoint',
-    'work_dir': 'output_dir out_dir save_dir log_dir output',
-    'randomness.seed': 'seed random_seed',
-    'default_hooks.checkpoint.interval': 'save_interval checkpoint_interval save_period',
-    'default_hooks.logger.interval': 'log_interval print_interval log_every',
-    'param_scheduler.0.warmup_epochs': 'warmup warmup_epochs num_warmup_epochs',
-}  # fmt: skip
-
-
-def _plain(name: str) -> str:
-    return name.lower().replace('_', '').replace('-', '')
-
-
-_PATHS: dict[str, list[str]] = {}
-for _path, _others in _NAMES.items():
-    for _word in _others.split():
-        _PATHS.setdefault(_plain(_word), []).append(_path)
 
 
 def paths_meant(key: str) -> list[str]:
@@ -280,7 +238,7 @@ def paths_meant(key: str) -> list[str]:
         Dotted paths, ``['optim_wrapper.optimizer.lr']``; nothing for an unknown name. Not every
         config has each of them.
     """
-    return _PATHS.get(_plain(key), [])
+    return PATHS.get(key.lower().replace('_', '').replace('-', ''), [])
 
 
 def keys_meant(key: str) -> list[str]:
@@ -311,6 +269,55 @@ def misspelt(key: str, names: Iterable[str], cutoff: float = NEAR) -> list[str]:
     return get_close_matches(key, anagrams or names, n=1, cutoff=0 if anagrams else cutoff)
 
 
+def keys_of(node: Mapping[str, Any], registries: Registries, path: str) -> Keys:
+    """Return the keys that a dict of a config may have.
+
+    Args:
+        node: The dict.
+        registries: Where types of its place are registered.
+        path: Its place in the config, for the message.
+
+    Raises:
+        ConfigError: None of the registries has its type.
+    """
+    if not registries or not isinstance(node.get('type'), (str, type)):
+        return plain_keys(path)
+    keys = type_keys(find_type(node['type'], registries, f'{path}.type'))
+    if not node.get('ema_type'):
+        return keys
+    # EMAHook passes its other keys to the averaged model.
+    average = type_keys(find_type(node['ema_type'], MODEL, f'{path}.ema_type'))
+    return Keys(keys.names | average.names, average.others)
+
+
+def find_type(
+    name: str | Callable[..., Any], registries: Registries, path: str
+) -> Callable[..., Any]:
+    """Look up a type in the registries of its place (for a model, also in mmcv.ops).
+
+    Args:
+        name: As a config has it: a registered name, or the type itself.
+        registries: Those of the place.
+        path: The place, for the message.
+
+    Raises:
+        ConfigError: None of the registries has it.
+    """
+    if not isinstance(name, str):
+        return name
+    for one in registries:
+        found = one.get(name)
+        if found is not None:
+            return found
+    if registries == MODEL and hasattr(ops, name):
+        return getattr(ops, name)
+    scope, _, own_name = name.rpartition('.')
+    hint = hint_of_type(own_name, registries)
+    if scope and find_spec(scope.split('.')[0]) is None:
+        hint = f': the package {scope.split(".")[0]} is not installed'
+    raise ConfigError(f'{path}: no {registries[0].name} of the name {name!r} is registered{hint}')
+
+
 def hint_of_type(name: str, registries: Registries) -> str:
     """Return a hint at the registered name meant, or at a component that is not imported."""
     known: set[str] = set()
@@ -321,3 +328,20 @@ def hint_of_type(name: str, registries: Registries) -> str:
     # Among hundreds of names one is always similar: a hint must be more similar here.
     near = get_close_matches(name, known, n=1, cutoff=0.65) or [k for k in known if name in k]
     return nearest(name, near) if near else '; is its file in custom_imports?'
+
+
+def dicts_below(node: Any, place: str = '') -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the place and the content of every dict of a config, the outer ones first.
+
+    Args:
+        node: A config, or any part of one.
+        place: Dotted path of ``node``, '' for a whole config.
+    """
+    if isinstance(node, Config):
+        node = node._cfg_dict
+    if isinstance(node, dict):
+        yield place, node
+    items = node.items() if isinstance(node, dict) else enumerate(node)
+    for key, child in items:
+        if isinstance(child, (dict, list, tuple)):
+            yield from dicts_below(child, f'{place}.{key}' if place else str(key))

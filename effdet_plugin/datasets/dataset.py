@@ -1,4 +1,4 @@
-"""One wrapper around any mmdet dataset: image size, and randomness that a resumed run repeats."""
+"""One wrapper around any mmdet dataset: input size, and randomness that a resumed run repeats."""
 
 import random
 from collections.abc import Iterator
@@ -12,11 +12,12 @@ from mmengine.dataset import BaseDataset
 
 from effdet_plugin.config.dataset_nodes import map_sources
 from effdet_plugin.errors import ConfigError, DatasetError
+from effdet_plugin.images import check_resize_mode
 
 
 @DATASETS.register_module()
 class EfficientDetDataset:
-    """Gives one ``image_size`` to every transform that has such a key, and seeds each sample.
+    """Gives ``image_size`` and ``resize_mode`` to all transforms with such a key; seeds samples.
 
     A sample's randomness is a function of (seed, epoch, index). Workers that persist between epochs
     never learn the epoch from mmengine, so :class:`~effdet_plugin.engine.EpochSampler` sends it
@@ -31,9 +32,11 @@ class EfficientDetDataset:
             here, mmdet's ``DetInferencer`` finds it.
         lazy_init: mmengine's, passed to all datasets inside.
         test_mode: likewise, in place of their own: mmdet's ``analyze_results.py`` writes it here.
+        resize_mode: how images meet ``image_size``, see `effdet_plugin.datasets.transforms`, or
+            None to leave the transforms as they are.
 
     Raises:
-        ConfigError: Pipelines here and inside.
+        ConfigError: Pipelines here and inside; an unknown mode.
         DatasetError: An image or annotation cannot be read; the message names the file.
     """
 
@@ -45,7 +48,10 @@ class EfficientDetDataset:
         pipeline: list[dict[str, Any]] | None = None,
         lazy_init: bool | None = None,
         test_mode: bool | None = None,
+        resize_mode: str | None = None,
     ) -> None:
+        if resize_mode is not None:
+            check_resize_mode(resize_mode)
         if isinstance(dataset, dict):
             given = {'pipeline': pipeline, 'lazy_init': lazy_init}
             given = {key: value for key, value in given.items() if value is not None}
@@ -54,17 +60,18 @@ class EfficientDetDataset:
             dataset = DATASETS.build(map_sources(dataset, lambda node: _extended(node, given)))
         self.dataset = dataset
         self.image_size = image_size
+        self.resize_mode = resize_mode
         self.seed = seed
         self._size_transforms()
 
     def _size_transforms(self) -> None:
-        """Set ``image_size`` of every transform of the datasets inside."""
-        if self.image_size is None:
-            return
+        """Set ``image_size`` and ``resize_mode`` of every transform of the datasets inside."""
         for dataset in _built_datasets(self.dataset):
             for transform in _transforms(vars(dataset).get('pipeline')):
-                if hasattr(transform, 'image_size'):
+                if self.image_size is not None and hasattr(transform, 'image_size'):
                     transform.image_size = int(self.image_size[0]), int(self.image_size[1])
+                if self.resize_mode is not None and hasattr(transform, 'resize_mode'):
+                    transform.resize_mode = self.resize_mode
 
     @property
     def metainfo(self) -> dict[str, Any]:

@@ -1,18 +1,25 @@
 """Image transforms of the reference that mmdet cannot express: exact sizes, top-left placement.
 
 Each has one size key, ``image_size = (height, width)``; where it is None,
-:class:`~effdet_plugin.datasets.EfficientDetDataset` sets it.
+:class:`~effdet_plugin.datasets.EfficientDetDataset` sets it. ``resize_mode`` says how an image
+meets that size. All modes map boxes by one factor per axis, from the upper left corner:
+
+- ``'letterbox'``: the reference; the same factor for both axes, the rest is padding.
+- ``'stretch'``: the whole input, by ``cv2.resize``; TensorFlow Lite's Task library.
+- ``'stretch_mediapipe'``: the whole input, sampled at ``x * W / width`` without the half pixel's
+  shift; MediaPipe Tasks (google-ai-edge/mediapipe, calculators/tensor/
+  image_to_tensor_converter_opencv.cc). MediaPipe, too, maps boxes back by the factors alone.
 """
 
 from typing import Any
 
-import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes, get_box_tensor
 
 from effdet_plugin.errors import ConfigError
+from effdet_plugin.images import check_resize_mode, resize
 
 ImageSize = tuple[int, int]
 
@@ -35,16 +42,26 @@ class SizedTransform(BaseTransform):
             as :class:`~effdet_plugin.datasets.EfficientDetDataset` does.
         resize_dtype: ``'uint8'`` rounds the resized image to whole grey levels (small to copy to
             the device); ``'float32'`` does not (the reference; its images differ by half a level).
+            The runtimes that stretch round, so that stretched images are rounded in both.
+        resize_mode: ``'letterbox'``, ``'stretch'`` or ``'stretch_mediapipe'``, see above.
 
     Raises:
-        ConfigError: Another ``resize_dtype``; on use, an ``image_size`` that nobody has set.
+        ConfigError: Another ``resize_dtype`` or ``resize_mode``; on use, an ``image_size`` that
+            nobody has set.
     """
 
-    def __init__(self, image_size: ImageSize | None = None, resize_dtype: str = 'uint8') -> None:
+    def __init__(
+        self,
+        image_size: ImageSize | None = None,
+        resize_dtype: str = 'uint8',
+        resize_mode: str = 'letterbox',
+    ) -> None:
         if resize_dtype not in ('uint8', 'float32'):
             raise ConfigError(f"resize_dtype={resize_dtype!r}; choose 'uint8' or 'float32'")
+        check_resize_mode(resize_mode)
         self.image_size = image_size
         self.resize_dtype = resize_dtype
+        self.resize_mode = resize_mode
 
     def size(self) -> ImageSize:
         """Return the network's input size, (height, width)."""
@@ -56,9 +73,25 @@ class SizedTransform(BaseTransform):
         return int(self.image_size[0]), int(self.image_size[1])
 
     def resize(self, image: np.ndarray, height: int, width: int) -> np.ndarray:
-        """Bilinear, half-pixel centres, no antialiasing (TensorFlow's ``resize`` without it)."""
-        image = image.astype(self.resize_dtype, copy=False)
-        return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+        """Bilinear without antialiasing, as TensorFlow's ``resize``, OpenCV's or MediaPipe's."""
+        if self.resize_mode == 'letterbox':
+            image = image.astype(self.resize_dtype, copy=False)
+        return resize(image, height, width, self.resize_mode).astype(self.resize_dtype, copy=False)
+
+    def fitted(self, shape: ImageSize, size: ImageSize) -> tuple[ImageSize, tuple[float, float]]:
+        """How large an image becomes in an input, and by which factors.
+
+        Args:
+            shape: (height, width) of the image.
+            size: (height, width) of the input.
+
+        Returns:
+            (height, width) in pixels, and the factors (horizontal, vertical) of its boxes.
+        """
+        if self.resize_mode == 'letterbox':
+            scale = fit_scale(shape, size)
+            return scaled_shape(shape, scale), (float(scale), float(scale))
+        return size, (size[1] / shape[1], size[0] / shape[0])
 
 
 def _on_canvas(image: np.ndarray, size: ImageSize) -> np.ndarray:
@@ -89,21 +122,23 @@ def scaled_shape(image_shape: ImageSize, scale: np.float32) -> ImageSize:
 class LetterBox(SizedTransform):
     """The reference's inference: fit the image into ``image_size`` at the top left.
 
-    Sets ``img`` ``(H, W, 3)``, ``img_shape`` (its valid area), ``pad_shape``,
-    ``scale_factor`` (one number for both axes) and scales ``gt_bboxes`` if there.
+    With another ``resize_mode`` the image is stretched to all of ``image_size``. Sets ``img``
+    ``(H, W, 3)``, ``img_shape`` (its valid area), ``pad_shape``, ``scale_factor`` (horizontal,
+    vertical) and ``resize_mode``, and scales ``gt_bboxes`` if there.
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Resize and pad."""
         size = self.size()
         shape = results['img'].shape[:2]
-        scale = fit_scale(shape, size)
-        valid = scaled_shape(shape, scale)
+        valid, factor = self.fitted(shape, size)
         results['img'] = _on_canvas(self.resize(results['img'], *valid), size)
-        results.update(img_shape=valid, pad_shape=size, scale_factor=(float(scale), float(scale)))
-        results.update(keep_ratio=True, scale=size[::-1])
+        results.update(img_shape=valid, pad_shape=size, scale_factor=factor)
+        results.update(keep_ratio=self.resize_mode == 'letterbox', scale=size[::-1])
+        results['resize_mode'] = self.resize_mode
         if results.get('gt_bboxes') is not None:
-            boxes = get_box_tensor(results['gt_bboxes']) * float(scale)
+            boxes = get_box_tensor(results['gt_bboxes'])
+            boxes = boxes * boxes.new_tensor(factor).repeat(2)
             results['gt_bboxes'] = HorizontalBoxes(boxes)
         return results
 
@@ -116,12 +151,17 @@ class ScaleJitterCrop(SizedTransform):
     where it is larger than ``image_size`` a window at a random offset is taken. Boxes are clipped
     to ``[0, size - 1]`` (not ``size``) and dropped when nothing is left, with their other keys.
 
+    With a ``resize_mode`` that stretches, the image is stretched to ``s * image_size`` instead: at
+    ``s = 1`` it is what inference sees, and an object's aspect ratio is at every scale the one that
+    it has there. Only the share of padding differs: none from ``s = 1`` on.
+
     Args:
         image_size: see :class:`SizedTransform`.
         ratio_range: lowest and highest scale, 0.1 to 2.0 in the reference.
         min_side: boxes with a side of at most this many pixels after clipping are dropped; 0 in the
             reference.
         resize_dtype: see :class:`SizedTransform`.
+        resize_mode: see :class:`SizedTransform`.
     """
 
     def __init__(
@@ -130,8 +170,9 @@ class ScaleJitterCrop(SizedTransform):
         ratio_range: tuple[float, float] = (0.1, 2.0),
         min_side: float = 0.0,
         resize_dtype: str = 'uint8',
+        resize_mode: str = 'letterbox',
     ) -> None:
-        super().__init__(image_size, resize_dtype)
+        super().__init__(image_size, resize_dtype, resize_mode)
         self.ratio_range = ratio_range
         self.min_side = min_side
 
@@ -153,14 +194,15 @@ class ScaleJitterCrop(SizedTransform):
             offsets: in [0, 1), of the free way (vertical, horizontal).
         """
         size, shape = self.size(), results['img'].shape[:2]
-        target = (truncated(size[0], scale), truncated(size[1], scale))
-        scaled = scaled_shape(shape, fit_scale(shape, target))
+        target = scaled_shape(size, np.float32(scale))
+        scaled, _ = self.fitted(shape, target)
         free = [max(0, scaled[axis] - size[axis]) for axis in (0, 1)]
         top, left = (truncated(way, share) for way, share in zip(free, offsets, strict=True))
         image = self.resize(results['img'], *scaled)[top : top + size[0], left : left + size[1]]
         results['img'] = _on_canvas(image, size)
         factor = (scaled[1] / shape[1], scaled[0] / shape[0])
         results.update(img_shape=image.shape[:2], pad_shape=size, scale_factor=factor)
+        results['resize_mode'] = self.resize_mode
         if results.get('gt_bboxes') is not None:
             self._move_boxes(results, factor, (left, top), size)
         return results

@@ -9,8 +9,7 @@ import pytest
 from mmengine.config import Config
 
 from effdet_plugin.config import check, load, set_image_size
-from effdet_plugin.config.dataset_nodes import dicts_below
-from effdet_plugin.config.schema import TOP_LEVEL_KEYS
+from effdet_plugin.config.schema import TOP_LEVEL_KEYS, dicts_below
 from effdet_plugin.errors import ConfigError
 from support import REPOSITORY
 

@@ -4,7 +4,7 @@ import pytest
 from mmengine.config import Config
 
 from effdet_plugin.config import check, load, merge_options
-from effdet_plugin.config.dataset_nodes import places_with
+from effdet_plugin.config.options import places_with
 from effdet_plugin.config.schema import keys_meant, paths_meant
 from effdet_plugin.errors import ConfigError
 from support import REPOSITORY

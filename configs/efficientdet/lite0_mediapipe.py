@@ -1,0 +1,7 @@
+# EfficientDet-Lite0 for MediaPipe Tasks, which stretch an image to the input size and pad nothing.
+# tools/train.py configs/efficientdet/lite0_mediapipe.py --data DIR
+_base_ = './lite0_coco.py'
+
+resize_mode = 'stretch_mediapipe'
+train_dataloader = dict(dataset=dict(resize_mode=resize_mode))
+val_dataloader = test_dataloader = dict(dataset=dict(resize_mode=resize_mode))

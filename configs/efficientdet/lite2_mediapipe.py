@@ -1,0 +1,7 @@
+# EfficientDet-Lite2 for MediaPipe Tasks, which stretch an image to the input size and pad nothing.
+# tools/train.py configs/efficientdet/lite2_mediapipe.py --data DIR
+_base_ = './lite2_coco.py'
+
+resize_mode = 'stretch_mediapipe'
+train_dataloader = dict(dataset=dict(resize_mode=resize_mode))
+val_dataloader = test_dataloader = dict(dataset=dict(resize_mode=resize_mode))

@@ -1,0 +1,48 @@
+"""How other frameworks, and older versions of mmdet, call the settings of a config."""
+
+# Path in a config: other names of the same setting, as other frameworks and older mmdet have them.
+_NAMES = {
+    'optim_wrapper.optimizer.lr': 'lr learning_rate lr0 base_lr initial_lr start_lr max_lr',
+    'optim_wrapper.optimizer.weight_decay': 'wd weight_decay decay l2',
+    'optim_wrapper.optimizer.momentum': 'momentum',
+    'optim_wrapper.optimizer.type': 'optimizer_type optimizer_name',
+    'optim_wrapper.optimizer': 'optimizer optim optimiser',
+    'optim_wrapper.clip_norm': 'grad_clip clip_grad clip_norm clip_gradients max_norm',
+    'optim_wrapper.clip_grad.max_norm': 'grad_clip clip_grad clip_norm clip_gradients max_norm',
+    'optim_wrapper.accumulative_counts': (
+        'accumulate accumulation accumulate_grad_batches gradient_accumulation cumulative_iters '
+        'gradient_accumulation_steps accumulative_counts accumulation_steps'
+    ),
+    'train_cfg.max_epochs': (
+        'epochs epoch num_epochs n_epochs max_epoch max_epochs total_epochs train_epochs'
+    ),
+    'train_cfg.max_iters': 'iterations iters max_iters num_iters steps max_steps num_steps',
+    'train_cfg.val_interval': 'val_interval eval_interval evaluation_interval eval_period',
+    'train_dataloader.batch_size': (
+        'batch_size batch bs samples_per_gpu train_batch_size ims_per_batch imgs_per_gpu'
+    ),
+    'val_dataloader.batch_size': 'val_batch_size eval_batch_size test_batch_size',
+    'train_dataloader.num_workers': 'workers num_workers n_workers workers_per_gpu',
+    'train_dataloader.dataset.data_root': 'data_root',
+    'image_size': 'image_size img_size imgsz input_size image_shape img_shape resolution img_scale',
+    'model.bbox_head.num_classes': 'num_classes num_class nc n_classes number_of_classes',
+    'model.backbone.pretrained': 'pretrained pretrained_weights imagenet_weights',
+    'model.test_cfg.score_thr': 'score_thr conf conf_thres confidence score_threshold',
+    'model.test_cfg.nms.iou_threshold': 'iou_thr iou_threshold nms_thr nms_iou iou_thres',
+    'model.bbox_head.postprocessor.score_thr': 'score_thr conf conf_thres confidence',
+    'model.bbox_head.postprocessor.iou_thr': 'iou_thr iou_threshold nms_thr nms_iou iou_thres',
+    'model.test_cfg.max_per_img': 'max_per_img max_det max_detections max_dets',
+    'model.bbox_head.postprocessor.max_per_img': 'max_per_img max_det max_detections max_dets',
+    'load_from': 'weights checkpoint ckpt load_checkpoint init_checkpoint',
+    'work_dir': 'output_dir out_dir save_dir log_dir output',
+    'randomness.seed': 'seed random_seed',
+    'default_hooks.checkpoint.interval': 'save_interval checkpoint_interval save_period',
+    'default_hooks.logger.interval': 'log_interval print_interval log_every',
+    'param_scheduler.0.warmup_epochs': 'warmup warmup_epochs num_warmup_epochs',
+}  # fmt: skip
+
+# The usual places of a setting by any of its names without word breaks, the most usual first.
+PATHS: dict[str, list[str]] = {}
+for _path, _others in _NAMES.items():
+    for _word in _others.split():
+        PATHS.setdefault(_word.replace('_', ''), []).append(_path)
