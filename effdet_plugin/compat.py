@@ -36,7 +36,18 @@ _MINIMUM = {'torch': (2, 4), 'timm': (1, 0, 9), 'mmengine': (0, 10, 4)}
 _MMCV_OF_MMDET = ((2, 0, 0), (2, 2, 0))
 _NEED_MMDET = (
     *('models', 'task_modules', 'datasets', 'engine', 'evaluation', 'config'),
-    *('inference', 'costs', 'own_data', 'training', 'ablation', 'demo', 'data_check'),
+    *(
+        'inference',
+        'costs',
+        'own_data',
+        'training',
+        'ablation',
+        'benchmark',
+        'demo',
+        'data_check',
+        'trained_model',
+        'export',
+    ),
 )
 # torchvision registers meta kernels for both on import: with `nms` alone it fails at `qnms`.
 _NMS_SIGNATURE = '(Tensor dets, Tensor scores, float iou_threshold) -> Tensor'

@@ -1,6 +1,7 @@
 """A server on the loopback that breaks connections on purpose."""
 
 import re
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +18,8 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(('127.0.0.1', 0), Handler)
         self.files: dict[str, bytes] = {}
+        self.types: dict[str, str] = {}  # Content-Type of some files
+        self.login = ''  # "user:password" that is asked for
         self.break_after: list[int] = []
         self.has_ranges = True
         self.says_size = True
@@ -33,7 +36,14 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         wanted = self.headers.get('Range')
         self.server.requests.append(wanted)
-        data = self.server.files.get(self.path.lstrip('/'))
+        name = self.path.lstrip('/')
+        data = self.server.files.get(name)
+        login = b64encode(self.server.login.encode()).decode()
+        if self.server.login and self.headers.get('Authorization') != f'Basic {login}':
+            self.send_response(401)
+            self.send_header('WWW-Authenticate', 'Basic realm="camera"')
+            self.end_headers()
+            return
         if data is None:
             self.send_error(404)
             return
@@ -46,6 +56,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.end_headers()
                 return
         self.send_response(206 if start else 200)
+        if name in self.server.types:
+            self.send_header('Content-Type', self.server.types[name])
         if self.server.says_size:
             self.send_header('Content-Length', str(len(data) - start))
         self.end_headers()

@@ -12,13 +12,8 @@ import torch
 from mmengine.fileio import get_file_backend
 
 from effdet_plugin.errors import CheckpointError, WriteError
-from effdet_plugin.files import (
-    is_finite,
-    load_weights_only,
-    remove_parts,
-    replacing,
-    write_atomically,
-)
+from effdet_plugin.files import remove_parts, replacing, write_atomically
+from effdet_plugin.weights_only import is_finite, load_weights_only
 
 
 class Evil:

@@ -10,14 +10,14 @@ PROMISED = {
     'MODELS': [
         'EfficientDet', 'TimmBackbone', 'BiFPN', 'EfficientDetHead', 'SigmoidFocalLoss',
         'HuberLoss', 'RampUpEMA', 'DetectionPostProcessor', 'EfficientDetDataPreprocessor',
-        'EfficientDetTTAModel',
+        'EfficientDetTTAModel', 'TiledDetector',
     ],
     'TASK_UTILS': [
         'EfficientDetAnchorGenerator', 'EfficientDetBoxCoder', 'BatchMaxIoUAssigner',
     ],
     'DATASETS': ['EfficientDetDataset'],
     'DATA_SAMPLERS': ['EpochSampler'],
-    'TRANSFORMS': ['ScaleJitterCrop', 'LetterBox', 'ToRGB'],
+    'TRANSFORMS': ['ScaleJitterCrop', 'LetterBox', 'TileViews', 'ToRGB'],
     'HOOKS': ['AtomicCheckpointHook'],
     'OPTIM_WRAPPERS': ['ClippedOptimWrapper'],
     'OPTIM_WRAPPER_CONSTRUCTORS': ['GroupedOptimWrapperConstructor'],

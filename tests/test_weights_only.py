@@ -12,8 +12,12 @@ import torch
 from mmengine.logging import HistoryBuffer
 
 from effdet_plugin.errors import CheckpointError
-from effdet_plugin.files import load_weights_only
-from effdet_plugin.weights_only import FORCE, force_weights_only, weights_only_loads
+from effdet_plugin.weights_only import (
+    FORCE,
+    force_weights_only,
+    load_weights_only,
+    weights_only_loads,
+)
 
 VALUES = {
     'float64': np.float64(0.5),

@@ -18,10 +18,12 @@ lacks packages, the tool is restarted with the clone's ``.venv``. The file has t
 
 import os
 import sys
-from argparse import SUPPRESS, ArgumentParser, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 MINIMUM_PYTHON = (3, 10)
@@ -62,8 +64,18 @@ def make_parser(description: 'str | None') -> ArgumentParser:
 
 
 def add_config_options(parser: ArgumentParser) -> None:
-    """Add the options that change a config: ``--image-size`` and ``--cfg-options``."""
+    """Add the options that change a config: its image size, how images meet it, any other key."""
     parser.add_argument('--image-size', help='input size of the network: 640 or WIDTHxHEIGHT')
+    # One of the --cfg-options, so that every tool that takes those takes it.
+    parser.add_argument(
+        '--resize',
+        dest='cfg_options',
+        action='append',
+        type='resize_mode={}'.format,
+        metavar='MODE',
+        help='how an image is resized to that size: letterbox (fit in and pad; the default of most '
+        "configs), stretch (OpenCV's), stretch_mediapipe (as MediaPipe Tasks sample it)",
+    )
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -71,6 +83,137 @@ def add_config_options(parser: ArgumentParser) -> None:
         metavar='KEY=VALUE',
         help='override settings of the config',
     )
+
+
+def add_model(parser: ArgumentParser, *, several: bool = False) -> None:
+    """Add the positionals ``[CONFIG] MODEL``; parse them by `parse_model_args`.
+
+    Args:
+        parser: Positionals before and after these are its tool's own.
+        several: Take one or more models; ``model`` is a list then.
+    """
+    parser.add_argument(
+        'config',
+        nargs='?',
+        metavar='CONFIG',
+        help='config file, or the name of one such as d0_coco; may be left out where MODEL carries '
+        'its config: a checkpoint of ours, an exported file',
+    )
+    parser.add_argument(
+        'model',
+        nargs='+' if several else None,
+        metavar='MODEL',
+        help="checkpoint (.pth), exported file, or 'none' for random weights",
+    )
+
+
+def parse_model_args(
+    parser: ArgumentParser, arguments: 'list[str] | None' = None, needs_config: bool = False
+) -> Namespace:
+    """Parse a command line with the positionals of `add_model`; options may stand anywhere.
+
+    A first positional that ends in ``.py`` or names a config is CONFIG, anything else MODEL. What
+    cannot be meant is printed as one line, and ends the program with 2.
+
+    Args:
+        parser: Its last positional may have ``nargs='+'``: the images of a pattern that the shell
+            has expanded.
+        arguments: The words of the command line; None: the program's.
+        needs_config: The tool cannot use the config that a model carries.
+
+    Returns:
+        ``config``: path or name, or None; ``model``: a str, or with ``several`` a list of them.
+    """
+    args = parser.parse_intermixed_args(arguments)
+    positionals = parser._get_positional_actions()
+    # argparse gives `config` the first word as soon as there is one more than it needs.
+    if args.config is not None and not is_config(args.config) and positionals[-1].nargs == '+':
+        _shift(args, [action.dest for action in positionals])
+    if problem := _model_problem(args.config, args.model, needs_config):
+        sys.exit(fail(problem))
+    return args
+
+
+def _shift(args: Namespace, names: 'list[str]') -> None:
+    """Give the words of `config` and what follows to those after it; the last takes several."""
+    names = names[names.index('model') :]
+    values = [getattr(args, name) for name in names]
+    words = [args.config, *(w for v in values for w in (v if isinstance(v, list) else [v]))]
+    swapped = next((word for word in words if is_config(word)), None)
+    if swapped is not None:
+        sys.exit(fail(f'CONFIG comes before MODEL: {swapped} {words[0]}'))
+    args.config = None
+    for name in names[:-1]:
+        setattr(args, name, words.pop(0))
+    setattr(args, names[-1], words)
+
+
+def is_config(word: str) -> bool:
+    """Return whether a word of a command line is a config's path or the name of one of ours."""
+    return word.endswith('.py') or word in _config_names()
+
+
+def _config_names() -> 'list[str]':
+    return sorted(path.stem for path in (ROOT / 'configs').glob('*/[!_]*.py'))
+
+
+def _model_problem(config: 'str | None', model: 'str | list[str]', needs_config: bool) -> str:
+    """Return what is wrong with CONFIG and MODEL; '' if they can be meant."""
+    models = model if isinstance(model, list) else [model]
+    configs = [word for word in models if is_config(word)]
+    if config is not None and not is_config(config):
+        if configs:
+            return f'CONFIG comes before MODEL: {configs[0]} {config}'
+        return f'{config}: neither a config file (.py) nor the name of one{_nearest(config)}'
+    if configs and config is None and len(models) == 1:
+        return (
+            f'{configs[0]} is a config: give MODEL after it (a checkpoint or an exported file; '
+            "'none' for random weights)"
+        )
+    if configs:
+        return f'MODEL {configs[0]}: is a config; give a checkpoint (.pth) or an exported file'
+    if config is None and 'none' in models:
+        return 'MODEL none (random weights) needs a CONFIG before it, such as d0_coco'
+    if config is None and needs_config:
+        return f'give a CONFIG before MODEL {models[0]}, such as d0_coco'
+    first = models[0]
+    if config is None and not Path(first).exists() and (hint := _nearest(first)):
+        return f'{first}: no such file, nor the name of a config{hint}'
+    return ''
+
+
+def _nearest(word: str) -> str:
+    names = _config_names()
+    found = [name for name in names if name == f'{word}_coco'] or get_close_matches(word, names, 1)
+    return f'; did you mean {found[0]!r}?' if found else ''
+
+
+def add_tiles(parser: ArgumentParser) -> None:
+    """Add the options of tiled inference; `tiles_of` reads them."""
+    add = parser.add_argument
+    add(
+        '--tiles',
+        metavar='WxH',
+        help="cut each image into overlapping tiles: a grid, columns x rows (2x2), or the tiles' "
+        'size in its pixels (640, 640x480, 1000px)',
+    )
+    add('--tile-overlap', type=float, metavar='SHARE', help='of neighbouring tiles (default: 0.2)')
+    add('--tile-merge', choices=('nms', 'wbf'), help='merge tiles by NMS (default) or fusion')
+    add('--tiles-only', action='store_true', help='leave out the view of the whole image')
+
+
+def tiles_of(args: Namespace) -> Any:
+    """Return the tiles of a command line, None without; takes their options out of ``args``."""
+    text, overlap, merge, only = (
+        vars(args).pop(name) for name in ('tiles', 'tile_overlap', 'tile_merge', 'tiles_only')
+    )
+    if text is None:
+        if overlap is not None or merge or only:
+            sys.exit(fail('--tile-overlap, --tile-merge and --tiles-only need --tiles'))
+        return None
+    from effdet_plugin.inference.tiles import Tiles
+
+    return Tiles.parse(text, overlap, whole=not only, merge=merge or 'nms')
 
 
 def add_launcher(parser: ArgumentParser) -> None:

@@ -13,7 +13,8 @@ from effdet_plugin.convert.key_map import KeyMap
 from effdet_plugin.convert.key_map_pytorch import EFFDET, OWN
 from effdet_plugin.convert.sources import Source
 from effdet_plugin.errors import CheckpointError
-from effdet_plugin.files import load_weights_only, sha256
+from effdet_plugin.files import sha256
+from effdet_plugin.weights_only import load_weights_only
 
 # Where a training loop puts its weights; effdet's own averages them in `state_dict_ema`.
 _AVERAGED_KEYS = ('state_dict_ema', 'state_dict', 'model')

@@ -11,8 +11,8 @@ from mmdet.registry import TASK_UTILS
 from mmengine.config import Config
 from numpy.typing import NDArray
 
-from effdet_plugin.config import find_sizes
-from effdet_plugin.config.dataset_nodes import dicts_below
+from effdet_plugin.config import find_sizes, resize_mode_of
+from effdet_plugin.config.schema import dicts_below
 from effdet_plugin.own_data.dataset import DatasetDescription
 from effdet_plugin.task_modules.anchor_generator import EfficientDetAnchorGenerator
 
@@ -61,7 +61,9 @@ def anchor_reach(cfg: Config, description: DatasetDescription) -> Reach | None:
     size = _input_size(cfg)
     if node is None or size is None:
         return None
-    boxes = _input_boxes(description, size)
+    mode = resize_mode_of((cfg.get('test_dataloader') or {}).get('dataset'))
+    is_stretched = mode is not None and mode.startswith('stretch')
+    boxes = _input_boxes(description, size, is_stretched)
     generator = TASK_UTILS.build(node)
     if not isinstance(generator, AnchorGenerator):  # points
         return None
@@ -71,7 +73,7 @@ def anchor_reach(cfg: Config, description: DatasetDescription) -> Reach | None:
     reach = Reach(size, boxes, ious, sides, '')
     if not reach.missed:
         return reach
-    advice = _advice(place, node, size, description, reach.missed)
+    advice = _advice(place, node, size, description, is_stretched, reach.missed)
     return Reach(size, boxes, ious, sides, advice)
 
 
@@ -128,14 +130,18 @@ def _input_size(cfg: Config) -> tuple[int, int] | None:
     return None
 
 
-def _input_boxes(description: DatasetDescription, size: tuple[int, int]) -> Boxes:
+def _input_boxes(
+    description: DatasetDescription, size: tuple[int, int], is_stretched: bool
+) -> Boxes:
     images = description.train.images or [
         image for split in description.splits.values() for image in split or []
     ]
-    scaled = [
-        image.boxes[~image.crowd] * min(size[0] / image.height, size[1] / image.width)
-        for image in images
-    ]
+    scaled = []
+    for image in images:
+        factors = np.array([size[1] / image.width, size[0] / image.height])
+        if not is_stretched:
+            factors = np.full(2, factors.min())
+        scaled.append(image.boxes[~image.crowd] * np.tile(factors, 2))
     return np.concatenate([np.zeros((0, 4)), *scaled])
 
 
@@ -158,13 +164,14 @@ def _advice(
     node: dict[str, Any],
     size: tuple[int, int],
     description: DatasetDescription,
+    is_stretched: bool,
     missed: float,
 ) -> str:
     """Return the options that leave fewest boxes without an anchor, '' if none are worth it."""
 
     def share(node: dict[str, Any], size: tuple[int, int]) -> float:
         levels = _levels(TASK_UTILS.build(node), size)
-        boxes = _input_boxes(description, size)
+        boxes = _input_boxes(description, size, is_stretched)
         step = -(-len(boxes) // _TRIED_BOXES)  # every n-th, rounded up
         return float((best_iou(boxes[::step], levels) < REACH_IOU).mean())
 

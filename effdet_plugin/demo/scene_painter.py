@@ -17,6 +17,7 @@ Points = NDArray[np.float64]
 Window = tuple[slice, slice]
 
 OBJECT_SIZES_PX = (36, 120)
+MAX_OBJECTS = 7
 CLUTTER_SIZES_PX = (6, 50)
 SIDES_PX = (224, 320)
 MIN_VISIBLE = 0.7  # share of an object's area that is inside the image and not occluded
@@ -98,31 +99,46 @@ class Stamp:
         return window, self.alpha[own]
 
 
-def draw_scene(rng: np.random.Generator) -> tuple[Pixels, list[SceneObject]]:
+def draw_scene(
+    rng: np.random.Generator,
+    shape: tuple[int, int] | None = None,
+    object_sizes: tuple[int, int] = OBJECT_SIZES_PX,
+    max_objects: int = MAX_OBJECTS,
+    min_objects: int = 1,
+) -> tuple[Pixels, list[SceneObject]]:
     """Draw one image.
 
     Args:
         rng: Random generator.
+        shape: (H, W) in pixels; None draws both sides from `SIDES_PX`.
+        object_sizes: Least and largest size of an object in pixels.
+        max_objects: Largest number of objects.
+        min_objects: Least number that is drawn; one that would be hidden is left out.
 
     Returns:
         The RGB image (H, W, 3) and its objects; boxes enclose exactly the visible pixels.
     """
-    height, width = (int(v) for v in rng.integers(*SIDES_PX, size=2, endpoint=True))
+    height, width = shape or (int(v) for v in rng.integers(*SIDES_PX, size=2, endpoint=True))
     canvas = _background(rng, height, width)
     for _ in range(rng.integers(5, 15)):
         outline = CLUTTER[rng.integers(len(CLUTTER))]
         _paint(rng, canvas, _stamp(rng, outline, (height, width), CLUTTER_SIZES_PX), opacity=0.8)
     layers: list[Layer] = []
-    for _ in range(rng.integers(1, 8)):
-        layers = _add_object(rng, canvas, layers)
+    for _ in range(rng.integers(min_objects, max_objects + 1)):
+        layers = _add_object(rng, canvas, layers, object_sizes)
     return _photograph(rng, canvas), [_describe(layer) for layer in layers]
 
 
-def _add_object(rng: np.random.Generator, canvas: Canvas, layers: list[Layer]) -> list[Layer]:
+def _add_object(
+    rng: np.random.Generator,
+    canvas: Canvas,
+    layers: list[Layer],
+    sizes: tuple[int, int] = OBJECT_SIZES_PX,
+) -> list[Layer]:
     """Paint one object over the others, unless it or one below it would be mostly occluded."""
     label = int(rng.integers(len(CLASSES)))
     shape = canvas.shape[0], canvas.shape[1]
-    stamp = _stamp(rng, OUTLINES[CLASSES[label]], shape, OBJECT_SIZES_PX)
+    stamp = _stamp(rng, OUTLINES[CLASSES[label]], shape, sizes)
     window, alpha = stamp.inside(shape)
     seen = np.zeros(shape, np.bool_)
     seen[window] = alpha > 0.5

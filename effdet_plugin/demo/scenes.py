@@ -89,7 +89,7 @@ def _write_splits(folder: Path, counts: dict[str, int], seed: int, info: dict[st
     with tqdm(total=sum(counts.values()), desc='drawing scenes', unit='img') as bar:
         for split, count in counts.items():
             (folder / split).mkdir()
-            coco = _coco(_write_images(bar, folder / split, seed, split, count), info)
+            coco = coco_of(_write_images(bar, folder / split, seed, split, count), info)
             (folder / 'annotations' / f'{split}.json').write_text(json.dumps(coco))
 
 
@@ -107,8 +107,13 @@ def _write_images(
         yield name, (image.shape[0], image.shape[1]), objects
 
 
-def _coco(drawn: Iterable[Drawn], info: dict[str, Any]) -> dict[str, Any]:
-    """Return the annotations in COCO format; ids start at 1."""
+def coco_of(drawn: Iterable[Drawn], info: dict[str, Any]) -> dict[str, Any]:
+    """Return annotations in COCO format; ids start at 1.
+
+    Args:
+        drawn: File name, (height, width) and objects of each image.
+        info: Describes the dataset.
+    """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for name, (height, width), objects in drawn:

@@ -21,17 +21,16 @@ from effdet_plugin import __version__
 from effdet_plugin.config.embedded import EMBEDDED, embed
 from effdet_plugin.engine.optim import batches_per_update
 from effdet_plugin.errors import ConfigError, UserError
-from effdet_plugin.files import (
-    first_not_finite,
-    load_weights_only,
-    remove_parts,
-    replacing,
-    write_atomically,
-)
+from effdet_plugin.files import remove_parts, replacing, write_atomically
+from effdet_plugin.weights_only import first_not_finite, load_weights_only
 
 OPTIMIZER = 'optimizer_type'  # key of a checkpoint's meta
 LAST = 'last_checkpoint'  # mmengine's name of the file that names the newest checkpoint
 # Their values are tensors already, and torch needs the metadata of its own dict class.
+# What the random generators raise of a state that is none.
+_DAMAGED_STATE = (
+    LookupError, AttributeError, RuntimeError, TypeError, ValueError, OverflowError,
+)  # fmt: skip
 _STATE_DICTS = ('state_dict', 'ema_state_dict')
 _HISTORY = 'history_buffer'  # marks a dict that was a HistoryBuffer
 # bool before int, of which it is a subclass.
@@ -102,7 +101,14 @@ class AtomicCheckpointHook(CheckpointHook):
         if batch_idx > 0 or not self.random_states:
             return
         if get_rank() < len(self.random_states):
-            restore_random_state(self.random_states[get_rank()])
+            try:
+                restore_random_state(self.random_states[get_rank()])
+            except _DAMAGED_STATE as error:
+                reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:100]
+                runner.logger.warning(
+                    f'The random state in the checkpoint is damaged ({reason}): random numbers '
+                    'restart here'
+                )
         else:
             runner.logger.warning(
                 'The checkpoint was written by fewer processes: random numbers restart here'
@@ -142,7 +148,8 @@ class AtomicCheckpointHook(CheckpointHook):
             checkpoint['message_hub'] = from_weights_only(checkpoint['message_hub'])
         if not runner._resume:
             return
-        self.random_states = checkpoint.get('random_states', [])
+        states = checkpoint.get('random_states', [])
+        self.random_states = states if isinstance(states, list) else [states]
         # The loader was built before the checkpoint was read, with the seed of this start.
         reseed = getattr(runner.train_dataloader.sampler, 'reseed', None)
         seed = checkpoint['meta'].get('seed')

@@ -1,5 +1,6 @@
 """Loading weights into a network: of other classes for fine-tuning, of another network never."""
 
+import json
 import logging
 import re
 import reprlib
@@ -8,15 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmdet.registry import HOOKS
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import Tensor, nn
 
+from effdet_plugin.config import resize_mode_of
+from effdet_plugin.config.embedded import EMBEDDED
 from effdet_plugin.download import WEB, local_path
 from effdet_plugin.errors import CheckpointError
-from effdet_plugin.files import load_weights_only
+from effdet_plugin.images import RESIZE_MODES
+from effdet_plugin.weights_only import load_weights_only
 
 Weights = dict[str, Tensor]
 Classes = Sequence[str] | None
@@ -212,6 +217,31 @@ def check_classes(old: Classes, num_classes: int | None) -> None:
         raise CheckpointError(
             f'the checkpoint has {len(old)} classes, the config {num_classes}; use the config it '
             f'was trained with, or set num_classes={len(old)}'
+        )
+
+
+def tell_resize_mode(checkpoint: Mapping[str, Any], config: Config) -> None:
+    """Log a line where a checkpoint was trained on images resized in another way than a config's.
+
+    Args:
+        checkpoint: As loaded; only one that carries its config can be compared.
+        config: What is evaluated or trained.
+    """
+    meta = checkpoint.get('meta')
+    text = meta.get(EMBEDDED) if isinstance(meta, Mapping) else None
+    if not isinstance(text, str):
+        return
+    try:
+        theirs = resize_mode_of(json.loads(text)['test_dataloader']['dataset'])
+    except (KeyError, RecursionError, TypeError, ValueError):
+        return  # damaged: an error where the config is needed
+    own = resize_mode_of((config.get('test_dataloader') or {}).get('dataset'))
+    if own and theirs in RESIZE_MODES and own != theirs:
+        print_log(
+            f'the checkpoint was trained with resize_mode={theirs}, images are resized by {own} '
+            f'here: expect other detections, or give --resize {theirs}',
+            logger='current',
+            level=logging.WARNING,
         )
 
 

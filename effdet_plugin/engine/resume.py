@@ -17,7 +17,8 @@ from torch import nn
 from effdet_plugin.engine.checkpoint import LAST, OPTIMIZER
 from effdet_plugin.engine.load_weights import check_compatible, weights_of
 from effdet_plugin.errors import CheckpointError, UserError
-from effdet_plugin.files import load_weights_only, read_json, write_atomically
+from effdet_plugin.files import read_json, write_atomically
+from effdet_plugin.weights_only import load_weights_only
 
 CONFIG = 'config.json'  # a run's config as plain data, beside mmengine's dump, which is code
 _TRAINING_STATE = {'meta', 'state_dict', 'optimizer', 'message_hub'}
@@ -38,14 +39,18 @@ def find_resume(work_dir: Path | str, log: bool = True) -> Path | None:
         work_dir: Folder of the run.
         log: Write a line for each file that cannot be used and is skipped.
     """
+    found = newest_resumable(work_dir, log)
+    return None if found is None else found[0]
+
+
+def newest_resumable(work_dir: Path | str, log: bool = True) -> tuple[Path, dict[str, Any]] | None:
+    """Return the path that `find_resume` returns, and the checkpoint that was read there."""
     for path in _candidates(Path(work_dir)):
         try:
-            check_resumable(path)
+            return path, check_resumable(path)
         except CheckpointError as error:
             if log:
                 print_log(f'Skipping {error}', logger='current', level=logging.WARNING)
-        else:
-            return path
     return None
 
 

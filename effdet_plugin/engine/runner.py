@@ -25,13 +25,17 @@ from torch.utils.data import DataLoader
 
 from effdet_plugin.config.embedded import EMBEDDED
 from effdet_plugin.download import WEB, local_path
-from effdet_plugin.engine.load_weights import fetch_pretrained, skip_pretrained, weights_of
+from effdet_plugin.engine.load_weights import (
+    fetch_pretrained,
+    skip_pretrained,
+    tell_resize_mode,
+    weights_of,
+)
 from effdet_plugin.engine.one_run import end_with_parent, only_run
 from effdet_plugin.engine.optim import batches_per_update
 from effdet_plugin.engine.resume import check_continues, find_resume, write_config
 from effdet_plugin.errors import CheckpointError, ConfigError, UserError
-from effdet_plugin.files import explain_refusal, load_weights_only
-from effdet_plugin.weights_only import weights_only_loads
+from effdet_plugin.weights_only import explain_refusal, load_weights_only, weights_only_loads
 
 AUTO = 'auto'  # `resume`: from the newest checkpoint of the work dir
 _SYNC_BN_CHOICES = (None, True, False, 'torch')
@@ -228,6 +232,7 @@ class EfficientDetRunner(Runner):
         meta = checkpoint.get('meta') or {}
         if not isinstance(meta, dict):
             raise CheckpointError(f'{path}: its meta is a {type(meta).__name__}, not a dict')
+        tell_resize_mode(checkpoint, self.cfg)
         meta.pop(EMBEDDED, None)  # mmengine executes it as a Python file when a run is resumed
         weights_of(checkpoint)  # checks that they are tensors by name
         model = self.model.module if is_model_wrapper(self.model) else self.model

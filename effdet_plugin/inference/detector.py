@@ -1,9 +1,10 @@
-"""A config and a checkpoint as one callable: images in, mmdet's data samples out."""
+"""A model as one callable: images in, mmdet's data samples out."""
 
 import copy
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
@@ -14,96 +15,123 @@ from mmdet.structures import DetDataSample
 from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
-from mmengine.device import get_device
-from mmengine.logging import print_log
-from mmengine.model import BaseModel
-from mmengine.registry import init_default_scope
+from PIL import Image as Pillow
 
-from effdet_plugin.compat import check_compiled_ops
-from effdet_plugin.config import load, size_pipelines
-from effdet_plugin.config.dataset_nodes import class_names
-from effdet_plugin.config.embedded import damage_is_told, embedded_config
-from effdet_plugin.download import WEB, local_path
-from effdet_plugin.engine.load_weights import (
-    check_classes,
-    check_compatible,
-    classes_of,
-    num_classes_of,
-    weights_of,
-)
-from effdet_plugin.errors import ConfigError
-from effdet_plugin.files import RGBImage, load_weights_only
-from effdet_plugin.images import check_array, read_image
-from effdet_plugin.inference.tta import TTA, apply_tta
+from effdet_plugin.config import Options, size_pipelines
+from effdet_plugin.config.names import is_config
+from effdet_plugin.errors import ConfigError, DatasetError
+from effdet_plugin.export.runtime import SUFFIXES
+from effdet_plugin.images import read_image
+from effdet_plugin.inference.inputs import ORDERS, Image, as_image, no_image
+from effdet_plugin.inference.runtime_model import NMS, load_file
+from effdet_plugin.inference.selection import Selection
+from effdet_plugin.inference.tiles import Tiles, apply_views
+from effdet_plugin.inference.tta import TTA
 from effdet_plugin.ops.boxes import clip_boxes
-from effdet_plugin.weights_only import weights_only_loads
+from effdet_plugin.trained_model import folded, load_trained, set_nms
 
-NO_CHECKPOINT = 'none'  # random weights, to try a config without a checkpoint
-ImageInput = RGBImage | Path | str
+PRECISIONS = {'fp32': None, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 
 
 class Detector:
     """Detect objects in images.
 
-        detector = Detector('configs/efficientdet/d0_coco.py', 'd0.pth')
+        detector = Detector('best.pth')  # or Detector('model.onnx'), Detector('d0_coco', 'd0.pth')
         for sample in detector(['street.jpg', 'room.jpg']):
             print(sample.pred_instances.bboxes, sample.pred_instances.scores)
 
     Args:
-        config: A config or the path of one; None takes the one in the checkpoint, of which no code
-            is run (see `effdet_plugin.config.embedded`). Its test pipeline prepares the images.
-        checkpoint: Path of trained weights, or ``'none'`` for random ones.
-        device: torch device; None takes the fastest one available.
+        config: A config, its path or the name of one of ours. Left out or None, the one in the
+            checkpoint or exported file is used, of which no code is run (see
+            `effdet_plugin.config.embedded`). Its test pipeline prepares the images.
+        checkpoint: Path of trained weights or of an exported file (``.onnx``, ``.xml``, ``.pt2``),
+            or ``'none'`` for random weights.
+        device: torch device; None takes the fastest one available, and for a file the CPU.
         score_thr: Detections with a lower score are dropped.
-        batch_size: Number of images per forward pass.
+        batch_size: Number of images, or of tiles, per forward pass.
         seed: Seed of random weights.
         tta: Test-time augmentation, as in the evaluation; None: each image as it is.
+        tiles: Overlapping tiles of large images: `effdet_plugin.inference.Tiles`, or what
+            ``--tiles`` takes (``'2x2'``, 640); None: each image in one piece.
+        image_size: Replaces the config's; see `effdet_plugin.config.parse_size`.
+        options: See `effdet_plugin.config.merge_options`.
+        fast: Fold BN into the convolutions, with memory in channels-last order: the same detections
+            up to float rounding (1e-5). Detectors other than ours stay as they are.
+        precision: ``'fp32'``, ``'fp16'`` (GPU) or ``'bf16'``, of the network; not of NMS.
+        nms: ``'hard'`` or ``'soft'``; None: the config's.
+        max_per_img: Number of detections kept per image; None: the config's.
+        classes: Names or labels of the classes to keep; None keeps all.
+        channel_order: Of arrays and tensors. Ours is ``'rgb'``, as Pillow, torchvision and our
+            configs have it; mmdet's own API takes ``'bgr'``, what `cv2.imread` and a camera of
+            OpenCV give.
+        threads: Number of threads of an exported file's runtime; None: its default.
 
     Attributes:
         model: The network, in evaluation mode.
         classes: Name of each label: the checkpoint's, else the config's.
 
     Raises:
-        ConfigError: The config has no test pipeline, or the device is unknown.
+        ConfigError: An argument that cannot be used, a config without a test pipeline, an unknown
+            device or class, or what an exported file cannot follow.
         CheckpointError: The weights cannot be read, or belong to another config.
+        InstallError: The runtime of an exported file is not installed.
     """
 
     def __init__(
         self,
-        config: Config | Path | str | None,
-        checkpoint: Path | str,
+        config: Config | Path | str | None = None,
+        checkpoint: Path | str | None = None,
         device: str | None = None,
         score_thr: float = 0.0,
         batch_size: int = 1,
         seed: int = 0,
         tta: TTA | None = None,
+        tiles: Tiles | str | int | None = None,
+        *,
+        image_size: str | int | tuple[int, int] | None = None,
+        options: Options | None = None,
+        fast: bool = False,
+        precision: str = 'fp32',
+        nms: str | None = None,
+        max_per_img: int | None = None,
+        classes: Sequence[str | int] | None = None,
+        channel_order: str = 'rgb',
+        threads: int | None = None,
     ) -> None:
-        given = config if config is None or isinstance(config, Config) else load(config)
-        is_random = str(checkpoint) == NO_CHECKPOINT
-        if str(checkpoint).startswith(WEB):
-            checkpoint = local_path(checkpoint)
-        loaded = {} if is_random else load_weights_only(checkpoint)
-        self.config = embedded_config(loaded, str(checkpoint)) if given is None else given
-        self.score_thr = score_thr
-        self.batch_size = batch_size
-        init_default_scope(self.config.get('default_scope', 'mmdet'))
-        # Errors in a config of the user's stay as they are.
-        told = damage_is_told(str(checkpoint)) if config is None else nullcontext()
-        with weights_only_loads(), told:
-            model = _build(self.config, loaded, seed)
-        self.model = model.to(_device(device)).eval()
-        self.classes = _class_names(self.config, loaded, self.model)
-        cfg, self._network = copy.deepcopy(self.config), self.model
+        config, checkpoint = split_model(config, checkpoint)
+        self._selection = Selection(score_thr, classes, max_per_img)
+        _check_choices(batch_size, precision=precision, nms=nms, channel_order=channel_order)
+        if str(checkpoint).lower().endswith(tuple(SUFFIXES)):
+            refuse_for_file(checkpoint, tta=tta, precision=precision)
+            trained = load_file(
+                Path(checkpoint), config, device, threads=threads, image_size=image_size,
+                options=options, nms=nms, max_per_img=max_per_img,
+            )  # fmt: skip
+        else:
+            trained = load_trained(
+                config, checkpoint, device, seed, image_size=image_size, options=options
+            )
+            set_nms(trained, NMS.get(nms or ''), max_per_img)
+        self.config, self.model, self.classes = trained.config, trained.model, trained.classes
+        self.score_thr, self.batch_size, self.channel_order = score_thr, batch_size, channel_order
+        self._labels = self._selection.labels(self.classes)
+        self._dtype = PRECISIONS[precision]
+        cfg = copy.deepcopy(self.config)
         size_pipelines(cfg.test_dataloader.dataset)
-        if tta is not None:
-            self._network = MODELS.build({**apply_tta(cfg, tta), 'module': self.model})
+        if fast:
+            self.model = folded(self.model, None if tta else cfg)
+        self._network = self.model
+        if views := apply_views(cfg, tta, tiles, batch_size):
+            self._network = MODELS.build({**views, 'module': self.model})
         self._prepare, self._takes_rgb = _test_pipeline(cfg)
+        self._check_precision(precision)
 
-    def __call__(self, images: ImageInput | Sequence[ImageInput]) -> list[DetDataSample]:
+    def __call__(self, images: Image | Iterable[Image]) -> list[DetDataSample]:
         """Detect the objects in one or several images.
 
         Args:
-            images: One image or several: paths, or RGB pixels ``(H, W, 3)`` uint8.
+            images: One image or several; see `effdet_plugin.inference.inputs`: paths, arrays,
+                tensors, Pillow images; a batch as one array, a list, a generator.
 
         Returns:
             One sample per image, in the given order, on the CPU. ``pred_instances`` has ``bboxes``
@@ -112,64 +140,128 @@ class Detector:
             efficientdet/tf2/postprocess.py.
 
         Raises:
-            DatasetError: A file cannot be read.
+            DatasetError: A file cannot be read, or it is unknown what the numbers of an array mean.
         """
-        given: list[Any] = list(images) if isinstance(images, (list, tuple)) else [images]
-        starts = range(0, len(given), self.batch_size)
-        return [
-            sample
-            for start in starts
-            for sample in self._predict(given[start : start + self.batch_size])
-        ]
+        return list(self.stream(images))
+
+    def stream(self, images: Image | Iterable[Image]) -> Iterator[DetDataSample]:
+        """Yield a sample for each image, as soon as its batch is full.
+
+        Only one batch is in memory: an endless generator is possible.
+
+        Args:
+            images: See `__call__`.
+        """
+        each = _each(images)
+        while batch := list(islice(each, self.batch_size)):
+            yield from self._predict(batch)
 
     @torch.no_grad()
-    def _predict(self, batch: Sequence[ImageInput]) -> Iterator[DetDataSample]:
-        """Yield the samples of one batch."""
+    def _predict(self, batch: Sequence[Image]) -> list[DetDataSample]:
+        """Return the samples of one batch."""
         prepared = [self._prepare(self._as_results(image)) for image in batch]
-        for sample in self._network.test_step(pseudo_collate(prepared)):
+        samples = []
+        with self._autocast():
+            found_samples = self._network.test_step(pseudo_collate(prepared))
+        for sample in found_samples:
             found = sample.pred_instances
-            found.bboxes = clip_boxes(found.bboxes, sample.ori_shape)
+            found.bboxes = clip_boxes(found.bboxes.float(), sample.ori_shape)
             is_inside = (found.bboxes[:, 2:] > found.bboxes[:, :2]).all(dim=1)
-            sample.pred_instances = found[is_inside & (found.scores >= self.score_thr)]
-            yield sample.cpu()
+            sample.pred_instances = self._selection(found[is_inside], self._labels)
+            samples.append(sample.cpu())
+        return samples
 
-    def _as_results(self, image: ImageInput) -> dict[str, Any]:
+    def _as_results(self, image: Image) -> dict[str, Any]:
         """Return an image as the steps after the loader of a pipeline expect it."""
-        if isinstance(image, np.ndarray):
-            check_array(image)
-        pixels = image if isinstance(image, np.ndarray) else read_image(image)
+        is_path = isinstance(image, str | PathLike)
+        # Files do not take the way through `as_image`: it is another file to read.
+        pixels = read_image(fspath(image)) if is_path else as_image(image, self.channel_order)  # type: ignore[arg-type]
         size = pixels.shape[:2]
         return {
             'img': np.ascontiguousarray(pixels if self._takes_rgb else pixels[..., ::-1]),
-            'img_path': None if isinstance(image, np.ndarray) else str(image),
+            'img_path': str(image) if is_path else None,
             'img_id': 0,
             'img_shape': size,
             'ori_shape': size,
         }
 
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self._dtype is None:
+            return nullcontext()
+        return torch.autocast(next(self.model.parameters()).device.type, self._dtype)
 
-def _device(name: str | None) -> torch.device:
-    """Return a device, after checking that it works."""
-    try:
-        device = torch.device(name or get_device())
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f'device {name}: {str(error).splitlines()[0]}') from error
-    return device
+    def _check_precision(self, precision: str) -> None:
+        if self._dtype == torch.float16 and next(self.model.parameters()).device.type == 'cpu':
+            raise ConfigError(f'precision {precision} needs a GPU; a CPU has bf16')
 
 
-def _build(config: Config, checkpoint: Mapping[str, Any], seed: int) -> BaseModel:
-    """Build the network with the weights of a checkpoint, or random ones if that is empty."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model: BaseModel = MODELS.build(config.model)
-    check_compiled_ops(model)
-    if checkpoint:
-        weights = weights_of(checkpoint)
-        check_classes(classes_of(checkpoint), num_classes_of(model))
-        check_compatible(weights, model.state_dict(), complete=True)
-        model.load_state_dict(weights, strict=False)
-    return model
+def split_model(
+    config: Config | Path | str | None, checkpoint: Path | str | None
+) -> tuple[Config | Path | str | None, Path | str]:
+    """Return config and checkpoint; one argument alone is the checkpoint if it is no config.
+
+    Raises:
+        ConfigError: A config alone, none of both, or a config in the place of the checkpoint.
+    """
+    if checkpoint is None:
+        if config is None:
+            raise ConfigError('give a checkpoint (.pth) or an exported file')
+        if isinstance(config, Config) or is_config(config):
+            name = 'a config' if isinstance(config, Config) else f'{config}, which is a config,'
+            raise ConfigError(
+                f"{name} needs a checkpoint or an exported file after it ('none': random weights)"
+            )
+        return None, config
+    if isinstance(checkpoint, Config) or (not Path(checkpoint).exists() and is_config(checkpoint)):
+        raise ConfigError('the checkpoint is a config: give the config first, then the checkpoint')
+    if config is not None and not isinstance(config, Config | str | Path):
+        raise ConfigError(f'config: a {type(config).__name__}; give a path, a name or a Config')
+    return config, checkpoint
+
+
+def refuse_for_file(path: Path | str, tta: TTA | None = None, precision: str = 'fp32') -> None:
+    """Refuse what an exported file cannot follow.
+
+    Raises:
+        ConfigError: Names the option.
+    """
+    if tta is not None:
+        raise ConfigError(
+            f'{path}: test-time augmentation needs images of several sizes; use the checkpoint'
+        )
+    if precision != 'fp32':
+        raise ConfigError(
+            f'{path}: its precision is in the file: export the checkpoint with --precision fp16'
+        )
+
+
+def _check_choices(batch_size: int, **given: str | None) -> None:
+    known = {'precision': list(PRECISIONS), 'nms': list(NMS), 'channel_order': list(ORDERS)}
+    for name, value in given.items():
+        if value is not None and value not in known[name]:
+            raise ConfigError(f'{name}={value!r}: choose {" or ".join(known[name])}')
+    if batch_size < 1:
+        raise ConfigError(f'batch_size={batch_size}: at least 1')
+
+
+def _each(images: Image | Iterable[Image]) -> Iterator[Image]:
+    """Yield images one by one, as they are asked for.
+
+    Args:
+        images: One image; an array or tensor of several, ``(B, H, W, 3)`` or ``(B, 3, H, W)``; a
+            list, a generator or anything else that can be iterated over.
+
+    Raises:
+        DatasetError: It is none of these.
+    """
+    if isinstance(images, np.ndarray | torch.Tensor) and images.ndim == 4:
+        yield from images
+    elif isinstance(images, np.ndarray | torch.Tensor | Pillow.Image | PathLike | str):
+        yield images
+    elif isinstance(images, Iterable) and not isinstance(images, bytes | bytearray | dict):
+        yield from images
+    else:
+        raise DatasetError(no_image(images))
 
 
 def _test_pipeline(config: Config) -> tuple[Compose, bool]:
@@ -185,29 +277,14 @@ def _test_pipeline(config: Config) -> tuple[Compose, bool]:
 
 
 def _without_loaders(steps: Sequence[Any]) -> list[Any]:
-    """Drop the steps that read files, also inside ``TestTimeAug``."""
+    """Drop the steps that read files, also inside ``TestTimeAug`` and ``TileViews``."""
     kept = []
     for step in steps:
         if step['type'] == 'TestTimeAug':
             groups = [_without_loaders(group) for group in step['transforms']]
             kept.append({**step, 'transforms': [group for group in groups if group]})
+        elif step['type'] == 'TileViews':
+            kept.append({**step, 'transforms': _without_loaders(step['transforms'])})
         elif not any(word in str(step['type']) for word in ('LoadImage', 'LoadAnnotations')):
             kept.append(step)
     return kept
-
-
-def _class_names(
-    config: Config, checkpoint: Mapping[str, Any], model: BaseModel
-) -> tuple[str, ...]:
-    """Return the name of each label."""
-    names = classes_of(checkpoint) or class_names(config.test_dataloader.dataset)
-    count = num_classes_of(model) or len(names)
-    if len(names) == count:
-        return names
-    print_log(
-        f'the network has {count} classes, but {len(names)} names are given: labels are shown as '
-        "numbers; name them by the dataset's metainfo=dict(classes=...)",
-        logger='current',
-        level=logging.WARNING,
-    )
-    return tuple(str(label) for label in range(count))

@@ -6,7 +6,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from effdet_plugin.config.dataset_nodes import dataset_nodes, size_pipelines
+from effdet_plugin.config import size_pipelines
+from effdet_plugin.config.dataset_nodes import dataset_nodes
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.models.detectors.tta_model import check_merge
 

@@ -11,13 +11,16 @@ from mmengine.hooks import PrepareTTAHook
 
 from effdet_plugin.config import load
 from effdet_plugin.config.dataset_nodes import class_names, source_nodes
+from effdet_plugin.config.embedded import embedded_config
 from effdet_plugin.download import local_path
 from effdet_plugin.engine.load_weights import classes_of, skip_pretrained
 from effdet_plugin.errors import CheckpointError, ConfigError
 from effdet_plugin.evaluation import NAMES
-from effdet_plugin.files import load_weights_only
-from effdet_plugin.inference.detector import NO_CHECKPOINT
-from effdet_plugin.inference.tta import TTA, apply_tta
+from effdet_plugin.export.runtime import is_runtime_file
+from effdet_plugin.inference.detector import refuse_for_file, split_model
+from effdet_plugin.inference.runtime_model import load_file, refuse_network_options
+from effdet_plugin.inference.tiles import Tiles, apply_views
+from effdet_plugin.inference.tta import TTA
 from effdet_plugin.own_data import (
     check_annotation_files,
     read_dataset,
@@ -25,15 +28,18 @@ from effdet_plugin.own_data import (
     set_num_classes,
     write_coco,
 )
+from effdet_plugin.trained_model import NO_CHECKPOINT, TrainedModel, changed
 from effdet_plugin.training.running import (
     build_runner,
     one_line_errors,
     remove_ema_hooks,
 )
+from effdet_plugin.weights_only import load_weights_only
 
 _METRIC = 'CocoTwelveMetric'
 # The arguments that it shares with mmdet's CocoMetric.
 _KEPT_ARGUMENTS = ('ann_file', 'classwise', 'backend_args', 'prefix')
+_BATCH_SIZE = 8  # where the config is a model's own, which keeps no loader
 _SEED = 0  # of random weights, so that two runs give the same metrics
 
 
@@ -42,12 +48,14 @@ class TestSettings:
     """The arguments of ``tools/test.py``: mmdet's and some more.
 
     Attributes:
-        config: Path of a config.
-        checkpoint: Path of weights, or ``'none'`` for random ones.
+        config: Path of a config, or the name of one of ours; None: the one that the checkpoint
+            carries, which names no data.
+        checkpoint: Path of weights or of an exported file, or ``'none'`` for random weights.
         data: Own data, which replaces the config's: its test split, else its validation split, else
             all of it.
         out: File for the detections in COCO's results form; None: they are not written.
         tta: Test-time augmentation; None: one view of each image.
+        tiles: Overlapping tiles of each image; see `effdet_plugin.inference.Tiles.parse`.
         test_dev: Round the written detections as COCO's test server asks for.
         work_dir: Logs are written to ``test/`` in it; None: no logs.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
@@ -57,11 +65,12 @@ class TestSettings:
 
     __test__ = False  # pytest would collect it by its name
 
-    config: Path
+    config: Path | str | None
     checkpoint: str
     data: Path | None = None
     out: Path | None = None
     tta: TTA | None = None
+    tiles: Tiles | str | int | None = None
     test_dev: bool = False
     work_dir: Path | None = None
     launcher: str = 'none'
@@ -82,13 +91,15 @@ def evaluate(settings: TestSettings) -> dict[str, float]:
         UserError: The config, the checkpoint or the data cannot be used, or do not match.
     """
     with tempfile.TemporaryDirectory(prefix='effdet-test-') as folder, one_line_errors():
-        cfg, remark = _prepare(settings, Path(folder))
-        tta_model = apply_tta(cfg, settings.tta) if settings.tta else None
+        cfg, remark, from_file = _prepare(settings, Path(folder))
+        views_model = apply_views(cfg, settings.tta, settings.tiles)
         runner = build_runner(cfg)
+        if from_file:
+            runner.model = from_file.model
         if remark:
             runner.logger.info(remark)
-        if tta_model:
-            runner.register_hook(PrepareTTAHook(tta_model))
+        if views_model:
+            runner.register_hook(PrepareTTAHook(views_model))
         if settings.checkpoint == NO_CHECKPOINT:
             skip_pretrained(runner.model)
             runner.model.init_weights()
@@ -111,14 +122,14 @@ def metrics_table(metrics: Mapping[str, float]) -> str:
     )
 
 
-def _prepare(settings: TestSettings, scratch: Path) -> tuple[Config, str]:
-    """Return the complete config of an evaluation, and a remark about its data or ''.
+def _prepare(settings: TestSettings, scratch: Path) -> tuple[Config, str, TrainedModel | None]:
+    """Return the config of an evaluation, a remark about its data or '', and an exported file.
 
     Args:
         settings: The command line.
         scratch: Temporary folder for converted data and mmengine's files.
     """
-    cfg = load(settings.config, image_size=settings.image_size, options=settings.cfg_options)
+    cfg, classes, from_file = _load(settings)
     for section in ('test_dataloader', 'test_evaluator', 'test_cfg'):
         if not cfg.get(section):
             raise ConfigError(f'{settings.config}: has no {section}, so there is nothing to test')
@@ -126,13 +137,12 @@ def _prepare(settings: TestSettings, scratch: Path) -> tuple[Config, str]:
     # Not the work dir itself: the config dumped there belongs to the training run.
     cfg.work_dir = str(settings.work_dir / 'test' if settings.work_dir else scratch / 'run')
     cfg.experiment_name = scratch.name  # mmengine's default is the same for runs of one second
-    is_random = settings.checkpoint == NO_CHECKPOINT
-    cfg.load_from = None if is_random else str(local_path(settings.checkpoint))
-    classes = classes_of(load_weights_only(cfg.load_from)) if cfg.load_from else None
+    has_weights = settings.checkpoint != NO_CHECKPOINT and from_file is None
+    cfg.load_from = str(local_path(settings.checkpoint)) if has_weights else None
     remove_ema_hooks(cfg)
     remark = ''
     if settings.data is not None:
-        remark = _set_data(cfg, settings.data, classes, scratch)
+        remark = _set_data(cfg, settings, classes, scratch)
     else:
         checked = check_annotation_files(cfg, ['test_dataloader'], scratch)
         checked.write()
@@ -140,7 +150,68 @@ def _prepare(settings: TestSettings, scratch: Path) -> tuple[Config, str]:
     if cfg.load_from is None:
         cfg.randomness = {'seed': _SEED}
     _set_metric(cfg, settings)
-    return cfg, remark
+    return cfg, remark, from_file
+
+
+def _load(settings: TestSettings) -> tuple[Config, tuple[str, ...] | None, TrainedModel | None]:
+    """Return the config, the model's classes (None: it carries none), and an exported file."""
+    given, checkpoint = split_model(settings.config, settings.checkpoint)
+    if given is None and settings.data is None:
+        raise ConfigError(
+            f'{checkpoint}: without CONFIG, give --data DIR: no file that a model names is read'
+        )
+    size, options = settings.image_size, settings.cfg_options
+    if is_runtime_file(checkpoint):
+        refuse_for_file(checkpoint, tta=settings.tta)
+        place = local_path(checkpoint)
+        if given is not None:
+            found = load_file(place, given, image_size=size, options=options)
+            set_num_classes(found.config, len(found.classes))  # the network is the file's
+            return found.config, found.classes, found
+        found = load_file(place, image_size=size)
+        cfg = _testable(found.config)
+        refuse_network_options(checkpoint, options)
+        return changed(cfg, None, options), found.classes, found
+    if given is not None:
+        assert not isinstance(given, Config)
+        cfg = load(given, image_size=size, options=options)
+        if checkpoint == NO_CHECKPOINT:
+            return cfg, None, None
+        return cfg, classes_of(load_weights_only(local_path(checkpoint))), None
+    loaded = load_weights_only(local_path(checkpoint))
+    cfg = _testable(embedded_config(loaded, str(checkpoint)))
+    return changed(cfg, size, options), classes_of(loaded), None
+
+
+def _testable(embedded: Config) -> Config:
+    """Return the config in a model with the sections of a test, whose data is still to be set."""
+    dataset = embedded.test_dataloader.dataset
+    node = {
+        **dataset,
+        'type': 'EfficientDetDataset',
+        'dataset': {
+            'type': 'CocoDataset',
+            'ann_file': '',
+            'metainfo': dataset.pop('metainfo', {}),
+            'test_mode': True,
+        },
+    }
+    node.pop('metainfo', None)
+    loader = {
+        'batch_size': _BATCH_SIZE,
+        'num_workers': 2,
+        'drop_last': False,
+        'sampler': {'type': 'DefaultSampler', 'shuffle': False},
+        'dataset': node,
+    }
+    sections = {
+        'default_scope': 'mmdet',
+        'model': embedded.model,
+        'test_dataloader': loader,
+        'test_evaluator': {'type': _METRIC, 'ann_file': ''},
+        'test_cfg': {'type': 'TestLoop'},
+    }
+    return Config(sections)
 
 
 def _set_metric(cfg: Config, settings: TestSettings) -> None:
@@ -161,24 +232,28 @@ def _set_metric(cfg: Config, settings: TestSettings) -> None:
     ours[0].update(results_file=str(settings.out), test_dev_form=settings.test_dev)
 
 
-def _set_data(cfg: Config, data: Path, classes: tuple[str, ...] | None, scratch: Path) -> str:
+def _set_data(
+    cfg: Config, settings: TestSettings, classes: tuple[str, ...] | None, scratch: Path
+) -> str:
     """Replace the test data by own data; the classes stay the network's.
 
     Args:
         cfg: Changed in place.
-        data: Folder or annotation file.
+        settings: The command line, with data: a folder or annotation file.
         classes: The checkpoint's; None if it has none.
         scratch: Folder for converted annotations.
 
     Returns:
         A remark if the tested images may have been trained on, else ''.
     """
+    assert settings.data is not None
+    data = settings.data
     description = read_dataset(data).check()
     known = classes or class_names(cfg.test_dataloader.dataset)
     unknown = [name for name in description.classes if name not in known]
-    if unknown and cfg.load_from is not None:
+    if unknown and settings.checkpoint != NO_CHECKPOINT:
         raise CheckpointError(
-            f'{cfg.load_from} does not know the class {unknown[0]!r} of {data} (it knows '
+            f'{settings.checkpoint} does not know the class {unknown[0]!r} of {data} (it knows '
             f'{", ".join(known[:5])}{", ..." if len(known) > 5 else ""})'
         )
     paths = write_coco(description, scratch)

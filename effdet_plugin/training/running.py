@@ -22,7 +22,7 @@ from mmengine.runner import Runner
 
 from effdet_plugin.compat import check_compiled_ops
 from effdet_plugin.engine.load_weights import LoadMatchingHook
-from effdet_plugin.engine.resume import check_continues, check_resumable, find_resume
+from effdet_plugin.engine.resume import check_continues, check_resumable, newest_resumable
 from effdet_plugin.engine.runner import AUTO
 from effdet_plugin.errors import ConfigError, UserError
 from effdet_plugin.files import write_errors
@@ -168,15 +168,14 @@ def check_resume(cfg: Config) -> None:
     Raises:
         CheckpointError: The checkpoint is damaged, or of another network, optimizer or average.
     """
-    path = _checkpoint(cfg)
-    if path is None:
+    found = _checkpoint(cfg)
+    if found is None:
         return
-    checkpoint = check_resumable(path)
     # What is built is logged by the runner, which builds it again.
     logger = MMLogger.get_current_instance()
     logger.disabled = True
     try:
-        _compare(path, checkpoint, cfg)
+        _compare(*found, cfg)
     finally:
         logger.disabled = False
 
@@ -194,9 +193,13 @@ def _compare(path: Path, checkpoint: dict[str, Any], cfg: Config) -> None:
     check_continues(path, checkpoint, model, wrapper, has_average)
 
 
-def _checkpoint(cfg: Config) -> Path | None:
-    """Return the file that the runner will choose; None if there is none, or it is an address."""
+def _checkpoint(cfg: Config) -> tuple[Path, dict[str, Any]] | None:
+    """Return the file that the runner will choose, and what is in it.
+
+    None if there is none, or it is an address.
+    """
     load_from = cfg.get('load_from')
     if cfg.resume == AUTO or not load_from:
-        return find_resume(cfg.work_dir, log=False)
-    return None if '://' in str(load_from) else Path(load_from).expanduser()
+        return newest_resumable(cfg.work_dir, log=False)
+    path = Path(load_from).expanduser()
+    return None if '://' in str(load_from) else (path, check_resumable(path))

@@ -8,7 +8,7 @@ import torch
 from toy import in_child, losses_of, toy_config, train
 
 from effdet_plugin.errors import ConfigError
-from effdet_plugin.files import load_weights_only
+from effdet_plugin.weights_only import load_weights_only
 
 # 12 images: 6 batches of 2 in an epoch, for 4 epochs.
 SCALED = {'auto_scale_lr': {'enable': True, 'base_batch_size': 8}}

@@ -23,7 +23,7 @@ from effdet_plugin.engine.checkpoint import (
     to_weights_only,
 )
 from effdet_plugin.errors import ConfigError
-from effdet_plugin.files import load_weights_only
+from effdet_plugin.weights_only import load_weights_only
 
 
 @pytest.fixture(scope='module')

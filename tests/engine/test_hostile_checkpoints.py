@@ -19,8 +19,8 @@ from effdet_plugin.engine.checkpoint import to_weights_only
 from effdet_plugin.engine.load_weights import classes_of, weights_of
 from effdet_plugin.engine.runner import EfficientDetRunner
 from effdet_plugin.errors import CheckpointError, UserError
-from effdet_plugin.files import load_weights_only
 from effdet_plugin.training.running import complete
+from effdet_plugin.weights_only import load_weights_only
 
 SHORT: dict[str, Any] = {
     'train_cfg': {'max_epochs': 1},

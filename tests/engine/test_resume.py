@@ -346,3 +346,17 @@ def test_resume__of_another_training_is_refused_by_the_runner(
         config.merge_from_dict(changes)
     with pytest.raises(CheckpointError, match=rf'epoch_4\.pth: .*{words}'):
         train(config)
+
+
+@pytest.mark.parametrize('states', [5, [{}], [{'torch': torch.zeros(3, dtype=torch.uint8)}]])
+def test_resume__a_damaged_random_state_is_said(
+    tmp_path: Path, uninterrupted: Path, states: Any
+) -> None:
+    shutil.copytree(uninterrupted, tmp_path / 'run')
+    path = tmp_path / 'run' / 'epoch_3.pth'
+    checkpoint = torch.load(path, weights_only=True)
+    torch.save({**checkpoint, 'random_states': states}, path)
+    config = toy_config(tmp_path / 'again', load_from=str(path), resume=True)
+    assert in_child(train, config) == 0
+    (log,) = (tmp_path / 'again').glob('*/*.log')
+    assert log.read_text().count('random state in the checkpoint is damaged') == 1

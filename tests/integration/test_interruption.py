@@ -1,16 +1,14 @@
 """A killed training that is resumed equals an uninterrupted one: the real tool, network, data."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from command_lines import Started, Tools
 
 from effdet_plugin.demo import make_scenes
 from support import REPOSITORY
@@ -66,17 +64,8 @@ def write_config(folder: Path, name: str = 'run.py', more: str = '') -> Path:
     return folder / name
 
 
-def train(config: Path, work_dir: Path, *options: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, str(REPOSITORY / 'tools' / 'train.py'), str(config)]
-    command += ['--work-dir', str(work_dir), *options]
-    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(config.parent)}
-    work_dir.mkdir(exist_ok=True)
-    with (work_dir / 'out.txt').open('ab') as out:
-        return subprocess.Popen(command, stdout=out, stderr=out, env=env, start_new_session=True)
-
-
-def finish(process: subprocess.Popen[bytes], work_dir: Path) -> None:
-    assert process.wait(600) == 0, (work_dir / 'out.txt').read_text()[-3000:]
+def train(tools: Tools, config: Path, work_dir: Path, *options: str) -> Started:
+    return tools.start_training(config, work_dir, *options, PYTHONPATH=str(config.parent))
 
 
 def losses(work_dir: Path) -> Losses:
@@ -88,28 +77,28 @@ def losses(work_dir: Path) -> Losses:
     return found
 
 
-def kill_when(process: subprocess.Popen[bytes], is_time: Callable[[], bool]) -> None:
+def kill_when(started: Started, is_time: Callable[[], bool]) -> None:
     """Kill the training and its workers at once, as a power failure does."""
     deadline = time.monotonic() + 600
     while not is_time():
-        assert process.poll() is None
+        assert started.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    started.end()
+    started.wait()
 
 
 @pytest.fixture(scope='module')
-def uninterrupted(folder: Path) -> Losses:
+def uninterrupted(tools: Tools, folder: Path) -> Losses:
     work_dir = folder / 'uninterrupted'
-    finish(train(write_config(folder), work_dir), work_dir)
+    train(tools, write_config(folder), work_dir).wait(600).must_succeed()
     found = losses(work_dir)
     assert sorted(found) == list(range(1, EPOCHS * STEPS + 1))
     return found
 
 
-def assert_resumes(work_dir: Path, config: Path, expected: Losses) -> None:
-    finish(train(config, work_dir, '--resume'), work_dir)
+def assert_resumes(tools: Tools, work_dir: Path, config: Path, expected: Losses) -> None:
+    train(tools, config, work_dir, '--resume').wait(600).must_succeed()
     found = losses(work_dir)
     steps = range(STEPS + 1, EPOCHS * STEPS + 1)
     assert max(abs(found[s] - expected[s]) / expected[s] for s in steps) < 1e-4
@@ -118,21 +107,21 @@ def assert_resumes(work_dir: Path, config: Path, expected: Losses) -> None:
 
 
 def test_killed_in_mid_epoch__resumes_from_the_last_epoch(
-    folder: Path, uninterrupted: Losses
+    tools: Tools, folder: Path, uninterrupted: Losses
 ) -> None:
     work_dir, config = folder / 'epoch', write_config(folder)
-    kill_when(train(config, work_dir), lambda: max(losses(work_dir), default=0) > STEPS + 10)
+    kill_when(train(tools, config, work_dir), lambda: max(losses(work_dir), default=0) > STEPS + 10)
     assert not (work_dir / 'epoch_2.pth').exists()
-    assert_resumes(work_dir, config, uninterrupted)
+    assert_resumes(tools, work_dir, config, uninterrupted)
 
 
 def test_killed_while_writing__the_file_is_absent_and_the_training_resumes(
-    folder: Path, uninterrupted: Losses
+    tools: Tools, folder: Path, uninterrupted: Losses
 ) -> None:
     work_dir = folder / 'write'
     more = "custom_imports = dict(imports=['effdet_plugin', 'die_in_write'])"
-    process = train(write_config(folder, 'run_and_die.py', more), work_dir)
-    assert process.wait(600) == -signal.SIGKILL, (work_dir / 'out.txt').read_text()[-3000:]
+    result = train(tools, write_config(folder, 'run_and_die.py', more), work_dir).wait(600)
+    assert result.code == -signal.SIGKILL, result
     assert not (work_dir / 'epoch_2.pth').exists()
     (work_dir / 'run_and_die.py').unlink()  # the repaired config is the run's own
-    assert_resumes(work_dir, write_config(folder), uninterrupted)
+    assert_resumes(tools, work_dir, write_config(folder), uninterrupted)

@@ -8,7 +8,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from effdet_plugin.errors import CheckpointError
-from effdet_plugin.files import load_weights_only
+from effdet_plugin.weights_only import load_weights_only
 
 # timm name -> package with its weights. They have other names there, but timm's order and shapes.
 PACKAGES = {
