@@ -154,11 +154,13 @@ def _metadata(text: bytes, path: Path) -> Metadata:
     import re
     from xml.etree import ElementTree
 
-    # Entities, which could grow without bound, need a document type; ours have none.
-    if re.search(rb'<!(DOCTYPE|ENTITY)', text, re.IGNORECASE):
-        raise CheckpointError(f'{path}: has a document type, as ours never do')
     try:
-        found = ElementTree.fromstring(text).find(f'rt_info/{KEY}')
-    except ElementTree.ParseError:
+        # Decoded here: in another encoding a document type would not be seen below.
+        decoded = text.decode('utf-8')
+        # Entities, which could grow without bound, need a document type; ours have none.
+        if re.search('<!(DOCTYPE|ENTITY)', decoded, re.IGNORECASE):
+            raise CheckpointError(f'{path}: has a document type, as ours never do')
+        found = ElementTree.fromstring(decoded).find(f'rt_info/{KEY}')
+    except (ElementTree.ParseError, UnicodeDecodeError):
         raise CheckpointError(f'{path}: damaged, or cut; export it again') from None
     return Metadata.from_json(None if found is None else found.get('value'), str(path))

@@ -121,7 +121,8 @@ class Detector:
         if fast:
             self.model = folded(self.model, None if tta else cfg)
         self._network = self.model
-        if views := apply_views(cfg, tta, tiles, batch_size):
+        if tta is not None or tiles is not None:
+            views = apply_views(cfg, tta, tiles, batch_size) or {}
             self._network = MODELS.build({**views, 'module': self.model})
         self._prepare, self._takes_rgb = _test_pipeline(cfg)
         self._check_precision(precision)

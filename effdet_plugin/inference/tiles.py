@@ -6,11 +6,9 @@ from typing import Any
 
 from mmengine.config import Config
 
-from effdet_plugin.config import size_pipelines
-from effdet_plugin.config.dataset_nodes import dataset_nodes
 from effdet_plugin.datasets.tile_views import check_tiles
 from effdet_plugin.errors import ConfigError
-from effdet_plugin.inference.tta import TTA, apply_tta
+from effdet_plugin.inference.tta import TTA, apply_tta, change_pipelines
 from effdet_plugin.models.detectors.tta_model import check_merge
 
 OVERLAP = 0.2
@@ -127,11 +125,7 @@ def apply_tiles(
     Raises:
         ConfigError: The pipeline has no step that sets a size.
     """
-    root = cfg.test_dataloader.dataset
-    size_pipelines(root)
-    for node in dataset_nodes(root):
-        if node.get('pipeline'):
-            node.pipeline = _tiled(list(node.pipeline), tiles)
+    change_pipelines(cfg, lambda steps: _tiled(list(steps), tiles))
     return {
         'type': 'TiledDetector',
         'inner': inner,

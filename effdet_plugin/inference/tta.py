@@ -1,6 +1,6 @@
 """Test-time augmentation (TTA): several views of each image, which are scaled or flipped copies."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,12 +58,22 @@ def apply_tta(cfg: Config, tta: TTA) -> dict[str, Any]:
     Raises:
         ConfigError: The pipeline has no step that sets a size.
     """
+    change_pipelines(cfg, lambda steps: cfg.get('tta_pipeline') or views_pipeline(steps, tta))
+    return {'type': 'EfficientDetTTAModel', 'merge': tta.merge}
+
+
+def change_pipelines(cfg: Config, change: Callable[[Any], Any]) -> None:
+    """Replace every test pipeline of a config, after its steps were given their size.
+
+    Args:
+        cfg: Changed in place: the pipelines of ``test_dataloader``.
+        change: The steps of a pipeline -> its new steps.
+    """
     root = cfg.test_dataloader.dataset
     size_pipelines(root)  # a dataset does not see the steps inside TestTimeAug
     for node in dataset_nodes(root):
         if node.get('pipeline'):
-            node.pipeline = cfg.get('tta_pipeline') or views_pipeline(node.pipeline, tta)
-    return {'type': 'EfficientDetTTAModel', 'merge': tta.merge}
+            node.pipeline = change(node.pipeline)
 
 
 def views_pipeline(pipeline: Sequence[Step], tta: TTA) -> list[Step]:
