@@ -1,14 +1,13 @@
 """Errors that a caller can cause. The message is one line: what is wrong, where, what to do."""
 
-import re
-
-# Control characters, and those that change the direction of text or begin a line.
-_UNPRINTABLE = re.compile('[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]')
-
 
 def escaped(text: str) -> str:
-    r"""Return a text with control characters as ``\x1b``: no name can act on a terminal."""
-    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+    r"""Return a text with what cannot be printed as ``\x1b``: no name can act on a terminal.
+
+    Beside control characters that is what nobody sees (``\ufeff``), or what changes the direction
+    of text or begins a line.
+    """
+    return ''.join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 class UserError(Exception):

@@ -2,13 +2,14 @@
 
 import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
@@ -18,23 +19,32 @@ from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 
 from effdet_plugin.compat import check_compiled_ops
-from effdet_plugin.config import Options, check, load, merge_options, set_image_size
-from effdet_plugin.config.dataset_nodes import class_names, dataset_nodes
-from effdet_plugin.config.embedded import damage_is_told, embedded_config
-from effdet_plugin.download import WEB, local_path
-from effdet_plugin.engine.load_weights import (
-    check_classes,
-    check_compatible,
-    classes_of,
-    num_classes_of,
+from effdet_plugin.config import (
+    Options,
+    check,
+    load,
+    merge_options,
+    set_image_size,
     tell_resize_mode,
-    weights_of,
 )
+from effdet_plugin.config.dataset_nodes import class_names, dataset_nodes
+from effdet_plugin.config.embedded import EMBEDDED, damage_is_told, embedded_config
+from effdet_plugin.download import WEB, local_path
 from effdet_plugin.errors import CheckpointError, ConfigError, UserError
 from effdet_plugin.files import sha256
 from effdet_plugin.models.detectors import EfficientDet
 from effdet_plugin.models.fold import fold
-from effdet_plugin.weights_only import load_weights_only, weights_only_loads
+from effdet_plugin.models.losses import check_channels
+from effdet_plugin.models.postprocessor import DetectionPostProcessor, can_choose_classes
+from effdet_plugin.weights_only import (
+    check_classes,
+    check_compatible,
+    classes_of,
+    load_weights_only,
+    num_classes_of,
+    weights_of,
+    weights_only_loads,
+)
 
 NO_CHECKPOINT = 'none'  # random weights, to try a config without a checkpoint
 
@@ -99,19 +109,21 @@ def load_trained(
     cfg = embedded_config(loaded, str(checkpoint)) if given is None else given
     if image_size is not None or options:
         cfg = changed(cfg, image_size, options)
-    tell_resize_mode(loaded, cfg)
+    meta = loaded.get('meta')
+    meta = meta if isinstance(meta, Mapping) else {}
+    if EMBEDDED in meta:
+        tell_resize_mode(meta[EMBEDDED], cfg)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     # Errors in a config of the user's stay as they are.
     told = damage_is_told(str(checkpoint)) if given is None else nullcontext()
     with weights_only_loads(), told:
         model = _build(cfg, loaded, seed)
-    meta = loaded.get('meta')
     return TrainedModel(
         config=cfg,
         model=model.to(place).eval(),
         classes=_class_names(cfg, loaded, model),
         checkpoint=path,
-        meta=meta if isinstance(meta, Mapping) else {},
+        meta=meta,
     )
 
 
@@ -132,19 +144,28 @@ def device_of(name: str | torch.device | None) -> torch.device:
     return device
 
 
-def set_nms(trained: TrainedModel, method: str | None, max_per_img: int | None) -> None:
-    """Change the NMS of our head; of other heads only a smaller number can be had, by the caller.
+def set_nms(
+    trained: TrainedModel,
+    method: str | None,
+    max_per_img: int | None,
+    score_thr: float = 0.0,
+    labels: Sequence[int] | None = None,
+) -> None:
+    """Change the NMS of our head; of other heads only fewer detections can be had, by the caller.
 
     Args:
         trained: Its network is changed in place.
         method: ``'hard'`` or ``'gaussian'``; None keeps the config's.
         max_per_img: Number of detections; None keeps the config's.
+        score_thr: Detections of a lower score are not needed: what scores lower costs nothing.
+        labels: Of the classes that are needed; the others do not take places of theirs. Left to the
+            caller where classes suppress each other.
 
     Raises:
         ConfigError: A method for a head that has its own NMS.
     """
     head: Any = getattr(trained.model, 'bbox_head', None)
-    if method is None and max_per_img is None:
+    if method is None and max_per_img is None and not score_thr and labels is None:
         return
     if not hasattr(head, 'postprocessor'):
         if method is not None:
@@ -155,6 +176,11 @@ def set_nms(trained: TrainedModel, method: str | None, max_per_img: int | None) 
     node.setdefault('type', 'DetectionPostProcessor')
     node |= {} if method is None else {'method': method}
     node |= {} if max_per_img is None else {'max_per_img': max_per_img}
+    if type(head.postprocessor) is DetectionPostProcessor:
+        # Just below, since NMS keeps what is above its threshold.
+        limit = float(np.nextafter(np.float32(score_thr), np.float32(0)))
+        node |= {'score_thr': limit} if limit > head.postprocessor.score_thr else {}
+        node |= {} if labels is None or not can_choose_classes(**node) else {'classes': labels}
     head.postprocessor = MODELS.build(node)
 
 
@@ -206,6 +232,7 @@ def _build(config: Config, checkpoint: Mapping[str, Any], seed: int) -> BaseMode
         torch.manual_seed(seed)
         model: BaseModel = MODELS.build(config.model)
     check_compiled_ops(model)
+    check_channels(model)
     if checkpoint:
         weights = weights_of(checkpoint)
         check_classes(classes_of(checkpoint), num_classes_of(model))

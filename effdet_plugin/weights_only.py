@@ -1,31 +1,33 @@
-"""Files of ``torch.save``: what they may hold, and how much, when nothing of them is to run.
+"""Checkpoints: read with nothing of them run, and whether what they hold fits a network.
 
-Beside tensors and plain types the allow-list has what mmengine's own ``CheckpointHook`` writes:
-``HistoryBuffer`` (its record of a logged number), arrays and scalars of numpy. numpy's functions
-are replaced by stand-ins, since ``dtype.__setstate__`` believes every flag that a file gives it.
+What a file may hold beside tensors and plain types is in `effdet_plugin.pickle_types`.
 """
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 from zipfile import ZIP_STORED, ZipFile, is_zipfile
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from effdet_plugin.errors import CheckpointError
+from effdet_plugin.pickle_types import ALLOWED, Array, DType, History
 
 FORCE = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
 _FORCE_NOT = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
 _SLACK_BYTES = 1 << 20
 _MAX_DEPTH = 100
 _MAX_VALUES = 10_000_000  # a checkpoint of the largest network has some 100,000
-_PLAIN_DTYPE = re.compile(r'[?biufcSU]\d*')
+_EXTRA = re.compile(r'(?:^|\.)_extra_state$')  # torch's name for what a module keeps beside tensors
+
+Weights = dict[str, Tensor]
+Classes = Sequence[str] | None
 
 
 def force_weights_only() -> None:
@@ -49,7 +51,7 @@ def weights_only_loads(safe_globals: Sequence[Any] = ()) -> Iterator[None]:
     allowed = torch.serialization.get_safe_globals()
     force_weights_only()
     torch.serialization.clear_safe_globals()
-    torch.serialization.add_safe_globals([*_ALLOWED, *safe_globals])
+    torch.serialization.add_safe_globals([*ALLOWED, *safe_globals])
     try:
         yield
     finally:
@@ -179,6 +181,95 @@ def check_content(content: Any, num_bytes: int) -> Any:
     return _Walk(num_bytes).visit(content, 'it', 0)[0]
 
 
+def classes_of(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Return the class names that a checkpoint carries; None if it carries none.
+
+    Raises:
+        CheckpointError: What it carries in their place are no names.
+    """
+    node: Any = checkpoint
+    for key in ('meta', 'dataset_meta', 'classes'):
+        node = node.get(key) if isinstance(node, Mapping) else False
+        # Not `or`: a tensor has no truth.
+        if node is None or (isinstance(node, str | list | tuple | Mapping) and not node):
+            return None
+    classes = (node,) if isinstance(node, str) else node
+    if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
+        raise CheckpointError(
+            'the checkpoint has something else than a list of names in its '
+            f'meta.dataset_meta.classes: {reprlib.repr(classes)}'
+        )
+    return tuple(classes) or None
+
+
+def weights_of(checkpoint: Mapping[str, Any]) -> Weights:
+    """Return the weights of a checkpoint or bare state dict, by the names of a bare model.
+
+    Raises:
+        CheckpointError: They are not tensors by name.
+    """
+    weights = checkpoint.get('state_dict', checkpoint)
+    if not isinstance(weights, Mapping) or not weights:
+        raise CheckpointError("the checkpoint's state_dict holds no tensors by name")
+    for name, value in weights.items():
+        if not isinstance(name, str) or not (isinstance(value, Tensor) or _EXTRA.search(name)):
+            kind = type(value).__name__
+            raise CheckpointError(
+                f'the checkpoint holds a {kind} as {reprlib.repr(name)}, not a tensor by name'
+            )
+    return {name.removeprefix('module.'): value for name, value in weights.items()}
+
+
+def num_classes_of(model: nn.Module) -> int | None:
+    """Return the number of classes that a detector's head predicts; None if it does not say."""
+    for detector in (model, getattr(model, 'roi_head', None)):
+        count: int | None = getattr(getattr(detector, 'bbox_head', None), 'num_classes', None)
+        if count is not None:
+            return count
+    return None
+
+
+def check_compatible(weights: Weights, own: Weights, *, complete: bool) -> None:
+    """Refuse weights of another network.
+
+    Args:
+        weights: Tensors to load.
+        own: Tensors of the network.
+        complete: Also refuse if some are missing.
+
+    Raises:
+        CheckpointError: Names the first tensor of another shape, or the first that is missing.
+    """
+    other = [n for n in own if n in weights and own[n].shape != weights[n].shape]
+    missing = [n for n in own if n not in weights]
+    if other:
+        name = other[0]
+        found = (
+            f'{len(other)} tensors have other shapes, e.g. {name} {list(weights[name].shape)} for '
+            f'{list(own[name].shape)}'
+        )
+    elif missing and (complete or len(missing) == len(own)):
+        found = f'{len(missing)} of {len(own)} tensors are missing, e.g. {missing[0]}'
+    else:
+        return
+    raise CheckpointError(
+        f'the checkpoint does not match the config: {found}; use the config it was trained with'
+    )
+
+
+def check_classes(old: Classes, num_classes: int | None) -> None:
+    """Refuse to predict with a checkpoint of another number of classes, where both are known.
+
+    Raises:
+        CheckpointError: The numbers differ.
+    """
+    if old is not None and num_classes is not None and len(old) != num_classes:
+        raise CheckpointError(
+            f'the checkpoint has {len(old)} classes, the config {num_classes}; use the config it '
+            f'was trained with, or set num_classes={len(old)}'
+        )
+
+
 class _Walk:
     """One walk over the content of a file."""
 
@@ -195,9 +286,9 @@ class _Walk:
         if isinstance(value, Tensor):
             self._check_tensor(value, name)
             return value, 1
-        if isinstance(value, _Array | _History):
+        if isinstance(value, Array | History):
             return value.real(), 1
-        if isinstance(value, _DType):
+        if isinstance(value, DType):
             return value.dtype, 1
         if not isinstance(value, dict | list | tuple):
             return value, 1
@@ -239,78 +330,3 @@ class _Walk:
             self.stored_bytes += storage.nbytes()
         if self.stored_bytes > self.num_bytes + _SLACK_BYTES:
             raise CheckpointError(f'{name} and those before it have more bytes than the file')
-
-
-class _DType:
-    """A stand-in for ``numpy.dtype``: of numbers and strings only."""
-
-    def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
-        if not _PLAIN_DTYPE.fullmatch(code):
-            raise ValueError(f'an array of {code[:20]!r}')
-        self.dtype = np.dtype(code)
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        """Take the byte order, the only one of the fields that plain types differ in."""
-        self.dtype = np.dtype(self.dtype.newbyteorder(state[1]).str)
-
-
-class _Array:
-    """A stand-in for ``numpy.ndarray``."""
-
-    state: tuple[Any, ...] | None = None
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        """Keep what numpy writes: version, shape, type, whether in Fortran order, and bytes."""
-        self.state = state
-
-    def real(self) -> np.ndarray[Any, Any]:
-        """Return the array; numpy checks that shape and bytes fit."""
-        if self.state is None:
-            raise CheckpointError('an array without a content')
-        _, shape, stand_in, is_fortran, content = self.state
-        flat = np.frombuffer(content, stand_in.dtype) if content else np.empty(0, stand_in.dtype)
-        return flat.reshape(shape, order='F' if is_fortran else 'C').copy(order='K')
-
-
-class _History:
-    """A stand-in for mmengine's ``HistoryBuffer``, whose own state holds functions, too."""
-
-    state: dict[str, Any]
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Keep the fields."""
-        self.state = state
-
-    def real(self) -> Any:
-        """Return the buffer."""
-        # Late: mmengine writes it, but readers of tensors do without mmengine.
-        from mmengine.logging import HistoryBuffer
-
-        values, counts = (self.state[f'_{name}_history'].real() for name in ('log', 'count'))
-        return HistoryBuffer(values, counts, self.state['max_length'])
-
-
-def _scalar(stand_in: _DType, content: bytes) -> Any:
-    return np.frombuffer(content, stand_in.dtype)[0]
-
-
-def _named(target: Callable[..., Any], path: str) -> Callable[..., Any]:
-    """Name a function or class as in pickles: torch finds what is allowed by these names."""
-    target.__module__, _, target.__name__ = path.rpartition('.')
-    target.__qualname__ = target.__name__
-    return target
-
-
-_ALLOWED: list[Any] = [
-    _named(_DType, 'numpy.dtype'),
-    _named(_Array, 'numpy.ndarray'),
-    _named(_History, 'mmengine.logging.history_buffer.HistoryBuffer'),
-    # Names a method of HistoryBuffer in its state, and nothing is got.
-    _named(lambda *_: None, 'builtins.getattr'),
-    _named(lambda: b'', 'builtins.bytes'),  # those of an empty array
-]
-for _package in ('numpy.core', 'numpy._core'):  # of numpy 1 and 2
-    _ALLOWED += [
-        _named(lambda *_: _Array(), f'{_package}.multiarray._reconstruct'),
-        _named(lambda *arguments: _scalar(*arguments), f'{_package}.multiarray.scalar'),
-    ]

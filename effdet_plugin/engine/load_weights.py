@@ -1,33 +1,31 @@
 """Loading weights into a network: of other classes for fine-tuning, of another network never."""
 
-import json
 import logging
 import re
-import reprlib
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mmdet.registry import HOOKS
-from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import Tensor, nn
 
-from effdet_plugin.config import resize_mode_of
-from effdet_plugin.config.embedded import EMBEDDED
 from effdet_plugin.download import WEB, local_path
-from effdet_plugin.errors import CheckpointError
-from effdet_plugin.images import RESIZE_MODES
-from effdet_plugin.weights_only import load_weights_only
+from effdet_plugin.weights_only import (
+    Classes,
+    Weights,
+    check_classes,
+    check_compatible,
+    classes_of,
+    load_weights_only,
+    num_classes_of,
+    weights_of,
+)
 
-Weights = dict[str, Tensor]
-Classes = Sequence[str] | None
 # The last convolution of a head's tower; its depthwise half does not depend on the classes.
 _PREDICTS = re.compile(r'(?:^|\.)(cls|box)_tower\.predict\.(?!depthwise\.)')
-_EXTRA = re.compile(r'(?:^|\.)_extra_state$')  # torch's name for what a module keeps beside tensors
 _OTHER_HEAD = re.compile(r'(?:^|\.)\w*head\.(?!.*_tower\.)')
 
 
@@ -72,51 +70,6 @@ class LoadMatchingHook(Hook):
         check_compatible(matched.weights, own, complete=False)
         _log(matched, own)
         checkpoint.setdefault('state_dict', {}).update(matched.weights)
-
-
-def classes_of(checkpoint: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Return the class names that a checkpoint carries; None if it carries none.
-
-    Raises:
-        CheckpointError: What it carries in their place are no names.
-    """
-    node: Any = checkpoint
-    for key in ('meta', 'dataset_meta', 'classes'):
-        node = (node.get(key) or {}) if isinstance(node, Mapping) else None
-    classes = (node,) if isinstance(node, str) else () if node == {} else node
-    if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
-        raise CheckpointError(
-            'the checkpoint has something else than a list of names in its '
-            f'meta.dataset_meta.classes: {reprlib.repr(classes)}'
-        )
-    return tuple(classes) or None
-
-
-def weights_of(checkpoint: Mapping[str, Any]) -> Weights:
-    """Return the weights of a checkpoint or bare state dict, by the names of a bare model.
-
-    Raises:
-        CheckpointError: They are not tensors by name.
-    """
-    weights = checkpoint.get('state_dict', checkpoint)
-    if not isinstance(weights, Mapping) or not weights:
-        raise CheckpointError("the checkpoint's state_dict holds no tensors by name")
-    for name, value in weights.items():
-        if not isinstance(name, str) or not (isinstance(value, Tensor) or _EXTRA.search(name)):
-            kind = type(value).__name__
-            raise CheckpointError(
-                f'the checkpoint holds a {kind} as {reprlib.repr(name)}, not a tensor by name'
-            )
-    return {name.removeprefix('module.'): value for name, value in weights.items()}
-
-
-def num_classes_of(model: nn.Module) -> int | None:
-    """Return the number of classes that a detector's head predicts; None if it does not say."""
-    for detector in (model, getattr(model, 'roi_head', None)):
-        count: int | None = getattr(getattr(detector, 'bbox_head', None), 'num_classes', None)
-        if count is not None:
-            return count
-    return None
 
 
 def match_classes(weights: Weights, own: Weights, old: Classes, new: Classes) -> Matched:
@@ -177,72 +130,6 @@ def _copy_rows(source: Tensor, target: Tensor, old: list[str], new: list[str]) -
         if name in old:
             rows_of_new[:, position] = rows_of_old[:, old.index(name)].to(target.device)
     return True
-
-
-def check_compatible(weights: Weights, own: Weights, *, complete: bool) -> None:
-    """Refuse weights of another network.
-
-    Args:
-        weights: Tensors to load.
-        own: Tensors of the network.
-        complete: Also refuse if some are missing.
-
-    Raises:
-        CheckpointError: Names the first tensor of another shape, or the first that is missing.
-    """
-    other = [n for n in own if n in weights and own[n].shape != weights[n].shape]
-    missing = [n for n in own if n not in weights]
-    if other:
-        name = other[0]
-        found = (
-            f'{len(other)} tensors have other shapes, e.g. {name} {list(weights[name].shape)} for '
-            f'{list(own[name].shape)}'
-        )
-    elif missing and (complete or len(missing) == len(own)):
-        found = f'{len(missing)} of {len(own)} tensors are missing, e.g. {missing[0]}'
-    else:
-        return
-    raise CheckpointError(
-        f'the checkpoint does not match the config: {found}; use the config it was trained with'
-    )
-
-
-def check_classes(old: Classes, num_classes: int | None) -> None:
-    """Refuse to predict with a checkpoint of another number of classes, where both are known.
-
-    Raises:
-        CheckpointError: The numbers differ.
-    """
-    if old is not None and num_classes is not None and len(old) != num_classes:
-        raise CheckpointError(
-            f'the checkpoint has {len(old)} classes, the config {num_classes}; use the config it '
-            f'was trained with, or set num_classes={len(old)}'
-        )
-
-
-def tell_resize_mode(checkpoint: Mapping[str, Any], config: Config) -> None:
-    """Log a line where a checkpoint was trained on images resized in another way than a config's.
-
-    Args:
-        checkpoint: As loaded; only one that carries its config can be compared.
-        config: What is evaluated or trained.
-    """
-    meta = checkpoint.get('meta')
-    text = meta.get(EMBEDDED) if isinstance(meta, Mapping) else None
-    if not isinstance(text, str):
-        return
-    try:
-        theirs = resize_mode_of(json.loads(text)['test_dataloader']['dataset'])
-    except (KeyError, RecursionError, TypeError, ValueError):
-        return  # damaged: an error where the config is needed
-    own = resize_mode_of((config.get('test_dataloader') or {}).get('dataset'))
-    if own and theirs in RESIZE_MODES and own != theirs:
-        print_log(
-            f'the checkpoint was trained with resize_mode={theirs}, images are resized by {own} '
-            f'here: expect other detections, or give --resize {theirs}',
-            logger='current',
-            level=logging.WARNING,
-        )
 
 
 def _log(matched: Matched, own: Weights) -> None:

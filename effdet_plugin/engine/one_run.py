@@ -65,7 +65,7 @@ def _lock(file: IO[bytes], work_dir: Path | str) -> None:
         owner = ascii(file.read(200).decode(errors='replace').strip())[1:-1] or 'another process'
         raise UserError(
             f'{work_dir}: a run is in progress here ({owner}); wait for its end, stop it, or '
-            'choose another --work-dir'
+            'choose another folder (--work-dir, of an inference --out)'
         ) from None
     with write_errors(work_dir):
         file.truncate(0)

@@ -5,6 +5,7 @@ import logging
 import re
 import reprlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile, is_zipfile
@@ -15,10 +16,9 @@ from mmengine.optim import OptimWrapper
 from torch import nn
 
 from effdet_plugin.engine.checkpoint import LAST, OPTIMIZER
-from effdet_plugin.engine.load_weights import check_compatible, weights_of
 from effdet_plugin.errors import CheckpointError, UserError
 from effdet_plugin.files import read_json, write_atomically
-from effdet_plugin.weights_only import load_weights_only
+from effdet_plugin.weights_only import check_compatible, load_weights_only, weights_of
 
 CONFIG = 'config.json'  # a run's config as plain data, beside mmengine's dump, which is code
 _TRAINING_STATE = {'meta', 'state_dict', 'optimizer', 'message_hub'}
@@ -40,17 +40,44 @@ def find_resume(work_dir: Path | str, log: bool = True) -> Path | None:
         log: Write a line for each file that cannot be used and is skipped.
     """
     found = newest_resumable(work_dir, log)
-    return None if found is None else found[0]
+    return None if found is None else found.path
 
 
-def newest_resumable(work_dir: Path | str, log: bool = True) -> tuple[Path, dict[str, Any]] | None:
-    """Return the path that `find_resume` returns, and the checkpoint that was read there."""
+@dataclass
+class Resumable:
+    """A checkpoint that was read to be checked, kept for the runner.
+
+    Attributes:
+        path: The file.
+        skipped: One line for each newer file that cannot be used.
+    """
+
+    path: Path
+    skipped: list[str]
+    _content: dict[str, Any] | None
+
+    @property
+    def checkpoint(self) -> dict[str, Any]:
+        """Its content, until it is taken."""
+        assert self._content is not None
+        return self._content
+
+    def take(self) -> dict[str, Any] | None:
+        """Return the content and forget it: a training must not hold it to its end."""
+        content, self._content = self._content, None
+        return content
+
+
+def newest_resumable(work_dir: Path | str, log: bool = True) -> Resumable | None:
+    """Return the checkpoint that `find_resume` finds, with its content."""
+    skipped: list[str] = []
     for path in _candidates(Path(work_dir)):
         try:
-            return path, check_resumable(path)
+            return Resumable(path, skipped, check_resumable(path))
         except CheckpointError as error:
+            skipped.append(f'Skipping {error}')
             if log:
-                print_log(f'Skipping {error}', logger='current', level=logging.WARNING)
+                print_log(skipped[-1], logger='current', level=logging.WARNING)
     return None
 
 

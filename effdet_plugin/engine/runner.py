@@ -23,19 +23,25 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from effdet_plugin.config import tell_resize_mode
 from effdet_plugin.config.embedded import EMBEDDED
 from effdet_plugin.download import WEB, local_path
-from effdet_plugin.engine.load_weights import (
-    fetch_pretrained,
-    skip_pretrained,
-    tell_resize_mode,
-    weights_of,
-)
+from effdet_plugin.engine.load_weights import fetch_pretrained, skip_pretrained
 from effdet_plugin.engine.one_run import end_with_parent, only_run
 from effdet_plugin.engine.optim import batches_per_update
-from effdet_plugin.engine.resume import check_continues, find_resume, write_config
+from effdet_plugin.engine.resume import (
+    Resumable,
+    check_continues,
+    newest_resumable,
+    write_config,
+)
 from effdet_plugin.errors import CheckpointError, ConfigError, UserError
-from effdet_plugin.weights_only import explain_refusal, load_weights_only, weights_only_loads
+from effdet_plugin.weights_only import (
+    explain_refusal,
+    load_weights_only,
+    weights_of,
+    weights_only_loads,
+)
 
 AUTO = 'auto'  # `resume`: from the newest checkpoint of the work dir
 _SYNC_BN_CHOICES = (None, True, False, 'torch')
@@ -68,6 +74,7 @@ class EfficientDetRunner(Runner):
     _load_from: str | None
     _resume: bool | str
     syncs_bn: bool
+    already_read: Resumable | None = None  # what a check has read, so that it is read once
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         with weights_only_loads():  # for loaders of mmengine, mmdet and timm that never ask us
@@ -202,7 +209,8 @@ class EfficientDetRunner(Runner):
         if not searching or self._has_loaded:
             return
         # Each process searches, but the first decides: files may change between two looks.
-        found = [find_resume(self.work_dir)]
+        self.already_read = self.already_read or newest_resumable(self.work_dir)
+        found = [None if self.already_read is None else self.already_read.path]
         broadcast_object_list(found)
         self._resume = found[0] is not None
         if self._resume:
@@ -228,12 +236,13 @@ class EfficientDetRunner(Runner):
             with _refusals_are_told(filename):  # mmengine's own names, of its own addresses
                 return super().load_checkpoint(filename, map_location, strict, revise_keys)
         path = local_path(filename) if is_web else Path(filename).expanduser()
-        checkpoint = load_weights_only(path, map_location)
+        checkpoint = self._take(path) or load_weights_only(path, map_location)
         meta = checkpoint.get('meta') or {}
         if not isinstance(meta, dict):
             raise CheckpointError(f'{path}: its meta is a {type(meta).__name__}, not a dict')
-        tell_resize_mode(checkpoint, self.cfg)
-        meta.pop(EMBEDDED, None)  # mmengine executes it as a Python file when a run is resumed
+        # mmengine executes it as a Python file when a run is resumed.
+        if (embedded := meta.pop(EMBEDDED, None)) is not None:
+            tell_resize_mode(embedded, self.cfg)
         weights_of(checkpoint)  # checks that they are tensors by name
         model = self.model.module if is_model_wrapper(self.model) else self.model
         if self._resume and isinstance(self.optim_wrapper, OptimWrapper):
@@ -244,6 +253,10 @@ class EfficientDetRunner(Runner):
         self._has_loaded = True
         self.logger.info(f'Load checkpoint from {filename}')
         return checkpoint
+
+    def _take(self, path: Path) -> dict[str, Any] | None:
+        known, self.already_read = self.already_read, None
+        return known.take() if known is not None and known.path == path else None
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
         """Resume from a checkpoint; see mmengine.

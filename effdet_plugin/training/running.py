@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from mmdet.registry import HOOKS, MODELS, RUNNERS
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
@@ -22,10 +23,16 @@ from mmengine.runner import Runner
 
 from effdet_plugin.compat import check_compiled_ops
 from effdet_plugin.engine.load_weights import LoadMatchingHook
-from effdet_plugin.engine.resume import check_continues, check_resumable, newest_resumable
+from effdet_plugin.engine.resume import (
+    Resumable,
+    check_continues,
+    check_resumable,
+    newest_resumable,
+)
 from effdet_plugin.engine.runner import AUTO
 from effdet_plugin.errors import ConfigError, UserError
 from effdet_plugin.files import write_errors
+from effdet_plugin.models.losses import check_channels
 
 RUNNER_TYPE = 'EfficientDetRunner'
 _PICKLING_HOOKS = ('CheckpointHook', CheckpointHook)
@@ -59,6 +66,7 @@ def build_runner(cfg: Config) -> Runner:
     with redirect_stdout(io.StringIO()) as hidden:
         runner: Runner = RUNNERS.build(cfg)
     check_compiled_ops(runner.model)
+    check_channels(runner.model)
     for handler in runner.logger.handlers:
         if isinstance(handler, logging.StreamHandler) and handler.stream is hidden:
             handler.setStream(sys.stdout)
@@ -93,6 +101,19 @@ def _check_launcher(launcher: str) -> None:
         )
     if launcher in ('slurm', 'mpi') and not torch.cuda.is_available():
         raise ConfigError(f'--launcher {launcher}: needs GPUs; without one, use torchrun')
+
+
+def check_device(kind: str) -> None:
+    """Check that this process would train on a kind of device: the runner takes the fastest.
+
+    Args:
+        kind: ``cpu``, ``cuda`` or ``mps``.
+
+    Raises:
+        ConfigError: It would not.
+    """
+    if (found := get_device()) != kind:
+        raise ConfigError(f'--device {kind}: PyTorch would train on {found} here')
 
 
 def remove_ema_hooks(cfg: Config) -> None:
@@ -157,27 +178,32 @@ def _killed_worker(reason: str) -> str:
     )
 
 
-def check_resume(cfg: Config) -> None:
+def check_resume(cfg: Config, given: Resumable | None = None) -> Resumable | None:
     """Check that the checkpoint that a run would be resumed from is of its config's training.
 
     The runner checks it, too, but has made its log folder by then.
 
     Args:
         cfg: Complete config; its network and optimizer are built for a comparison.
+        given: What ``load_from`` names, where it has been read.
+
+    Returns:
+        The checkpoint, for `EfficientDetRunner.already_read`; None if there is none yet.
 
     Raises:
         CheckpointError: The checkpoint is damaged, or of another network, optimizer or average.
     """
-    found = _checkpoint(cfg)
+    found = given or _checkpoint(cfg)
     if found is None:
-        return
+        return None
     # What is built is logged by the runner, which builds it again.
     logger = MMLogger.get_current_instance()
     logger.disabled = True
     try:
-        _compare(*found, cfg)
+        _compare(found.path, found.checkpoint, cfg)
     finally:
         logger.disabled = False
+    return found
 
 
 def _compare(path: Path, checkpoint: dict[str, Any], cfg: Config) -> None:
@@ -193,13 +219,18 @@ def _compare(path: Path, checkpoint: dict[str, Any], cfg: Config) -> None:
     check_continues(path, checkpoint, model, wrapper, has_average)
 
 
-def _checkpoint(cfg: Config) -> tuple[Path, dict[str, Any]] | None:
-    """Return the file that the runner will choose, and what is in it.
+def _checkpoint(cfg: Config) -> Resumable | None:
+    """Return the checkpoint that the runner will choose.
 
     None if there is none, or it is an address.
     """
     load_from = cfg.get('load_from')
     if cfg.resume == AUTO or not load_from:
         return newest_resumable(cfg.work_dir, log=False)
-    path = Path(load_from).expanduser()
-    return None if '://' in str(load_from) else (path, check_resumable(path))
+    return None if '://' in str(load_from) else read_resumable(load_from)
+
+
+def read_resumable(path: Path | str) -> Resumable:
+    """Read the checkpoint that a run is to be resumed from; see `check_resumable`."""
+    path = Path(path).expanduser()
+    return Resumable(path, [], check_resumable(path))

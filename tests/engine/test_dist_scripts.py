@@ -50,6 +50,14 @@ def test_test__config_checkpoint_and_arguments(environment: dict[str, str]) -> N
     ]  # fmt: skip
 
 
+def test_infer__model_inputs_and_arguments(environment: dict[str, str]) -> None:
+    asked = ask(environment, 'dist_infer.sh', '4', 'x.pth', 'a b', 'c', '--out', 'd')
+    assert '--nproc_per_node=4' in asked
+    assert asked[asked.index(str(TOOLS / 'infer.py')) + 1 :] == [
+        'x.pth', 'a b', 'c', '--out', 'd', '--launcher', 'pytorch',
+    ]  # fmt: skip
+
+
 def test_nodes__as_in_mmdet(environment: dict[str, str]) -> None:
     nodes = {'NNODES': '2', 'NODE_RANK': '1', 'MASTER_ADDR': '10.0.0.1', 'PORT': '1234'}
     asked = ask({**environment, **nodes}, 'dist_train.sh', '8')
@@ -73,6 +81,8 @@ def test_python__chooses_the_interpreter(environment: dict[str, str], tmp_path: 
         ('dist_train.sh', ['c.py', 'eight']),
         ('dist_train.sh', ['c.py', '0']),
         ('dist_test.sh', ['c.py', 'x.pth']),
+        ('dist_infer.sh', ['2', 'x.pth']),
+        ('dist_infer.sh', ['x.pth', 'a', 'b']),
     ],
 )
 def test_mistakes__exit_with_2(

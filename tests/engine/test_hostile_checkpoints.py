@@ -16,11 +16,10 @@ from mutants import mutants_of
 from toy import ToyNet, in_child, toy_config, train
 
 from effdet_plugin.engine.checkpoint import to_weights_only
-from effdet_plugin.engine.load_weights import classes_of, weights_of
 from effdet_plugin.engine.runner import EfficientDetRunner
 from effdet_plugin.errors import CheckpointError, UserError
 from effdet_plugin.training.running import complete
-from effdet_plugin.weights_only import load_weights_only
+from effdet_plugin.weights_only import classes_of, load_weights_only, weights_of
 
 SHORT: dict[str, Any] = {
     'train_cfg': {'max_epochs': 1},
@@ -200,3 +199,18 @@ def test_fuzz__a_checkpoint_is_used_or_refused_in_a_line(
             line = str(error)
         assert '\n' not in line
         assert len(line) < 1000
+
+
+@pytest.mark.parametrize('key', ['meta', 'dataset_meta', 'classes'])
+def test_classes_of__a_tensor_in_their_place(key: str) -> None:
+    """Its truth is none: `or` raises (a find of the fuzz, pth:50)."""
+    checkpoint: dict[str, Any] = {'meta': {'dataset_meta': {'classes': ('a',)}}}
+    assert classes_of(checkpoint) == ('a',)
+    node = checkpoint
+    for name in ('meta', 'dataset_meta', 'classes'):
+        if name == key:
+            node[name] = torch.zeros(3)
+            break
+        node = node[name]
+    with pytest.raises(CheckpointError, match='something else than a list of names'):
+        classes_of(checkpoint)

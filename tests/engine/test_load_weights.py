@@ -14,14 +14,9 @@ from torch import Tensor, nn
 from toy import ToyNet, in_child, toy_config, train
 
 from effdet_plugin.engine import load_weights
-from effdet_plugin.engine.load_weights import (
-    LoadMatchingHook,
-    check_classes,
-    check_compatible,
-    match_classes,
-    num_classes_of,
-)
+from effdet_plugin.engine.load_weights import LoadMatchingHook, match_classes
 from effdet_plugin.errors import CheckpointError
+from effdet_plugin.weights_only import check_classes, check_compatible, num_classes_of
 
 LAYER = 'bbox_head.cls_tower.predict.pointwise'
 KERNEL, BIAS = f'{LAYER}.weight', f'{LAYER}.bias'

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -130,6 +131,21 @@ def start_two(tools: Tools, project: Project, work_dir: Path, *options: str, **e
     arguments = ['--work-dir', work_dir, *options, '--cfg-options', 'train_cfg.max_epochs=40']
     arguments += ['default_hooks.checkpoint.interval=2', 'train_cfg.val_interval=40']
     return tools.start('dist_train.sh', project.config, 2, *arguments, PYTHON=sys.executable, **env)
+
+
+@pytest.mark.dist
+@pytest.mark.timeout(600)
+def test_torchrun_is_killed_while_its_processes_import__nobody_is_left(
+    tools: Tools, project: Project, tmp_path: Path
+) -> None:
+    started = start_two(tools, project, tmp_path / 'work')
+    deadline = time.monotonic() + IMPORTS
+    while len(started.family()) < 3:  # torchrun and its two
+        assert time.monotonic() < deadline
+        assert started.poll() is None, started.wait()
+    os.kill(started.pid, signal.SIGKILL)
+    started.must_leave_nobody(30)
+    assert not list(tmp_path.rglob('*.pth'))
 
 
 @pytest.mark.dist

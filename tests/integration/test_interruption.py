@@ -106,6 +106,7 @@ def assert_resumes(tools: Tools, work_dir: Path, config: Path, expected: Losses)
     assert last['meta']['iter'] == EPOCHS * STEPS
 
 
+@pytest.mark.timeout(600)
 def test_killed_in_mid_epoch__resumes_from_the_last_epoch(
     tools: Tools, folder: Path, uninterrupted: Losses
 ) -> None:
@@ -115,6 +116,7 @@ def test_killed_in_mid_epoch__resumes_from_the_last_epoch(
     assert_resumes(tools, work_dir, config, uninterrupted)
 
 
+@pytest.mark.timeout(600)
 def test_killed_while_writing__the_file_is_absent_and_the_training_resumes(
     tools: Tools, folder: Path, uninterrupted: Losses
 ) -> None:
