@@ -7,7 +7,7 @@ from pathlib import Path
 from effdet_plugin.config import Options, load
 from effdet_plugin.data_check.anchors import anchor_reach
 from effdet_plugin.data_check.images import Pixels, decode_all, find_copies
-from effdet_plugin.data_check.labels import box_pairs, class_table, names_alike
+from effdet_plugin.data_check.labels import box_pairs
 from effdet_plugin.data_check.report import Report
 from effdet_plugin.data_check.sheets import CopiedImage, TwiceDrawn
 from effdet_plugin.data_check.sources import describe_config
@@ -62,7 +62,6 @@ def check_dataset(settings: CheckSettings) -> Report:
     findings.extend(one for one in description.findings if one.kind not in unnoted)
     description, copies = _check_images(description, findings)
     twice = _check_boxes(description, findings)
-    _check_names(description, findings)
     reach = anchor_reach(cfg, description)
     if reach is not None and reach.missed > _MISSED_SHARE:
         detail = f'{reach.missed:.0%} of the boxes are reached by no anchor at IoU 0.5'
@@ -139,13 +138,6 @@ def _check_boxes(description: DatasetDescription, findings: Findings) -> list[Tw
                 findings.add(kind, _short(description, image), row, detail)
                 found.append(TwiceDrawn(image, first, second))
     return found
-
-
-def _check_names(description: DatasetDescription, findings: Findings) -> None:
-    counts = {row['name']: row['boxes'] for row in class_table(description)}
-    for rare, usual in names_alike(list(counts), list(counts.values())):
-        detail = f'{rare!r} ({counts[rare]} boxes) and {usual!r} ({counts[usual]})'
-        findings.add('class_alike', description.root.name, '', detail)
 
 
 def _short(description: DatasetDescription, image: Image) -> str:

@@ -1,9 +1,5 @@
-"""What the boxes and class names of a dataset have: counts, doubles, names that are nearly one."""
+"""What the boxes of a dataset have: counts, doubles."""
 
-import unicodedata
-from collections.abc import Iterator, Sequence
-from difflib import SequenceMatcher
-from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,9 +9,6 @@ from effdet_plugin.own_data.dataset import DatasetDescription, Image, Split
 
 TWICE_IOU = 0.85  # above it, two boxes of an image are one object
 SIZES = {'small': 32.0**2, 'medium': 96.0**2, 'large': float('inf')}  # square pixels, as in COCO
-_ALIKE = 0.85  # similarity of letters from which a rare name is taken for a misspelt one
-_SHORTEST_MISSPELT = 5  # letters; RBC and WBC differ by one
-_RARE = 0.05  # of the boxes of the other name
 
 
 class Pair(NamedTuple):
@@ -87,49 +80,3 @@ def _split_row(name: str, split: Split) -> dict[str, Any]:
         'boxes': split.num_targets,
         'crowd': crowd,
     }
-
-
-def names_alike(names: Sequence[str], counts: Sequence[int]) -> Iterator[tuple[str, str]]:
-    """Yield pairs of class names that may be one class, the rarer name first.
-
-    Names that differ in case, blanks, hyphens or a plural s only; and names of at least five
-    letters that differ by little, where one is rare beside the other (a misspelling). Names that
-    differ in a number are two classes.
-
-    Args:
-        names: The classes.
-        counts: Boxes of each.
-    """
-    known = [
-        (name, count, _plain(name), _digits(name))
-        for name, count in zip(names, counts, strict=True)
-    ]
-    for (one, count, plain, digits), (
-        other,
-        other_count,
-        other_plain,
-        other_digits,
-    ) in combinations(known, 2):
-        if digits != other_digits or not plain or not other_plain:
-            continue
-        rare, usual = sorted((count, other_count))
-        same = plain.rstrip('s') == other_plain.rstrip('s')
-        if same or (rare <= _RARE * usual and _is_misspelt(plain, other_plain)):
-            yield (one, other) if count <= other_count else (other, one)
-
-
-def _is_misspelt(one: str, other: str) -> bool:
-    """Return whether two names differ by little; the length alone tells most pairs apart."""
-    if min(len(one), len(other)) < _SHORTEST_MISSPELT or abs(len(one) - len(other)) > 1:
-        return False
-    matcher = SequenceMatcher(a=one, b=other)
-    return matcher.quick_ratio() >= _ALIKE and matcher.ratio() >= _ALIKE
-
-
-def _plain(name: str) -> str:
-    folded = unicodedata.normalize('NFKC', name).casefold()
-    return ''.join(letter for letter in folded if letter.isalnum())
-
-
-def _digits(name: str) -> str:
-    return ''.join(letter for letter in name if letter.isdigit())

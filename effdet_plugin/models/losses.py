@@ -151,6 +151,27 @@ class SigmoidFocalLoss(WeightedLoss):
         return dict(acc=accuracy(cls_score[objects], labels[objects]))
 
 
+def check_channels(model: nn.Module) -> None:
+    """Refuse a RoI head that has a channel for background beside `SigmoidFocalLoss` (SABL's).
+
+    mmdet's other RoI heads ask the loss for its channels. This one counts background as a class and
+    reads its scores by softmax, and nothing of that reaches the loss.
+
+    Raises:
+        ConfigError: There is such a head.
+    """
+    for name, head in model.named_modules():
+        layer = getattr(head, 'fc_cls', None)
+        if not isinstance(getattr(head, 'loss_cls', None), SigmoidFocalLoss):
+            continue
+        if isinstance(layer, nn.Linear) and layer.out_features == head.num_classes + 1:
+            raise ConfigError(
+                f'{name}: SigmoidFocalLoss: {type(head).__name__} has {layer.out_features} '
+                f'channels for {head.num_classes} classes, so background is a class: keep its own '
+                'loss_cls'
+            )
+
+
 @MODELS.register_module()
 class HuberLoss(WeightedLoss):
     """Huber loss of deltas ``(N, 4)``, elementwise.

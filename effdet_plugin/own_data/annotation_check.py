@@ -16,9 +16,12 @@ from effdet_plugin.errors import ConfigError, DatasetError
 from effdet_plugin.files import read_json, write_atomically
 from effdet_plugin.own_data.coco import CocoFile, dict_entries, read_coco
 from effdet_plugin.own_data.dataset import DatasetDescription
+from effdet_plugin.own_data.evaluator_check import check_evaluators
 from effdet_plugin.own_data.find_images import Tree, is_inside
+from effdet_plugin.own_data.forms import alike_name
 from effdet_plugin.own_data.mend import count_misread, mended
 from effdet_plugin.own_data.normalise import describe
+from effdet_plugin.own_data.xml_check import describe_xmls, is_xml_dataset
 
 LOADERS = ('train_dataloader', 'val_dataloader')
 Images = TypeVar('Images')
@@ -106,6 +109,9 @@ def check_annotation_files(
                     in_training = loader == 'train_dataloader'
                     copy = _check_source(node, path, in_training, must_teach, checked)
                     _check_head(cfg, class_names(node))
+                    if len(sources) == 1 and _has_boxes(DATASETS.get(node.type)):
+                        name = loader.replace('dataloader', 'evaluator')
+                        check_evaluators(cfg, name, path, class_names(node))
                     is_replaced = copy is not None
                     if copy is not None:
                         checked.copies[new] = copy
@@ -147,12 +153,16 @@ def _check_source(
             f'ann_file, or give --data DIR'
         )
     dataset_type = DATASETS.get(node.type)
+    if is_xml_dataset(dataset_type):
+        checked.add(describe_xmls(node, path, class_names(node)), must_teach)
     if not issubclass(dataset_type, CocoDataset):
         return None
     document = read_json(path)
     if not isinstance(document, dict) or 'images' not in document:
         raise DatasetError(f'{path}: has no "images", so it is no COCO json')
-    _check_categories(path, document, class_names(node), in_training)
+    absent = _check_categories(path, document, class_names(node), in_training)
+    if absent:
+        checked.remark(f'{path}: {_told(absent)}: nothing trains or tests it')
     folder = root / (node.get('data_prefix') or {}).get('img', '')
     _check_images(path, document, folder, root)
     if not _has_boxes(dataset_type):
@@ -203,9 +213,15 @@ def _short_hash(path: Path) -> str:
     return hashlib.sha1(str(path.absolute()).encode()).hexdigest()[:8]
 
 
+def _told(absent: list[str]) -> str:
+    more = f' and {len(absent) - 1} more are' if len(absent) > 1 else ' is'
+    return f'class {absent[0]!r} of the config{more} not in the file'
+
+
 def _check_categories(
     path: Path, document: dict[str, Any], classes: tuple[str, ...], in_training: bool
-) -> None:
+) -> list[str]:
+    """Check the names of a file against the config's; return those that it lacks."""
     # Ids as written: mmdet compares them as they are, where the reader of own data is tolerant.
     categories = dict_entries(document, 'categories')
     names = {
@@ -217,6 +233,13 @@ def _check_categories(
             f"{path}: has the classes {_shorten(names.values())} and none of the config's "
             f'{_shorten(classes)}: set metainfo.classes, or give --data'
         )
+    absent = [name for name in classes if name not in shared]
+    for name in absent:
+        if other := alike_name(name, [str(one) for one in names.values() if one not in classes]):
+            raise DatasetError(
+                f'{path}: has the class {other!r}, whose boxes would not be used, and not {name!r} '
+                'of the config: write the name as it is there in metainfo.classes, or give --data'
+            )
     for label, name in enumerate(shared if in_training else ()):
         if classes[label : label + 1] != (name,):
             raise DatasetError(
@@ -224,6 +247,7 @@ def _check_categories(
                 f'gets label {label}, which is not its place in metainfo.classes: write '
                 f'classes={shared} there and num_classes={len(shared)}, or give --data'
             )
+    return absent
 
 
 def _check_images(path: Path, document: dict[str, Any], folder: Path, root: Path) -> None:

@@ -172,9 +172,7 @@ class _File:
         image = by_id[image_id]
         if corners is None or image is None:
             return
-        attributes = annotation.get('attributes')
-        rotation = turn(attributes.get('rotation')) if isinstance(attributes, dict) else 0
-        if rotation:
+        if rotation := _rotation(annotation):
             self._note('box_rotated', row, f'{rotation:g}')
         area = number(annotation.get('area'))
         image.boxes.append(
@@ -254,6 +252,16 @@ def _class_names(files: list[_File], used: Counter[str], findings: Findings) -> 
     for name in (name for name, is_one in is_class.items() if not is_one):
         findings.add('class_group', files[0].name, '', name)
     return [name for name, is_one in is_class.items() if is_one]
+
+
+def _rotation(annotation: dict[str, Any]) -> float:
+    """Return the angle that CVAT and others write beside an unrotated rectangle, 0 without one."""
+    attributes = annotation.get('attributes')
+    for place in (annotation, attributes if isinstance(attributes, dict) else {}):
+        for key, value in place.items():
+            if key.lower() == 'rotation' and (angle := turn(value)):
+                return angle
+    return 0
 
 
 def _points(segmentation: object) -> list[float]:

@@ -23,7 +23,8 @@ from effdet_plugin.own_data.dataset import (
     RawImage,
     Split,
 )
-from effdet_plugin.own_data.findings import MAX_QUOTED, Findings, is_beyond, note_form
+from effdet_plugin.own_data.findings import MAX_QUOTED, Findings
+from effdet_plugin.own_data.forms import is_beyond, names_alike, note_form
 
 # Overlap that comes from rounding alone is cut off without a remark, pixels.
 _ROUNDING_PX = 0.01
@@ -35,6 +36,8 @@ _LARGEST_ID = 2**53
 _SIZE_SLACK_PX = 2
 # An image of more boxes costs minutes and gigabytes in every step.
 _MOST_BOXES = 10_000
+# So many images of 16 bits that use them say that the set does; to look decodes them.
+_ENOUGH_BRIGHT = 16
 # Annotations whose corners may be in any order: both are written.
 _WITH_TWO_CORNERS = ('Pascal VOC', 'csv')
 
@@ -63,8 +66,9 @@ class _Normaliser:
         self._source = raw.source
         self._all_corners: list[NDArray[np.float64]] = []
         self._all_sizes: list[NDArray[np.float64]] = []
-        self._num_mended = 0
-        self._dark: list[tuple[Path, int]] | None = []  # None: an image uses its 16 bits
+        self._all_mended: list[NDArray[np.bool_]] = []
+        self._dark: list[tuple[Path, int]] = []
+        self._num_bright = 0  # images of 16 bits that use them
         self._labels = {name: label for label, name in enumerate(raw.classes)}
         self._images = images
         self._next_image_id = _ids([image.id for image in images])
@@ -73,11 +77,10 @@ class _Normaliser:
     def split(self) -> Split:
         merged = self._merge_repeated()
         images = [self._image(image) for image in merged]
-        if self._all_corners:
-            corners, sizes = np.concatenate(self._all_corners), np.concatenate(self._all_sizes)
-            file = merged[0].source if self._source == 'COCO' else self._root.name
-            note_form(self._source, file, corners, sizes, self._num_mended, self._findings)
-        for path, largest in self._dark or []:
+        file = merged[0].source if self._source == 'COCO' and merged else self._root.name
+        boxes = self._all_corners, self._all_sizes, self._all_mended
+        note_form(self._source, file, *boxes, self._findings)
+        for path, largest in self._dark if len(self._dark) > self._num_bright else []:
             self._findings.add('image_dark', self._short(path), '', dark(largest))
         return Split([image for image in images if image is not None])
 
@@ -121,13 +124,14 @@ class _Normaliser:
         return path.relative_to(self._root).as_posix() if inside else str(path)
 
     def _note_depth(self, path: Path, header: Header) -> None:
-        """Collect nearly black images of 16 bits until one shows that the set uses them all."""
-        if header.has_16_bits and self._dark is not None:
+        """Collect nearly black images of 16 bits until some show that the set uses them all."""
+        enough = self._num_bright > len(self._dark) and self._num_bright >= _ENOUGH_BRIGHT
+        if header.has_16_bits and not enough:
             largest = largest_value(path)
             if 0 < largest < DARK_BELOW:
                 self._dark.append((path, largest))
             elif largest:
-                self._dark = None
+                self._num_bright += 1
 
     def _note_image(self, raw: RawImage, header: Header) -> None:
         width, height = header.size
@@ -173,7 +177,7 @@ class _Normaliser:
         clipped = np.clip(corners, 0, (width, height, width, height))
         faults = _faults(corners, clipped)
         dropped = np.array([fault not in ('', 'box_clipped') for fault in faults], dtype=np.bool_)
-        self._num_mended += int((swapped | dropped | is_beyond(corners, sides)).sum())
+        self._all_mended.append(swapped | dropped | is_beyond(corners, sides))
         for place in np.flatnonzero(swapped):
             self._findings.add('box_swapped', raw.source, raw.boxes[place].row)
         for box, fault in zip(raw.boxes, faults, strict=True):
@@ -254,3 +258,7 @@ def _note_classes(description: DatasetDescription, findings: Findings) -> None:
         if not train[label]:
             kind = 'class_only_here' if total[label] else 'class_unused'
             findings.add(kind, description.root.name, '', name)
+    counts = dict(zip(description.classes, map(int, total), strict=True))
+    for rare, usual in names_alike(list(counts), list(counts.values())):
+        detail = f'{rare!r} ({counts[rare]} boxes) and {usual!r} ({counts[usual]})'
+        findings.add('class_alike', description.root.name, '', detail)

@@ -138,8 +138,7 @@ def _read_first_format(tree: Tree) -> RawDataset | None:
         return read_yolo(tree, described)
     if any(map(is_voc, tree.with_suffix('.xml'))):
         return read_voc(tree)
-    tables = choose_tables(tree)
-    if tables:
+    if tree.with_suffix('.csv') and (tables := choose_tables(tree)):
         return read_tables(tree, tables)
     plain = choose_plain_yolo(tree)
     return read_yolo(tree, plain) if plain is not None else None

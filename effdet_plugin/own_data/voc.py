@@ -32,7 +32,7 @@ _LISTS = {
 _FULL_LISTS = ('trainval.txt', 'default.txt')
 
 
-class _Listed(NamedTuple):
+class Listed(NamedTuple):
     """One image of a split.
 
     Args:
@@ -63,7 +63,7 @@ def read_voc(tree: Tree) -> RawDataset:
     original dataset (which counts from 1) moves a box by one pixel only.
     """
     findings = Findings()
-    reader = _Reader(tree, Locator(tree, findings), findings)
+    reader = VocReader(tree, Locator(tree, findings), findings)
     splits = {
         split: [image for image in map(reader.image, listed) if image is not None]
         for split, listed in _listed_images(tree).items()
@@ -74,14 +74,14 @@ def read_voc(tree: Tree) -> RawDataset:
 
 
 @dataclass
-class _Reader:
+class VocReader:
     """Reads single xmls."""
 
     tree: Tree
     locator: Locator
     findings: Findings
 
-    def image(self, listed: _Listed) -> RawImage | None:
+    def image(self, listed: Listed) -> RawImage | None:
         """Return the image of one xml, or of a listed name that has none."""
         if listed.xml is None:
             return self._without_xml(listed)
@@ -91,7 +91,7 @@ class _Reader:
             reason = str(error).removeprefix(f'{listed.xml}: ')
             self.findings.add('file_damaged', self.tree.short(listed.xml), '', reason)
             return None
-        path = self._find_image(listed.xml, root, listed.split)
+        path = self.find_image(listed.xml, root, listed.split)
         if path is None:
             return None
         written = root.find('size')
@@ -107,14 +107,15 @@ class _Reader:
                 image.boxes.append(box)
         return image
 
-    def _without_xml(self, listed: _Listed) -> RawImage | None:
+    def _without_xml(self, listed: Listed) -> RawImage | None:
         path = self.locator.locate(listed.name, listed.source, listed.name, listed.split)
         if path is None:
             return None
         self.findings.add('image_without_annotation', self.tree.short(path))
         return RawImage(path, self.tree.short(listed.source), listed.name)
 
-    def _find_image(self, xml: Path, root: Element, split: str | None) -> Path | None:
+    def find_image(self, xml: Path, root: Element, split: str | None) -> Path | None:
+        """Return the image of an xml; None (and a finding) if there is none."""
         # The name inside is often wrong (another suffix, folder or machine), that of the xml not.
         try:
             path = self.locator.index.find_stem(xml.stem, xml, split)
@@ -170,10 +171,10 @@ def _names(path: Path) -> Iterator[str]:
             yield name
 
 
-def _listed_images(tree: Tree) -> dict[str, list[_Listed]]:
+def _listed_images(tree: Tree) -> dict[str, list[Listed]]:
     """Return images by split: from ``ImageSets/Main`` where it exists, else from folder names."""
     xmls = tree.with_suffix('.xml')
-    found: dict[str, list[_Listed]] = {'train': []}
+    found: dict[str, list[Listed]] = {'train': []}
     lists = [path for path in tree.with_suffix('.txt') if _is_list(path)]
     for folder in sorted({path.parent for path in lists}):
         names = {path.name.lower(): path for path in lists if path.parent == folder}
@@ -181,7 +182,7 @@ def _listed_images(tree: Tree) -> dict[str, list[_Listed]]:
             found.setdefault(split_name, []).extend(_entries(path, split_name, xmls))
     for xml in [] if lists else filter(is_voc, xmls):
         split = split_of_parts(tree.parts(xml)[:-1])
-        found.setdefault(split or 'train', []).append(_Listed(xml.stem, xml, xml, split))
+        found.setdefault(split or 'train', []).append(Listed(xml.stem, xml, xml, split))
     return with_train(found)
 
 
@@ -204,7 +205,7 @@ def _splits_of(names: dict[str, Path]) -> dict[str, Path]:
     return chosen
 
 
-def _entries(path: Path, split: str, xmls: Iterable[Path]) -> list[_Listed]:
+def _entries(path: Path, split: str, xmls: Iterable[Path]) -> list[Listed]:
     # The folder that holds ``ImageSets``: several years may be side by side.
     root = next(parent.parent for parent in path.parents if parent.name.lower() == 'imagesets')
     by_stem: dict[str, list[Path]] = {}
@@ -212,7 +213,7 @@ def _entries(path: Path, split: str, xmls: Iterable[Path]) -> list[_Listed]:
         if root in xml.parents:
             by_stem.setdefault(name_key(xml.stem), []).append(xml)
     return [
-        _Listed(name, _xml_for(name, by_stem), path, split)
+        Listed(name, _xml_for(name, by_stem), path, split)
         for name in dict.fromkeys(map(_name_of, read_lines(path)))
         if name
     ]

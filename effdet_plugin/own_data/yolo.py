@@ -203,16 +203,30 @@ class _Rows:
 def _look_like_keypoints(rows: list[list[float]]) -> bool:
     """Return whether all rows are a box and points in it: x, y or x, y, visibility for each."""
     length = len(rows[0])
-    # Four corners of rotated boxes are far more common than two key points.
-    if len(rows) < _FEWEST_ROWS or length <= _SMALLEST_POLYGON or length == _FOUR_CORNERS:
+    if len(rows) < _FEWEST_ROWS or length <= _SMALLEST_POLYGON:
         return False
     if any(len(row) != length for row in rows):
+        return False
+    # Four corners of rotated boxes are far more common than two key points.
+    if length == _FOUR_CORNERS and 2 * sum(map(_is_convex, rows)) >= len(rows):
         return False
     return any(
         (length - _BOX) % step == 0
         and sum(_has_points_inside(row, step) for row in rows) >= _MOST * len(rows)
         for step in (2, 3)
     )
+
+
+def _is_convex(row: list[float]) -> bool:
+    """Return whether four points go round a convex shape, as corners of a rotated box do."""
+    points = list(zip(row[::2], row[1::2], strict=True))
+    turns = [
+        (x2 - x1) * (y3 - y2) - (y2 - y1) * (x3 - x2)
+        for (x1, y1), (x2, y2), (x3, y3) in zip(
+            points, points[1:] + points[:1], points[2:] + points[:2], strict=True
+        )
+    ]
+    return min(turns) >= 0 or max(turns) <= 0
 
 
 def _has_points_inside(row: list[float], step: int) -> bool:

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from effdet_plugin.data_check.labels import TWICE_IOU, box_pairs, names_alike
+from effdet_plugin.data_check.labels import TWICE_IOU, box_pairs
 from effdet_plugin.ops.boxes import pairwise_iou
 from effdet_plugin.own_data import Image
+from effdet_plugin.own_data.forms import names_alike
 
 
 def _image(boxes: np.ndarray, crowd: np.ndarray | None = None) -> Image:

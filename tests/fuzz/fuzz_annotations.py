@@ -65,7 +65,8 @@ def read(path: Path) -> Action:
 
     def action() -> None:
         description = with_validation(read_dataset(path).check())
-        assert all(line.isprintable() for line in description.remarks())
+        unprintable = [line for line in description.remarks() if not line.isprintable()]
+        assert not unprintable, unprintable
         write_coco(description, path.parent / 'written')
 
     return action

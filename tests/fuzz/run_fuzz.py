@@ -1,7 +1,8 @@
 """Tries many mutants of every kind and prints a table: ``python tests/fuzz/run_fuzz.py 500``.
 
 A number behind a kind (``--only png:17``) tries one mutant again. The exit code is 1 where one was
-neither read nor refused in a line, or went over the bounds of time or memory.
+neither read nor refused in a line, or went over the bounds of CPU time or memory. ``--first`` goes
+behind the mutants of an earlier run: a long one in pieces loses nothing when it is stopped.
 """
 
 import argparse
@@ -43,6 +44,7 @@ def main() -> int:
     """Parse the arguments, try the mutants, print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('count', type=int, nargs='?', default=100, help='mutants of each kind')
+    parser.add_argument('--first', type=int, default=0, help='number of the first mutant')
     parser.add_argument('--only', nargs='*', default=list(KINDS), help='KIND or KIND:NUMBER')
     arguments = parser.parse_args()
     warnings.simplefilter('ignore')
@@ -51,7 +53,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.only:
             kind, _, number = name.partition(':')
-            numbers = range(int(number), int(number) + 1) if number else range(arguments.count)
+            first = int(number or arguments.first)
+            numbers = range(first, first + (1 if number else arguments.count))
             start = time.perf_counter()
             trials = run(kind, numbers, Path(folder))
             outcomes = [trial.outcome for trial in trials]
@@ -63,7 +66,7 @@ def main() -> int:
                 f'{max(t.megabytes for t in trials):.0f} | {time.perf_counter() - start:.0f} |'
             )
             print(table[-1], flush=True)
-    head = '| kind | mutants | read | refused | wrong | worst s | worst MB | all s |'
+    head = '| kind | mutants | read | refused | wrong | worst CPU s | worst MB | all s |'
     print('\n'.join(['', head, '|---' * 8 + '|', *table]))
     return 1 if faults else 0
 

@@ -5,11 +5,12 @@ from typing import Any
 import pytest
 import torch
 from mmdet.registry import MODELS
+from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.models import BoxIoULoss, HuberLoss, SigmoidFocalLoss, losses
-from effdet_plugin.models.losses import loss_normalizer
+from effdet_plugin.models.losses import check_channels, loss_normalizer
 from support import random_boxes
 
 
@@ -204,3 +205,21 @@ def test_normalizer__four_processes(
 def test_normalizer__unknown() -> None:
     with pytest.raises(ConfigError, match=r"loss_normalizer='sum'.*local, mean, global, constant"):
         loss_normalizer('sum', torch.tensor(1.0))
+
+
+@pytest.mark.parametrize('is_ours', [True, False])
+def test_check_channels__a_roi_head_with_a_channel_for_background(is_ours: bool) -> None:
+    """SABL's makes C + 1 channels without asking the loss, and reads them by softmax."""
+    focal = dict(type='SigmoidFocalLoss', use_sigmoid=True)
+    own = dict(type='CrossEntropyLoss', use_sigmoid=False)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        sabl = MODELS.build(
+            dict(type='SABLHead', num_classes=3, loss_cls=focal if is_ours else own)
+        )
+        shared = MODELS.build(dict(type='Shared2FCBBoxHead', num_classes=3, loss_cls=focal))
+    check_channels(nn.ModuleDict(dict(shared=shared)))
+    if not is_ours:
+        check_channels(nn.ModuleDict(dict(head=sabl)))
+        return
+    with pytest.raises(ConfigError, match=r'head: .*SABLHead has 4 channels for 3 classes'):
+        check_channels(nn.ModuleDict(dict(head=sabl)))

@@ -112,7 +112,17 @@ def test_check__class_before_those_of_the_file(
 def test_check__class_behind_those_of_the_file(cfg: Config) -> None:
     _inner(cfg).metainfo.classes = ('circle', 'square', 'line')
     cfg.model.bbox_head.num_classes = 3
-    check_annotation_files(cfg)
+    (remark,) = check_annotation_files(cfg).remarks
+    assert "class 'line' of the config is not in the file" in remark
+
+
+@pytest.mark.parametrize('name', ['Square', 'squares', 'square ', 'squaree', 'sq-uare'])
+def test_check__class_that_is_misspelt(cfg: Config, name: str) -> None:
+    """Its boxes would be passed over."""
+    _inner(cfg).metainfo.classes = ('circle', name)
+    with pytest.raises(DatasetError, match=f"'square'.*not {name!r}") as error:
+        check_annotation_files(cfg)
+    assert '\n' not in str(error.value)
 
 
 def test_check__two_of_cocos_classes(cfg: Config) -> None:
@@ -284,3 +294,38 @@ def test_check__other_processes_name_the_same_copy(cfg: Config, tmp_path: Path) 
     assert light.copies == {}
     assert other.to_dict() == cfg.to_dict()
     assert not (tmp_path / 'copies').exists()
+
+
+def _names_of_images(document: dict[str, Any]) -> None:
+    for image in document['images']:
+        image['file_name'] = f'test_{image["file_name"]}'
+
+
+@pytest.mark.parametrize(
+    ('change', 'words'),
+    [
+        (lambda d: None, ''),
+        (lambda d: d.update(info={'year': 2026}), ''),
+        (lambda d: d['images'].pop(), r'1 of the 4 images.*such as id 4 \(3\.png\)'),
+        (_names_of_images, r'4 of the 4 images.*such as id 1 \(0\.png\)'),
+        (lambda d: d['images'].append(dict(id=9, file_name='9.png')), 'has 1 images that'),
+        (lambda d: d['categories'].reverse(), 'square, circle.*circle, square'),
+        (lambda d: d['categories'].pop(), r'as circle, .*circle, square'),
+    ],
+)
+def test_check__evaluator_of_another_file(
+    cfg: Config, tmp_path: Path, change: Callable[[dict[str, Any]], Any], words: str
+) -> None:
+    """A file of the same images and classes is as good, wherever it is."""
+    document = json.loads((tmp_path / 'train.json').read_text())
+    change(document)
+    dump(tmp_path / 'other.json', document)
+    cfg.val_dataloader = cfg.train_dataloader
+    cfg.val_evaluator = dict(type='CocoMetric', ann_file=str(tmp_path / 'other.json'))
+    if not words:
+        check_annotation_files(cfg)
+        return
+    with pytest.raises(DatasetError, match=words) as error:
+        check_annotation_files(cfg)
+    assert 'val_evaluator.ann_file' in str(error.value)
+    assert '\n' not in str(error.value)
