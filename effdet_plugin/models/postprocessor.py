@@ -3,10 +3,11 @@
 Source: google/automl efficientdet/tf2/postprocess.py (the reference).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from mmdet.registry import MODELS
@@ -14,10 +15,16 @@ from torch import Tensor, nn
 
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.ops.boxes import clip_boxes, decode_deltas, gather_rows
-from effdet_plugin.ops.nms import NEG_INF, NO_SCORE, check_nms_method, suppress
+from effdet_plugin.ops.nms import NEG_INF, check_nms_method, is_exporting, suppress
+from effdet_plugin.ops.nms_cpu import NO_SCORE
+from effdet_plugin.ops.top_pairs import Pairs, top_pairs, top_pairs_in_graph, top_pairs_on_cpu
 
 # In the reference a score threshold of 0 means this for Gaussian NMS, no threshold for hard NMS.
 GAUSSIAN_SCORE_THR = 0.001
+
+# Candidates are found by their logits, which are compared with the logit of the score threshold
+# less this. NMS compares the scores, and the sigmoid's rounding must not lose one.
+LOGIT_MARGIN = 1e-3
 
 Decode = Callable[[Tensor, Tensor], Tensor]
 
@@ -58,9 +65,12 @@ class DetectionPostProcessor(nn.Module):
         max_per_img: number of detections per image.
         class_wise: boxes of different classes do not suppress each other.
         clip: ``'none'``, ``'before'`` or ``'after'`` NMS, to the network input.
+        classes: labels that can be detected; None: all. The others take no place among the
+            candidates and the ``max_per_img``. Not for ``nms_pre=0`` and ``class_wise=False``,
+            where classes suppress each other.
 
     Raises:
-        ConfigError: unknown ``method`` or ``clip``.
+        ConfigError: unknown ``method`` or ``clip``; ``classes`` where they suppress each other.
     """
 
     def __init__(
@@ -74,6 +84,7 @@ class DetectionPostProcessor(nn.Module):
         max_per_img: int = 100,
         class_wise: bool = True,
         clip: str = 'none',
+        classes: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         check_nms_method(method)
@@ -81,6 +92,15 @@ class DetectionPostProcessor(nn.Module):
             raise ConfigError(f"clip={clip!r}; choose one of 'none', 'before', 'after'")
         if method == 'gaussian':
             score_thr = score_thr or GAUSSIAN_SCORE_THR
+        self.classes = None if classes is None else sorted(set(classes))
+        if classes is not None and not can_choose_classes(
+            nms_pre, candidates_per_level, class_wise
+        ):
+            raise ConfigError(
+                'postprocessor.classes: classes suppress each other with nms_pre=0 or '
+                'class_wise=False; choose among the detections'
+            )
+        self.score_thr = NEG_INF if score_thr is None else score_thr
         self.nms_pre = nms_pre
         self.candidates_per_level = candidates_per_level
         self.clip = clip
@@ -89,7 +109,7 @@ class DetectionPostProcessor(nn.Module):
             method=method,
             iou_thr=iou_thr,
             sigma=sigma,
-            score_thr=NEG_INF if score_thr is None else score_thr,
+            score_thr=self.score_thr,
             max_per_img=max_per_img,
             class_wise=class_wise,
         )
@@ -113,7 +133,10 @@ class DetectionPostProcessor(nn.Module):
             level_sizes: number of anchors of each level, needed by ``candidates_per_level``.
             decode: anchors and deltas ``(B, K, 4)`` -> boxes.
         """
-        boxes, scores, labels = self.candidates(logits, deltas, anchors, level_sizes, decode)
+        # What cannot be detected need not enter NMS.
+        boxes, scores, labels = self.candidates(
+            logits, deltas, anchors, level_sizes, decode, self.min_logit
+        )
         if self.clip == 'before':
             boxes = clip_boxes(boxes, image_size)
         keep, kept = self.nms(boxes, scores, labels)
@@ -136,52 +159,75 @@ class DetectionPostProcessor(nn.Module):
         anchors: Tensor,
         level_sizes: Sequence[int] | None = None,
         decode: Decode = decode_deltas,
+        min_logit: float = NEG_INF,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Candidates of NMS: boxes ``(B, K, 4)``, scores ``(B, K)`` and labels ``(B, K)``.
 
-        The arguments are those of :meth:`forward`. Computed in float32 whatever the dtype.
+        The arguments are those of :meth:`forward`; pairs that are not above ``min_logit`` are left
+        out where that costs nothing. Computed in float32 whatever the dtype.
         """
-        scores, index, labels = self.select(logits.float(), level_sizes)
+        scores, index, labels = self.select(logits.float(), level_sizes, min_logit)
         # Only the selected rows are decoded, about a tenth of all.
         return decode(anchors[index], gather_rows(deltas.float(), index)), scores, labels
 
     def select(
-        self, logits: Tensor, level_sizes: Sequence[int] | None = None
+        self,
+        logits: Tensor,
+        level_sizes: Sequence[int] | None = None,
+        min_logit: float = NEG_INF,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Scores, anchor indices and labels of the candidates, each ``(B, K)``.
 
         Raises:
             ConfigError: ``candidates_per_level`` without ``level_sizes``.
         """
+        if self.classes is not None:
+            chosen = torch.tensor(self.classes, device=logits.device)
+            logits = logits.index_select(-1, chosen)
         if self.candidates_per_level is not None:
             if level_sizes is None:
                 raise ConfigError('candidates_per_level needs level_sizes')
             levels = logits.split(list(level_sizes), dim=1)
-            tops = [top_pairs(level, self.candidates_per_level) for level in levels]
+            limit = (
+                NEG_INF if is_exporting() else min_logit
+            )  # a graph gets one dynamic number, not one a level
+            number = self.candidates_per_level
+            tops = [best_pairs(level, number, limit) for level in levels]
             starts = accumulate([0, *level_sizes[:-1]])
             best = torch.cat([values for values, _, _ in tops], 1)
             # Indices count the anchors over all levels.
             index = torch.cat([i + start for (_, i, _), start in zip(tops, starts, strict=True)], 1)
             labels = torch.cat([classes for _, _, classes in tops], 1)
         elif self.nms_pre > 0:
-            best, index, labels = top_pairs(logits, self.nms_pre)
+            best, index, labels = best_pairs(logits, self.nms_pre, min_logit)
         else:
             best, labels = logits.max(-1)
             index = torch.arange(logits.shape[1], device=logits.device).expand_as(labels)
+        if self.classes is not None:
+            labels = chosen[labels]
         # Selected by logit: the sigmoid keeps the order, so it is computed for the selected only.
         return best.sigmoid(), index, labels
 
+    @property
+    def min_logit(self) -> float:
+        """What is not above this cannot be detected: scores only fall."""
+        if not 0 < self.score_thr < 1:
+            return NEG_INF
+        return math.log(self.score_thr / (1 - self.score_thr)) - LOGIT_MARGIN
 
-def top_pairs(logits: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Best (anchor, class) pairs of ``(B, N, C)`` logits: values, anchors, classes ``(B, k)``.
 
-    The best k pairs are on the k anchors whose best class is highest, so one large sort over all
-    pairs is replaced by a sort over anchors and one over ``k * C`` values.
-    """
-    num_anchors, num_classes = logits.shape[1:]
-    if num_anchors > k:
-        _, anchors = logits.amax(-1).topk(k, dim=1)  # (B, k)
-        logits = gather_rows(logits, anchors)  # (B, k, C)
-    values, flat = logits.flatten(1).topk(min(k, logits[0].numel()), dim=1)
-    rows, labels = flat.div(num_classes, rounding_mode='floor'), flat % num_classes
-    return values, anchors.gather(1, rows) if num_anchors > k else rows, labels
+def can_choose_classes(
+    nms_pre: int = 5000, candidates_per_level: int | None = None, class_wise: bool = True, **_: Any
+) -> bool:
+    """Whether a post-processor's ``classes`` may be chosen before NMS without another result."""
+    return class_wise and (nms_pre > 0 or candidates_per_level is not None)
+
+
+def best_pairs(logits: Tensor, k: int, min_logit: float) -> Pairs:
+    """The best k pairs of ``(B, N, C)`` logits; on a CPU and in graphs only those above a logit."""
+    if is_exporting():
+        has_limit = min_logit > NEG_INF
+        return top_pairs_in_graph(logits, k, min_logit) if has_limit else top_pairs(logits, k)
+    if logits.device.type == 'cpu' and not torch.compiler.is_compiling():
+        return top_pairs_on_cpu(logits, k, min_logit)
+    return top_pairs(logits, k)

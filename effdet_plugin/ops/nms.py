@@ -6,7 +6,8 @@ those that it overlaps. Gaussian decay only lowers scores, so ``max_per_img`` ro
 result for any number of candidates.
 
 One round is a pure function. Eager code calls it in a Python loop; an exported graph gets a loop
-operator that ends as soon as no image has a candidate left.
+operator that ends as soon as no image has a candidate left. Eager code on a CPU, where starting
+operators takes longer than computing them, has rounds of its own: `effdet_plugin.ops.nms_cpu`.
 
 Source: Bodla et al., "Soft-NMS", ICCV 2017; google/automl efficientdet/tf2/postprocess.py, which
 calls TensorFlow's ``non_max_suppression_with_scores``.
@@ -19,22 +20,10 @@ from torch import Tensor
 
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.ops.boxes import box_area, one_to_many_iou
+from effdet_plugin.ops.nms_cpu import NO_SCORE, NmsRule, suppress_on_cpu
 
 NMS_METHODS = ('gaussian', 'hard')
 NEG_INF = float('-inf')
-# Score of what is suppressed, and of unused rows. Probabilities are above it. Minus infinity would
-# do in PyTorch, but OpenVINO returns such rows as detections.
-NO_SCORE = -1.0
-
-
-class NmsRule(NamedTuple):
-    """What suppresses what; see :func:`batched_nms`."""
-
-    method: str = 'gaussian'
-    iou_thr: float = 0.5
-    sigma: float = 0.5
-    score_thr: float = 0.001
-    class_wise: bool = True
 
 
 class Candidates(NamedTuple):
@@ -125,17 +114,26 @@ def suppress(
     check_nms_method(method)
     rule = NmsRule(method, iou_thr, sigma, score_thr, class_wise)
     boxes = boxes.float()
-    top_left, bottom_right = (
-        x.transpose(1, 2).clone(memory_format=torch.contiguous_format) for x in boxes.split(2, -1)
-    )
-    candidates = Candidates(top_left, bottom_right, box_area(boxes), labels)
     scores = torch.where(scores > max(score_thr, NO_SCORE), scores.float(), NO_SCORE)
     batch, num = scores.shape
     if num == 0:  # max of an empty dimension is an error
         keep = labels.new_zeros((batch, max_per_img), dtype=torch.long)
         return keep, scores.new_full((batch, max_per_img), NO_SCORE)
-    loop = _graph_loop if _is_exporting() else _eager_loop
-    keep, kept = loop(scores, candidates, rule, max_per_img)
+    is_plain_cpu = scores.device.type == 'cpu' and not torch.compiler.is_compiling()
+    run = suppress_in_rounds if not is_plain_cpu or is_exporting() else suppress_on_cpu
+    return run(boxes, scores, labels, rule, max_per_img)
+
+
+def suppress_in_rounds(
+    boxes: Tensor, scores: Tensor, labels: Tensor, rule: NmsRule, rounds: int
+) -> tuple[Tensor, Tensor]:
+    """The rounds for any device and for graphs; see :func:`suppress_on_cpu`."""
+    top_left, bottom_right = (
+        x.transpose(1, 2).clone(memory_format=torch.contiguous_format) for x in boxes.split(2, -1)
+    )
+    candidates = Candidates(top_left, bottom_right, box_area(boxes), labels)
+    loop = _graph_loop if is_exporting() else _eager_loop
+    keep, kept = loop(scores, candidates, rule, rounds)
     return torch.where(kept > NO_SCORE, keep, 0), kept
 
 
@@ -180,14 +178,10 @@ def _eager_loop(
     batch = scores.shape[0]
     keep = candidates.labels.new_zeros((batch, rounds), dtype=torch.long)
     kept = scores.new_full((batch, rounds), NO_SCORE)
-    # Reading a value waits for the device: only on the CPU there is nothing to wait for.
-    may_end = scores.device.type == 'cpu' and not torch.compiler.is_compiling()
     for number in range(rounds):
         best, best_score, scores = nms_step(scores, candidates, rule)
         # An image without candidates left takes some row with -1: no branch, so no device sync.
         keep[:, number : number + 1], kept[:, number : number + 1] = best, best_score
-        if may_end and not bool((best_score > NO_SCORE).any()):
-            break
     return keep, kept
 
 
@@ -227,6 +221,7 @@ def _graph_loop(
     return keep, kept
 
 
-def _is_exporting() -> bool:
+def is_exporting() -> bool:
+    """Whether ``torch.export`` traces this code."""
     # Not in the oldest versions of PyTorch that this package runs with.
     return bool(getattr(torch.compiler, 'is_exporting', lambda: False)())

@@ -2,13 +2,11 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.models import DetectionPostProcessor
-from effdet_plugin.models.postprocessor import Detections, top_pairs
+from effdet_plugin.models.postprocessor import Detections
 from effdet_plugin.ops import anchor_boxes, decode_deltas
 
 SIZE = (64, 64)
@@ -26,16 +24,6 @@ def detect(seed: int = 0, **settings: Any) -> Detections:
     processor = DetectionPostProcessor(**settings)
     found: Detections = processor(*raw(seed), ANCHORS, SIZE, level_sizes=LEVELS)
     return found
-
-
-@given(seed=st.integers(0, 2**31), k=st.integers(1, 80))
-def test_top_pairs__equal_to_a_sort_of_all_pairs(seed: int, k: int) -> None:
-    logits = torch.randn(2, 15, 5, generator=torch.Generator().manual_seed(seed))
-    values, anchors, labels = top_pairs(logits, k)
-    expected, flat = logits.flatten(1).sort(descending=True)
-    number = min(k, 75)
-    assert torch.equal(values, expected[:, :number])
-    assert torch.equal(anchors * 5 + labels, flat[:, :number])
 
 
 def test_detections__rows_beyond_the_number_are_empty() -> None:
@@ -127,3 +115,42 @@ def test_low_precision__is_computed_in_float32() -> None:
 def test_constructor__refuses(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         DetectionPostProcessor(**settings)
+
+
+@pytest.mark.parametrize('method', ['hard', 'gaussian'])
+@pytest.mark.parametrize('settings', [{}, dict(candidates_per_level=60), dict(nms_pre=50)])
+def test_score_thr__detects_what_no_threshold_does(method: str, settings: dict[str, Any]) -> None:
+    every = detect(method=method, **settings)
+    some = detect(method=method, score_thr=0.3, **settings)
+    for image, number in enumerate(some.num.tolist()):
+        assert number == int((every.scores[image] > 0.3).sum()) > 3
+        for one, other in zip(some[:3], every[:3], strict=True):
+            assert torch.equal(one[image, :number], other[image, :number])
+
+
+def test_score_thr__few_candidates_enter_nms() -> None:
+    logits, deltas = raw()
+    processor = DetectionPostProcessor(score_thr=0.3)
+    select = processor.select(logits, min_logit=processor.min_logit)
+    most = int((logits.sigmoid() > 0.3).flatten(1).sum(1).max())
+    assert most <= select[0].shape[1] <= most + 2  # the margin of rounding
+    assert processor.candidates(logits, deltas, ANCHORS)[1].shape[1] > 2 * most
+    assert processor(logits - 20, deltas, ANCHORS, SIZE).num.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize('method', ['hard', 'gaussian'])
+@pytest.mark.parametrize('settings', [dict(nms_pre=10**6), dict(candidates_per_level=10**6)])
+def test_classes__others_take_no_place(method: str, settings: dict[str, Any]) -> None:
+    every = detect(method=method, max_per_img=900, **settings)
+    chosen = detect(method=method, max_per_img=10, classes=[2, 0], **settings)
+    for image in range(2):
+        is_chosen = (every.labels[image] == 2) | (every.labels[image] == 0)
+        assert is_chosen[:10].sum() < 10  # others are among the best
+        for one, other in zip(chosen[:3], every[:3], strict=True):
+            assert torch.equal(one[image], other[image][is_chosen][:10])
+
+
+@pytest.mark.parametrize('settings', [dict(class_wise=False), dict(nms_pre=0)])
+def test_classes__not_where_they_suppress_each_other(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match='classes suppress each other'):
+        DetectionPostProcessor(classes=[1], **settings)

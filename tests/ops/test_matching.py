@@ -140,6 +140,7 @@ def test_match__nothing_to_match(batch: int, boxes: int, anchors: int) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which('g++') is None, reason='compiling needs g++')
 @pytest.mark.parametrize('count', [5, 7, BLOCK + 1])
+@pytest.mark.timeout(600)
 def test_match__compiled_is_the_same(count: int) -> None:
     # torch 2.13 can order a scatter behind what reads it: with some numbers of boxes, found by
     # trying, no forced match was left.

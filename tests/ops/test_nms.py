@@ -9,8 +9,17 @@ from ops.plain_nms import plain_nms
 from torch import Tensor, nn
 
 from effdet_plugin.errors import ConfigError
+from effdet_plugin.ops import nms_cpu
 from effdet_plugin.ops.boxes import box_area, pairwise_iou
-from effdet_plugin.ops.nms import NEG_INF, Candidates, NmsRule, batched_nms, nms_step, suppress
+from effdet_plugin.ops.nms import (
+    NEG_INF,
+    Candidates,
+    batched_nms,
+    nms_step,
+    suppress,
+    suppress_in_rounds,
+)
+from effdet_plugin.ops.nms_cpu import NO_SCORE, NmsRule
 from support import random_boxes
 
 seeds = st.integers(0, 2**31)
@@ -184,6 +193,12 @@ def test_nms__equal_to_the_bit_to_a_plain_loop(
     assert torch.equal(keep, expected_keep)
     assert torch.equal(kept, expected)
     assert kept.dtype == torch.float32
+    # The same rounds in PyTorch, which GPUs and compiled code take.
+    rule = NmsRule(method=method, score_thr=score_thr, class_wise=class_wise)
+    start = torch.where(data[1] > max(score_thr, NO_SCORE), data[1].float(), NO_SCORE)
+    keep, kept = suppress_in_rounds(data[0].float(), start, labels, rule, number)
+    assert torch.equal(keep, expected_keep)
+    assert torch.equal(torch.where(kept > NO_SCORE, kept, NEG_INF), expected)
 
 
 def test_nms__ends_when_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,9 +206,10 @@ def test_nms__ends_when_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None
 
     def counted(*args: Any) -> Any:
         rounds.append(1)
-        return nms_step(*args)
+        return take(*args)
 
-    monkeypatch.setattr('effdet_plugin.ops.nms.nms_step', counted)
+    take = nms_cpu._Image.take
+    monkeypatch.setattr(nms_cpu._Image, 'take', counted)
     boxes, scores, labels = candidates(0)
     keep, _ = nms(boxes, scores, labels, method='hard', score_thr=0.8, max_per_img=25)
     assert 2 < len(keep) < 15

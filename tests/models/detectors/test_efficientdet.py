@@ -139,7 +139,7 @@ def test_channels_last__same_outputs_in_another_order() -> None:
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
-def test_memory_order__of_the_pictures_does_not_slip_in() -> None:
+def test_memory_order__of_the_images_does_not_slip_in() -> None:
     images = torch.randn(2, 3, *SIZE)
     permuted = images.contiguous(memory_format=torch.channels_last)
     detector = build().eval()
