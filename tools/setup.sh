@@ -3,6 +3,8 @@
 #
 #   bash tools/setup.sh          the packages for training and inference
 #   bash tools/setup.sh --dev    those, and the packages for tests and linters
+#   bash tools/setup.sh --mediapipe    MediaPipe alone, to try .tflite files as devices run them: its Python
+#                                package in .venv-mediapipe (650 MB), its web runtime in docs/demo/assets (40 MB)
 #
 # A second call only compares checksums. pip's own settings (index, mirrors, proxies) are honoured.
 # Environment variables:
@@ -137,10 +139,35 @@ install_dev() {
   pip install -q --no-deps --no-build-isolation -r "$root/requirements/dev.txt"
 }
 
+# MediaPipe wants an OpenCV of its own, so it has an environment of its own.
+install_mediapipe() {
+  local place=$root/.venv-mediapipe assets=$root/docs/demo/assets pinned scratch
+  if [ "$(cat "$place/.effdet-mediapipe" 2>/dev/null)" != "$(stamp mediapipe.txt)" ]; then
+    local python
+    python=$(find_python)
+    say "MediaPipe in .venv-mediapipe (650 MB) with $("$python" --version)"
+    rm -rf "$place"
+    "$python" -m venv "$place"
+    PIP_USER=0 "$place/bin/python" -m pip --disable-pip-version-check install -q -r "$root/requirements/mediapipe.txt"
+    stamp mediapipe.txt > "$place/.effdet-mediapipe"
+  fi
+  pinned=$(sed -n 's/^# npm: //p' "$root/requirements/mediapipe.txt")
+  if [ "$(cat "$assets/version.txt" 2>/dev/null)" = "$pinned" ]; then return; fi
+  command -v npm >/dev/null || fail "npm not found: install it (Debian: npm) for the demo's web runtime"
+  say "$pinned in docs/demo/assets"
+  scratch=$(mktemp -d "$root/docs/demo/.assets.XXXXXX")
+  (cd "$scratch" && npm pack --silent "$pinned" > name.txt && tar -xzf "$(cat name.txt)" &&
+    mv package/wasm package/vision_bundle.mjs . && rm -r package ./*.tgz name.txt &&
+    chmod -R u=rwX,go=rX . && echo "$pinned" > version.txt) || { rm -rf "$scratch"; fail "npm cannot fetch $pinned"; }
+  rm -rf "$assets"
+  mv "$scratch" "$assets"
+}
+
 dev=
 case "${1:-}" in
   '') ;;
   --dev) dev=yes ;;
+  --mediapipe) install_mediapipe; exit 0 ;;
   *) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' "${BASH_SOURCE[0]}"; case "$1" in -h | --help) exit 0 ;; *) exit 2 ;; esac ;;
 esac
 if base_is_done && { [ -z "$dev" ] || dev_is_done; }; then exit 0; fi

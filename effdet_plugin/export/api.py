@@ -2,37 +2,57 @@
 
 import copy
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
 from mmdet.registry import MODELS
 
 import effdet_plugin
-from effdet_plugin.config import parse_size
+from effdet_plugin.config import parse_size, resize_mode_of
 from effdet_plugin.config.embedded import embed
 from effdet_plugin.errors import CheckpointError, ConfigError
-from effdet_plugin.export import check
-from effdet_plugin.export.metadata import ENDS, Metadata
-from effdet_plugin.export.pictures import Preparation, images_of, letterbox_of
-from effdet_plugin.export.program import NO_LIMIT, EndToEnd, Program, float_program
-from effdet_plugin.export.runtime import Array, Outputs, Runtime
+from effdet_plugin.export import check, tensorrt, tflite
+from effdet_plugin.export.calibration import COUNT, calibration_images
+from effdet_plugin.export.images import Preparation, images_of, letterbox_of
+from effdet_plugin.export.metadata import ENDS, INPUTS, Metadata
+from effdet_plugin.export.nms_operator import suppress_by_operator
+from effdet_plugin.export.pixels import FromPixels
+from effdet_plugin.export.program import Form, Program, check_exportable, detector_program
+from effdet_plugin.export.reference import (
+    DYNAMIC_SIZE,
+    Reference,
+    Tell,
+    differences,
+    images_needed,
+)
+from effdet_plugin.export.runtime import Runtime
 from effdet_plugin.files import replacing
 from effdet_plugin.models.fold import fold
 from effdet_plugin.trained_model import TrainedModel
 
-FORMATS = {'onnx': '.onnx', 'openvino': '.xml', 'pt2': '.pt2'}
+FORMATS = {
+    'tensorrt': '.onnx',
+    'onnx': '.onnx',
+    'openvino': '.xml',
+    'pt2': '.pt2',
+    'tflite': '.tflite',
+}
+# TensorRT's engine builder chooses the precision itself, on the GPU that the engine is for.
+PRECISIONS_OF = {
+    'onnx': ('fp32', 'fp16', 'int8'),
+    'openvino': ('fp32', 'fp16', 'int8'),
+    'pt2': ('fp32', 'fp16'),
+    'tensorrt': ('fp32',),
+    'tflite': ('fp32', 'fp16', 'dynamic', 'int8'),
+}
 COMPANIONS = {'openvino': '.bin'}
 METHODS = {'hard': 'hard', 'soft': 'gaussian'}
-_BATCHES = (1, 2)  # of the check
-_DYNAMIC_SIZE = (256, 384)  # at which a file of any size is checked
-
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -40,13 +60,17 @@ class Options:
     """What is written.
 
     Attributes:
-        format: ``'onnx'``, ``'openvino'`` or ``'pt2'``.
+        format: ``'onnx'``, ``'openvino'``, ``'pt2'`` or ``'tflite'``.
         end: Last step inside the file; see `effdet_plugin.export.metadata.OUTPUTS`.
         nms: ``'hard'`` or ``'soft'``; None: the config's.
         score_thr: Score threshold; None: the config's.
         iou_thr: IoU threshold of hard NMS; None: the config's.
         max_per_img: Rows of the output; None: the config's.
         dynamic: Any size whose sides are multiples of 128.
+        precision: Of the network; see `effdet_plugin.export.metadata.Metadata`.
+        input: ``'float'`` or ``'uint8'``; likewise.
+        calib: Folder of images to calibrate ``'int8'`` with; None: the config's training data.
+        calib_count: Number of these images, at most.
     """
 
     format: str = 'onnx'
@@ -56,6 +80,10 @@ class Options:
     iou_thr: float | None = None
     max_per_img: int | None = None
     dynamic: bool = False
+    precision: str = 'fp32'
+    input: str = 'float'
+    calib: Path | None = None
+    calib_count: int = COUNT
 
     def check(self) -> None:
         """Check choices and their combinations.
@@ -64,19 +92,36 @@ class Options:
             ConfigError: Names the option.
         """
         choices: dict[str, Any] = {'format': FORMATS, 'end': ENDS}
-        choices['nms'] = (None, *METHODS)
+        choices |= {'nms': (None, *METHODS), 'input': INPUTS}
+        choices['precision'] = PRECISIONS_OF[self.format] if self.format in FORMATS else ()
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 names = ', '.join(str(x) for x in known if x)
-                raise ConfigError(f'--{name} {getattr(self, name)}: choose one of {names}')
+                place = f' of {self.format}' if name == 'precision' else ''
+                raise ConfigError(f'--{name} {getattr(self, name)}: choose one{place} of {names}')
         for name in ('score_thr', 'iou_thr'):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise ConfigError(f'--{name.replace("_", "-")} {value}: give a number in 0..1')
         if self.max_per_img is not None and self.max_per_img < 1:
             raise ConfigError(f'--max-per-img {self.max_per_img}: give 1 or more')
+        if self.input == 'uint8' and (self.dynamic or self.format in ('tensorrt', 'tflite')):
+            other = '--dynamic-size' if self.dynamic else f'--format {self.format}'
+            raise ConfigError(f'--input uint8: not with {other}; leave one of them out')
         if self.dynamic and self.end != 'raw':
-            raise ConfigError('--dynamic: anchors and NMS need a size; add --end raw')
+            raise ConfigError('--dynamic-size: anchors and NMS need a size; add --end raw')
+        if self.format == 'tflite':
+            self._check_tflite()
+
+    def _check_tflite(self) -> None:
+        if self.dynamic:
+            raise ConfigError('--dynamic-size: a .tflite has one size; choose it by --image-size')
+        if self.end == 'decoded':
+            raise ConfigError('--end decoded: runtimes of .tflite take postprocess or raw')
+        if self.end == 'postprocess' and self.nms == 'soft':
+            raise ConfigError(
+                '--nms soft: the detection operator of TensorFlow Lite has hard NMS only'
+            )
 
 
 @dataclass
@@ -118,17 +163,18 @@ def export(
         )
     trained = with_nms(trained, options)
     metadata = metadata_of(trained, options)
-    images = images_of(trained.config, None, max(_BATCHES), 'test')
+    images = images_of(trained.config, options.calib, images_needed(metadata), 'test')
     runner = import_module(f'effdet_plugin.export.{options.format}')
     tell('folding and exporting the network')
-    program = program_of(trained, metadata)
-    built = runner.build(program)
-    reference = Reference(trained, metadata, images)
+    # The check needs a form that runs here: TensorRT's plugin does not.
+    checked = tensorrt.checked_form(metadata) if options.format == 'tensorrt' else metadata
+    built = _built(runner, trained, checked, options)
+    reference = Reference(trained, checked, images)
     exported = Exported(out, metadata)
     with replacing(out) as part, _companion(part, out, options.format):
 
         def load(min_score: float) -> Runtime:
-            if metadata.end == 'postprocess':
+            if checked.end == 'postprocess':
                 runner.set_min_score(built, min_score)
             runner.save(built, metadata, part)
             loaded: Runtime = runner.load(part)
@@ -136,9 +182,29 @@ def export(
 
         for name, difference in differences(load, reference, tell):
             exported.differences[name] = difference
-            if over := check.failures(difference, metadata):
+            if over := check.failures(difference, checked):
                 raise CheckpointError(f'{out}: not written: differs from PyTorch ({name}): {over}')
+    if options.format == 'tflite':
+        for line in tflite.remarks(built, metadata, out):
+            tell(line)
     return exported
+
+
+def _built(runner: ModuleType, trained: TrainedModel, metadata: Metadata, options: Options) -> Any:
+    """Return the network in a runtime's form."""
+    size = metadata.image_size or DYNAMIC_SIZE
+    images = None
+    if metadata.precision == 'int8':
+        prepare = Preparation(trained.model, size, metadata.resize_dtype, metadata.resize_mode)
+        images = calibration_images(trained.config, prepare, options.calib, options.calib_count)
+    if metadata.format == 'tflite':  # its converter takes the module itself
+        check_exportable(trained.model)
+        return runner.build(fold(trained.model, size), metadata, images)
+    program = program_of(trained, metadata)
+    if images is None:
+        return runner.build(program)
+    source = images.pixels if metadata.input == 'uint8' else images.__iter__
+    return runner.build_int8(program, lambda: (image[None] for image in source()))
 
 
 @contextmanager
@@ -156,71 +222,6 @@ def _companion(part: Path, out: Path, form: str) -> Iterator[None]:
             second.unlink(missing_ok=True)
 
 
-def differences(
-    load: Callable[[float], Runtime], reference: 'Reference', tell: Tell
-) -> Iterator[tuple[str, check.Difference]]:
-    """Compare a file with PyTorch: with rows of padding, then as it will be kept.
-
-    Args:
-        load: Writes the file with a least score of candidates and loads it.
-        reference: PyTorch's side.
-        tell: Gets a line for each comparison.
-
-    Yields:
-        What was compared, and how far it differs.
-    """
-    limits = [NO_LIMIT]
-    if reference.metadata.end == 'postprocess':
-        limits.insert(0, reference.limit_with_padding())
-    for limit in limits:
-        runtime = load(limit)
-        for batch in _BATCHES:
-            name = f'batch {batch}' + (f', candidates > {limit:.3g}' if limit > NO_LIMIT else '')
-            difference = reference.compare(runtime, batch, limit)
-            tell(f'{name}: {difference.text(reference.metadata.end)}')
-            yield name, difference
-
-
-class Reference:
-    """The network in eager PyTorch, not folded, on the images of the check.
-
-    Args:
-        trained: The network.
-        metadata: Of the file.
-        images: RGB pixels.
-    """
-
-    def __init__(self, trained: TrainedModel, metadata: Metadata, images: list[Array]) -> None:
-        self.metadata = metadata
-        self.size = metadata.image_size or _DYNAMIC_SIZE
-        prepare = Preparation(trained.model, self.size, metadata.resize_dtype)
-        self.inputs = np.stack([prepare(image) for image in images])
-        self.module = EndToEnd(trained.model, metadata.image_size, metadata.end).eval()
-
-    @torch.no_grad()
-    def run(self, batch: int, min_score: float = NO_LIMIT) -> Outputs:
-        """Return PyTorch's arrays of the first images."""
-        if self.metadata.end == 'postprocess':
-            self.module.min_score.fill_(min_score)
-        found = self.module(torch.from_numpy(self.inputs[:batch]))
-        return {n: x.numpy() for n, x in zip(self.metadata.outputs, found, strict=True)}
-
-    def limit_with_padding(self) -> float:
-        """Return a least score of candidates at which every image leaves rows of padding."""
-        found = self.run(len(self.inputs))
-        scores = found['scores'][found['labels'] >= 0]
-        for limit in check.limits_of(scores):
-            if self.run(len(self.inputs), limit)['num'].max() < found['scores'].shape[1]:
-                return limit
-        return float(scores.max(initial=0.0))  # nothing is left but padding
-
-    def compare(self, runtime: Runtime, batch: int, min_score: float) -> check.Difference:
-        """Compare a file with PyTorch on the first images."""
-        found = runtime(self.inputs[:batch])
-        expected = self.run(batch, min_score)
-        return check.compare(expected, found, self.metadata, max(self.size))
-
-
 def with_nms(trained: TrainedModel, options: Options) -> TrainedModel:
     """Return the network with the options of its post-processing changed."""
     changed: dict[str, Any] = {
@@ -228,6 +229,9 @@ def with_nms(trained: TrainedModel, options: Options) -> TrainedModel:
     }
     changed['method'] = METHODS[options.nms] if options.nms else None
     changed = {name: value for name, value in changed.items() if value is not None}
+    if options.format == 'tflite' and options.end == 'postprocess':
+        own = (trained.config.model.bbox_head.get('postprocessor') or {}).get('score_thr')
+        changed = {'score_thr': own or tflite.SCORE_THR, **changed, **tflite.NMS}
     if not changed:
         return trained
     config, model = copy.deepcopy(trained.config), copy.copy(trained.model)
@@ -255,12 +259,12 @@ def metadata_of(trained: TrainedModel, options: Options) -> Metadata:
         mean=tuple(float(x) for x in preprocessor.mean.flatten()),
         std=tuple(float(x) for x in preprocessor.std.flatten()),
         pad_value=float(preprocessor.pad_value),
-        resize_mode='letterbox',
+        resize_mode=resize_mode_of(trained.config.test_dataloader.dataset) or 'letterbox',
         resize_dtype=letterbox.get('resize_dtype', 'uint8'),
         end=options.end,
         nms=node,
-        input='float',
-        precision='fp32',
+        input=options.input,
+        precision=options.precision,
         version=effdet_plugin.__version__,
         checkpoint_sha256=trained.checkpoint_hash or '',
         config=embed(trained.config),
@@ -277,7 +281,12 @@ def _size_of(config: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def program_of(trained: TrainedModel, metadata: Metadata) -> Program:
-    """Fold and export the network."""
+    """Fold and export the network in the form of a file."""
     size = metadata.image_size
-    folded = fold(trained.model, size or _DYNAMIC_SIZE)
-    return float_program(folded, size, metadata.end)
+    folded = fold(trained.model, size or DYNAMIC_SIZE)
+    form = Form(
+        torch.float16 if metadata.precision == 'fp16' else torch.float32,
+        FromPixels(metadata) if metadata.input == 'uint8' else None,
+        suppress_by_operator if metadata.format in ('onnx', 'openvino') else None,
+    )
+    return detector_program(folded, size, metadata.end, form)

@@ -19,7 +19,7 @@ OUTPUTS = {
 }
 ENDS = tuple(OUTPUTS)
 INPUTS = ('float', 'uint8')
-PRECISIONS = ('fp32', 'fp16', 'int8')
+PRECISIONS = ('fp32', 'fp16', 'dynamic', 'int8')
 RESIZE_MODES = ('letterbox', 'stretch', 'stretch_mediapipe')
 MAX_SIDE = 1 << 14
 SIZE_STEP = 128  # the sides of an input of any size are multiples of this
@@ -30,7 +30,7 @@ class Metadata:
     """What has to be known to feed a file and to read its outputs.
 
     Attributes:
-        format: ``'onnx'``, ``'openvino'``, ``'pt2'`` or ``'tensorrt'``.
+        format: ``'onnx'``, ``'openvino'``, ``'pt2'``, ``'tensorrt'`` or ``'tflite'``.
         classes: Name of each label.
         image_size: (height, width) of the network input; None: any multiples of `SIZE_STEP`.
         mean: Of each channel, RGB, in 0..255.
@@ -42,7 +42,8 @@ class Metadata:
         nms: Arguments of the `DetectionPostProcessor` in the file, or of the one to run after it.
         input: ``'float'``: ``(B, 3, H, W)`` float32, normalised and padded. ``'uint8'``:
             ``(B, h, w, 3)`` RGB of any size.
-        precision: ``'fp32'``, ``'fp16'`` or ``'int8'``, of the network.
+        precision: Of the network: ``'fp32'``, ``'fp16'``, ``'dynamic'`` (8-bit weights) or
+            ``'int8'``.
         version: Of this package, which wrote the file.
         checkpoint_sha256: Hash of the checkpoint that it was made from; '' for random weights.
         config: The config as in the checkpoint's ``meta['config']``, plain JSON.

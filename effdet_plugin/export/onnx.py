@@ -9,7 +9,9 @@ import numpy as np
 
 from effdet_plugin.errors import CheckpointError, ConfigError
 from effdet_plugin.export.extras import need
+from effdet_plugin.export.int8 import Feed, quantize_onnx
 from effdet_plugin.export.metadata import KEY, Metadata
+from effdet_plugin.export.nms_operator import translations
 from effdet_plugin.export.program import INPUT_NAME, MIN_SCORE, Program
 from effdet_plugin.export.runtime import Array, Outputs, check_images
 from effdet_plugin.files import read_bytes
@@ -37,9 +39,10 @@ def build(program: Program) -> Any:
             input_names=[INPUT_NAME],
             output_names=list(program.outputs),
             verbose=False,
+            custom_translation_table=translations(),
         )
     assert made is not None
-    return _without_traces(made.model_proto)
+    return with_plain_pooling(_without_traces(made.model_proto))
 
 
 def _without_traces(model: Any) -> Any:
@@ -52,6 +55,38 @@ def _without_traces(model: Any) -> Any:
             del info.metadata_props[:]
             info.doc_string = ''
         del graph.metadata_props[:]
+    return model
+
+
+def build_int8(program: Program, feed: Feed) -> Any:
+    """Return the program as a model with a network of 8 bits; see `effdet_plugin.export.int8`.
+
+    Args:
+        program: Of float32.
+        feed: Images to measure with.
+    """
+    return quantize_onnx(build(program), feed)
+
+
+def with_plain_pooling(model: Any) -> Any:
+    """Write pooling 3/2 that rounds its size up as padding behind, with the same maxima.
+
+    OpenVINO refuses kernels larger than a padded map: those of 2x2 pixels, as a network of 128 px
+    has them. Rounding up reads the same row outside that the padding adds, for any size.
+
+    Args:
+        model: Changed in place.
+    """
+    for graph in graphs_of(model.graph):
+        for node in graph.node:
+            known = {attribute.name: attribute for attribute in node.attribute}
+            if node.op_type != 'MaxPool' or 'ceil_mode' not in known or not known['ceil_mode'].i:
+                continue
+            shape = [list(known[name].ints) for name in ('kernel_shape', 'strides')]
+            if shape == [[3, 3], [2, 2]] and 'pads' in known:
+                top, left, bottom, right = known['pads'].ints
+                known['pads'].ints[:] = top, left, bottom + 1, right + 1
+                known['ceil_mode'].i = 0
     return model
 
 
@@ -120,14 +155,32 @@ def load(path: Path, device: str = 'cpu', threads: int | None = None) -> OnnxRun
         ConfigError: ONNX Runtime has no such device here.
         InstallError: ONNX or ONNX Runtime is not installed.
     """
+    return load_content(read_bytes(path), path, device, threads)
+
+
+def load_content(
+    content: bytes, path: Path, device: str = 'cpu', threads: int | None = None
+) -> OnnxRuntime:
+    """Load the content of an ONNX file.
+
+    Args:
+        content: Of the file.
+        path: For messages.
+        device: See `load`, as the rest.
+        threads: Likewise.
+    """
     onnx, ort = need('onnx', EXTRA), need('onnxruntime', EXTRA)
-    content = read_bytes(path)
     try:
         model = onnx.load_model_from_string(content)
     except Exception:  # of google.protobuf
         raise CheckpointError(f'{path}: damaged, or not an ONNX file; export it again') from None
     texts = {x.key: x.value for x in model.metadata_props}
     metadata = Metadata.from_json(texts.get(KEY), str(path))
+    if metadata.format == 'tensorrt':
+        raise CheckpointError(
+            f'{path}: is for TensorRT: build its engine by benchmarks/tensorrt.sh on the GPU that '
+            'runs it; here, use a file of --format onnx'
+        )
     _check_self_contained(model, path)
     options = ort.SessionOptions()
     options.log_severity_level = 3  # it warns of initializers that it removes

@@ -6,6 +6,8 @@ so that rows of padding are left, which a wrong converter may return as detectio
 """
 
 import copy
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -14,8 +16,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from effdet_plugin.errors import ConfigError
-from effdet_plugin.export.metadata import OUTPUTS, SIZE_STEP
-from effdet_plugin.ops.nms import NO_SCORE
+from effdet_plugin.export.metadata import MAX_SIDE, OUTPUTS, SIZE_STEP
+from effdet_plugin.ops.nms_cpu import NO_SCORE
 
 INPUT_NAME = 'images'
 MIN_SCORE = 'min_score'  # name of the value
@@ -43,6 +45,21 @@ class Program(NamedTuple):
     shapes: tuple[dict[int, Any], ...]
 
 
+class Form(NamedTuple):
+    """In which form a file computes what `EndToEnd` does.
+
+    Attributes:
+        dtype: Of the network; post-processing is float32.
+        pixels: What prepares pixels ``(B, h, w, 3)`` inside the file; None: it takes images that
+            are prepared.
+        nms: What suppresses in place of hard NMS's loop; see `suppress_by_operator`.
+    """
+
+    dtype: torch.dtype = torch.float32
+    pixels: nn.Module | None = None
+    nms: Callable[..., tuple[Tensor, Tensor]] | None = None
+
+
 class EndToEnd(nn.Module):
     """A detector from normalised images to the arrays of an end.
 
@@ -50,16 +67,23 @@ class EndToEnd(nn.Module):
         model: A folded detector with an `EfficientDetHead`.
         image_size: (height, width) of the images; None: any multiple of `SIZE_STEP`.
         end: ``'postprocess'``, ``'decoded'`` or ``'raw'``.
+        form: See `Form`; with another dtype than float32 the parts of the model are changed.
 
     Raises:
         ConfigError: Another head, or an end that needs the size.
     """
 
-    def __init__(self, model: BaseModel, image_size: tuple[int, int] | None, end: str) -> None:
+    def __init__(
+        self,
+        model: BaseModel,
+        image_size: tuple[int, int] | None,
+        end: str,
+        form: Form = Form(),  # noqa: B008
+    ) -> None:
         super().__init__()
         check_exportable(model)
         if image_size is None and end != 'raw':
-            raise ConfigError(f'--dynamic: the anchors of {end} need a size; use --end raw')
+            raise ConfigError(f'--dynamic-size: the anchors of {end} need a size; use --end raw')
         self.backbone, self.neck, self.head = model.backbone, model.neck, model.bbox_head
         self.image_size, self.end = image_size, end
         self.level_sizes: list[int] = []
@@ -67,19 +91,25 @@ class EndToEnd(nn.Module):
             levels = self._anchors(image_size)
             self.level_sizes = [len(anchors) for anchors in levels]
             self.register_buffer('anchors', torch.cat(levels), persistent=True)
+        self.pixels, self.dtype = form.pixels, form.dtype
+        for part in (self.backbone, self.neck, self.head):
+            part.to(form.dtype)
         if end == 'postprocess':
-            self._limit_candidates()
+            self._limit_candidates(form.nms)
 
     anchors: Tensor
     min_score: Tensor
 
-    def _limit_candidates(self) -> None:
+    def _limit_candidates(self, hard_nms: Callable[..., tuple[Tensor, Tensor]] | None) -> None:
         """Give a copy of the post-processor the least score of candidates, a buffer."""
         self.register_buffer(MIN_SCORE, torch.tensor(NO_LIMIT))
         self.head = copy.copy(self.head)
         self.head._modules = dict(self.head._modules)
         self.head.postprocessor = copy.copy(self.head.postprocessor)
         nms = self.head.postprocessor.nms
+        if hard_nms is not None and nms.keywords['method'] == 'hard':
+            given = {k: v for k, v in nms.keywords.items() if k not in ('method', 'sigma')}
+            nms = partial(hard_nms, num_classes=self.head.num_classes, **given)
 
         def limited(boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
             kept: tuple[Tensor, Tensor] = nms(
@@ -100,10 +130,12 @@ class EndToEnd(nn.Module):
         return self.neck(self.backbone(images))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """``(B, 3, H, W)`` float32, normalised -> the arrays of `OUTPUTS`."""
-        classes, boxes = self.head(self._features(images))
-        logits = self.head.flatten(classes, self.head.num_classes)
-        deltas = self.head.flatten(boxes, 4)
+        """``(B, 3, H, W)`` float32, normalised, or pixels -> the arrays of `OUTPUTS`."""
+        if self.pixels is not None:
+            images = self.pixels(images)
+        classes, boxes = self.head(self._features(images.to(self.dtype)))
+        logits = self.head.flatten(classes, self.head.num_classes).float()
+        deltas = self.head.flatten(boxes, 4).float()
         if self.end == 'raw':
             return logits, deltas
         decode = self.head.bbox_coder.decode
@@ -145,16 +177,26 @@ def export_program(module: nn.Module, example: Tensor, shapes: dict[int, Any], e
     return Program(exported, example, module, OUTPUTS[end], (shapes,))
 
 
-def float_program(model: BaseModel, image_size: tuple[int, int] | None, end: str) -> Program:
-    """Export a detector that takes normalised images.
+def detector_program(
+    model: BaseModel,
+    image_size: tuple[int, int] | None,
+    end: str,
+    form: Form = Form(),  # noqa: B008
+) -> Program:
+    """Export a detector.
 
     Args:
         model: A folded detector.
         image_size: (height, width); None: any multiples of `SIZE_STEP`.
         end: See `EndToEnd`.
+        form: Likewise.
     """
-    module = EndToEnd(model, image_size, end).eval()
+    module = EndToEnd(model, image_size, end, form).eval()
     shapes: dict[int, Any] = {0: Dim('batch', min=1, max=MAX_BATCH)}
+    if form.pixels is not None:
+        shapes |= {1: Dim('h', min=1, max=MAX_SIDE), 2: Dim('w', min=1, max=MAX_SIDE)}
+        example = torch.zeros((_EXAMPLE_BATCH, *_EXAMPLE_SIZE, 3), dtype=torch.uint8)
+        return export_program(module, example, shapes, end)
     if image_size is None:
         shapes[2] = SIZE_STEP * Dim('h', min=1, max=64)
         shapes[3] = SIZE_STEP * Dim('w', min=1, max=64)

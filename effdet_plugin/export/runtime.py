@@ -22,7 +22,7 @@ Array = NDArray[Any]
 Outputs = Mapping[str, Array]
 
 MAX_FILE_BYTES = (1 << 31) - 1  # protobuf's limit; the largest network, D7x, has 0.3 GB
-SUFFIXES = {'.onnx': 'onnx', '.xml': 'openvino', '.pt2': 'pt2'}
+SUFFIXES = {'.onnx': 'onnx', '.xml': 'openvino', '.pt2': 'pt2', '.tflite': 'tflite'}
 _HEAD_BYTES = 4096
 
 
@@ -51,7 +51,7 @@ class Runtime(Protocol):
 
 
 def is_runtime_file(path: Path | str) -> bool:
-    """Return whether a path names a file of a runtime: ``.onnx``, ``.xml`` or ``.pt2``."""
+    """Return whether a path names a file of a runtime: one of `SUFFIXES`."""
     return Path(str(path)).suffix.lower() in SUFFIXES
 
 
@@ -61,7 +61,7 @@ def load_runtime(
     """Load a file that `effdet_plugin.export.api.export` wrote. Nothing in it is executed as code.
 
     Args:
-        path: ``.onnx``, ``.xml`` (its ``.bin`` beside it) or ``.pt2``.
+        path: ``.onnx``, ``.xml`` (its ``.bin`` beside it), ``.pt2`` or ``.tflite``.
         device: ``'cpu'``; ``'cuda'`` where the runtime has it. None: the CPU.
         threads: Number of threads; None: the runtime's default.
 
@@ -109,6 +109,8 @@ def _sniff(head: bytes) -> str | None:
     """Return the format that a file's first bytes belong to."""
     if head.startswith(b'PK\x03\x04'):
         return 'pt2'
+    if head[4:8] == b'TFL3':
+        return 'tflite'
     if b'<net' in head and head.lstrip().startswith(b'<'):
         return 'openvino'
     # ModelProto begins with field 1, ir_version, a small number, then field 2, the producer's name.

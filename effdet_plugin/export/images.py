@@ -46,10 +46,17 @@ class Preparation:
         model: Its data preprocessor has mean, standard deviation and padding.
         size: (height, width) of the network input.
         resize_dtype: See `LetterBox`.
+        resize_mode: Likewise.
     """
 
-    def __init__(self, model: BaseModel, size: tuple[int, int], resize_dtype: str) -> None:
-        self.resize = LetterBox(size, resize_dtype)
+    def __init__(
+        self,
+        model: BaseModel,
+        size: tuple[int, int],
+        resize_dtype: str,
+        resize_mode: str = 'letterbox',
+    ) -> None:
+        self.resize = LetterBox(size, resize_dtype, resize_mode)
         self.preprocessor = model.data_preprocessor
 
     @torch.no_grad()
@@ -81,7 +88,7 @@ def images_of(config: Config, folder: Path | str | None, count: int, split: str)
         if not paths:
             raise DatasetError(f'{folder}: no images in this folder')
     else:
-        paths = list(_paths_of(config, split))
+        paths = list(paths_of(config, split))
     found = [read_image(path) for path in _spread(paths, count)]
     return found or [drawn(seed) for seed in range(count)]
 
@@ -92,7 +99,7 @@ def _spread(paths: Sequence[Path], count: int) -> list[Path]:
     return list(paths[::step][:count])
 
 
-def _paths_of(config: Config, split: str) -> Iterator[Path]:
+def paths_of(config: Config, split: str) -> Iterator[Path]:
     """Yield the images of a split that exist; nothing where the data is not here."""
     loader = config.get(f'{split}_dataloader') or {}
     init_default_scope(config.get('default_scope', 'mmdet'))

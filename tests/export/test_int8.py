@@ -1,0 +1,82 @@
+"""Integer files: which part of a graph is quantised, and how such a file is judged."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from effdet_plugin.errors import ConfigError
+from effdet_plugin.export import check
+from effdet_plugin.export.api import Options
+from effdet_plugin.export.int8 import between_convolutions
+from effdet_plugin.export.metadata import Metadata
+
+
+def metadata(precision: str) -> Metadata:
+    return Metadata(
+        'onnx', ('a', 'b'), (64, 64), (1.0,) * 3, (1.0,) * 3, 0.0, 'letterbox', 'uint8',
+        'postprocess', {}, 'float', precision, '1', '', '{}',
+    )  # fmt: skip
+
+
+def test_network__is_what_lies_between_convolutions() -> None:
+    reads: dict[str, list[str]] = {
+        'resize': [], 'scale': ['resize'], 'conv1': ['scale'], 'relu': ['conv1'],
+        'conv2': ['relu'], 'size': [], 'add': ['conv1', 'conv2', 'size'], 'conv3': ['add'],
+        'sigmoid': ['conv3'], 'boxes': ['conv3', 'conv2'], 'nms': ['sigmoid', 'boxes'],
+    }  # fmt: skip
+    found = between_convolutions(list(reads), reads.__getitem__, lambda n: n.startswith('conv'))
+    assert found == {'conv1', 'relu', 'conv2', 'add', 'conv3'}
+
+
+def detections(boxes: list[list[float]], scores: list[float]) -> dict[str, Any]:
+    number = len(boxes)
+    arrays = {
+        'boxes': np.zeros((1, 12, 4), np.float32),
+        'scores': np.zeros((1, 12), np.float32),
+        'labels': np.full((1, 12), -1),
+        'num': np.array([number]),
+    }
+    arrays['boxes'][0, :number], arrays['scores'][0, :number] = boxes, scores
+    arrays['labels'][0, :number] = 0
+    return arrays
+
+
+def test_check__of_int8_looks_for_overlapping_detections_of_score_03() -> None:
+    boxes = [[0.0, 0.0, 20.0, 20.0], [30.0, 30.0, 60.0, 60.0]]
+    moved = [[3.0, 1.0, 23.0, 21.0], [30.0, 30.0, 60.0, 60.0]]
+    expected, found = detections(boxes, [0.9, 0.2]), detections(moved, [0.8, 0.1])
+    strict, loose = (check.compare(expected, found, metadata(p), 64) for p in ('fp32', 'int8'))
+    assert (strict.expected, strict.matched) == (2, 0.5)
+    assert (loose.expected, loose.matched) == (1, 1.0)
+    assert 'of score >= 0.3, 100.0% found again' in loose.text(metadata('int8'))
+    lost = detections([[40.0, 0.0, 60.0, 20.0]], [0.8])
+    assert check.compare(expected, lost, metadata('int8'), 64).matched == 0
+
+
+@pytest.mark.parametrize(
+    ('expected', 'matched', 'fails'),
+    [(8, 0.75, False), (8, 0.6, True), (100, 0.95, False), (100, 0.88, True), (0, 1.0, False)],
+)
+def test_check__a_share_of_few_detections_allows_two(
+    expected: int, matched: float, fails: bool
+) -> None:
+    difference = check.Difference(expected, matched)
+    assert bool(check.failures(difference, metadata('int8'))) == fails
+    assert bool(check.failures(difference, metadata('fp32'))) == (matched < 1)
+
+
+@pytest.mark.parametrize(
+    ('options', 'said'),
+    [
+        (dict(format='pt2', precision='int8'), '--precision int8: choose one of pt2 of fp32, fp16'),
+        (dict(format='tensorrt', precision='fp16'), '--precision fp16: choose one of tensorrt'),
+        (dict(format='onnx', precision='int4'), '--precision int4'),
+        (dict(format='tensorrt', input='uint8'), '--input uint8: not with --format tensorrt'),
+        (dict(input='uint8', dynamic=True, end='raw'), '--input uint8: not with --dynamic'),
+        (dict(input='bytes'), '--input bytes: choose one of float, uint8'),
+    ],
+)
+def test_options__that_do_not_go_together(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Options(**options).check()
