@@ -1,5 +1,6 @@
 """A runtime without a file: a network of PyTorch behind the interface of `load_runtime`."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from effdet_plugin.config.embedded import embed
 from effdet_plugin.datasets.transforms import LetterBox
 from effdet_plugin.export.metadata import Metadata
 from effdet_plugin.export.runtime import check_images
-from effdet_plugin.trained_model import TrainedModel
+from effdet_plugin.trained_model import TrainedModel, load_trained
 
 
 def metadata_of(trained: TrainedModel, **changes: Any) -> Metadata:
@@ -76,6 +77,7 @@ class FakeRuntime:
         """Letter-box raw images as the pipeline does."""
         assert self.metadata.image_size is not None
         box = LetterBox(self.metadata.image_size, resize_dtype=self.metadata.resize_dtype)
+        box.resize_mode = self.metadata.resize_mode
         found = [box.transform({'img': image}) for image in images]
         batch = torch.stack([torch.from_numpy(f['img']).permute(2, 0, 1) for f in found]).float()
         valid = [f['img_shape'] for f in found]
@@ -96,3 +98,16 @@ def small_config(size: tuple[int, int] = (128, 192)) -> Config:
         'test_dataloader.dataset.dataset.metainfo': {'classes': ('circle', 'square')},
     }
     return load('lite0_coco', image_size=size, options=options)
+
+
+def spread_network(folder: Path) -> TrainedModel:
+    """A network whose scores and boxes differ: without a training its features are about 1e-6."""
+    cfg = small_config()
+    model: Any = load_trained(cfg, 'none', 'cpu').model
+    for tower, std in ((model.bbox_head.cls_tower, 2e5), (model.bbox_head.box_tower, 2e4)):
+        torch.nn.init.normal_(tower.predict.pointwise.weight, std=std)
+        torch.nn.init.zeros_(tower.predict.pointwise.bias)
+    path = folder / 'two.pth'
+    meta = {'dataset_meta': {'classes': ('circle', 'square')}, 'config': embed(cfg)}
+    torch.save({'state_dict': model.state_dict(), 'meta': meta}, path)
+    return load_trained(None, path, 'cpu')

@@ -1,6 +1,7 @@
 """torchrun, but a process that was killed is one line; started by dist_run.sh."""
 
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ def main() -> int:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    os.environ['EFFDET_TORCHRUN'] = str(os.getpid())  # its processes end with it, see _bootstrap.py
     # Of a process that has ended, torchrun prints a table and its own traceback.
     logging.disable(logging.ERROR)
     try:
@@ -32,7 +34,8 @@ def main() -> int:
         name = signal.Signals(-first.exitcode).name
         print(
             f'error: process {rank} was ended by {name}, so the others were stopped; if nobody '
-            'sent it, memory may be short; continue a training by --resume',
+            'sent it, memory may be short; continue a training by --resume, an inference by the '
+            'same command',
             file=sys.stderr,
         )
         return EXIT_USER_ERROR

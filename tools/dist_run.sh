@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Run a tool in several processes: bash tools/dist_run.sh TOOL GPUS [arguments of the tool]
-# Called by tools/dist_train.sh and tools/dist_test.sh. The processes communicate over NCCL on GPUs,
+# Called by tools/dist_train.sh, dist_test.sh and dist_infer.sh. The processes communicate over NCCL on GPUs,
 # over gloo on a machine without a GPU: GPUS is the number of processes on this machine.
 #
 # For several machines run it on each of them, as in mmdet, with: NNODES=2 NODE_RANK=0 MASTER_ADDR=10.0.0.1 PORT=29500

@@ -3,7 +3,7 @@
 from effdet_plugin.inference.detector import Detector
 from effdet_plugin.inference.fuse import fuse_files, fuse_results
 from effdet_plugin.inference.reading import Frames
-from effdet_plugin.inference.results import InferenceResult
+from effdet_plugin.inference.results import InferenceResult, to_dicts
 from effdet_plugin.inference.run import InferOptions, infer, infer_files
 from effdet_plugin.inference.sources import find_images, find_sources
 from effdet_plugin.inference.tiles import Tiles, apply_tiles, apply_views
@@ -25,4 +25,5 @@ __all__ = [
     'fuse_results',
     'infer',
     'infer_files',
+    'to_dicts',
 ]

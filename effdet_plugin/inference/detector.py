@@ -18,7 +18,6 @@ from mmengine.dataset import Compose, pseudo_collate
 from PIL import Image as Pillow
 
 from effdet_plugin.config import Options, size_pipelines
-from effdet_plugin.config.names import is_config
 from effdet_plugin.errors import ConfigError, DatasetError
 from effdet_plugin.export.runtime import SUFFIXES
 from effdet_plugin.images import read_image
@@ -26,8 +25,9 @@ from effdet_plugin.inference.inputs import ORDERS, Image, as_image, no_image
 from effdet_plugin.inference.runtime_model import NMS, load_file
 from effdet_plugin.inference.selection import Selection
 from effdet_plugin.inference.tiles import Tiles, apply_views
-from effdet_plugin.inference.tta import TTA
+from effdet_plugin.inference.tta import TTA, tta_of_file
 from effdet_plugin.ops.boxes import clip_boxes
+from effdet_plugin.shipped_configs import is_config
 from effdet_plugin.trained_model import folded, load_trained, set_nms
 
 PRECISIONS = {'fp32': None, 'fp16': torch.float16, 'bf16': torch.bfloat16}
@@ -60,7 +60,9 @@ class Detector:
         precision: ``'fp32'``, ``'fp16'`` (GPU) or ``'bf16'``, of the network; not of NMS.
         nms: ``'hard'`` or ``'soft'``; None: the config's.
         max_per_img: Number of detections kept per image; None: the config's.
-        classes: Names or labels of the classes to keep; None keeps all.
+        classes: Names or labels of the classes to keep; None keeps all. The others take none of the
+            ``max_per_img`` places, except in exported files with NMS, in which places are taken
+            before: export those with more rows.
         channel_order: Of arrays and tensors. Ours is ``'rgb'``, as Pillow, torchvision and our
             configs have it; mmdet's own API takes ``'bgr'``, what `cv2.imread` and a camera of
             OpenCV give.
@@ -99,22 +101,34 @@ class Detector:
         threads: int | None = None,
     ) -> None:
         config, checkpoint = split_model(config, checkpoint)
-        self._selection = Selection(score_thr, classes, max_per_img)
+        # Detections are not selected where nothing is asked for.
+        is_asked = bool(score_thr) or classes is not None or max_per_img is not None
+        self._selection = Selection(score_thr, classes, max_per_img) if is_asked else None
         _check_choices(batch_size, precision=precision, nms=nms, channel_order=channel_order)
         if str(checkpoint).lower().endswith(tuple(SUFFIXES)):
-            refuse_for_file(checkpoint, tta=tta, precision=precision)
+            if precision != 'fp32':
+                raise ConfigError(
+                    f'{checkpoint}: its precision is in the file: export the checkpoint with '
+                    '--precision fp16'
+                )
             trained = load_file(
                 Path(checkpoint), config, device, threads=threads, image_size=image_size,
                 options=options, nms=nms, max_per_img=max_per_img,
             )  # fmt: skip
+            tta = tta_of_file(tta, trained.model.metadata, checkpoint)
         else:
             trained = load_trained(
                 config, checkpoint, device, seed, image_size=image_size, options=options
             )
-            set_nms(trained, NMS.get(nms or ''), max_per_img)
+            # Views and tiles are merged by scores and boxes that are not detected in the end.
+            is_whole = tta is None and tiles is None
+            chosen = self._selection if is_whole else None
+            labels = chosen.labels(trained.classes) if chosen else None
+            limit = score_thr if is_whole else 0.0
+            set_nms(trained, NMS.get(nms or ''), max_per_img, limit, labels)
         self.config, self.model, self.classes = trained.config, trained.model, trained.classes
         self.score_thr, self.batch_size, self.channel_order = score_thr, batch_size, channel_order
-        self._labels = self._selection.labels(self.classes)
+        self._labels = self._selection.labels(self.classes) if self._selection else None
         self._dtype = PRECISIONS[precision]
         cfg = copy.deepcopy(self.config)
         size_pipelines(cfg.test_dataloader.dataset)
@@ -168,7 +182,10 @@ class Detector:
             found = sample.pred_instances
             found.bboxes = clip_boxes(found.bboxes.float(), sample.ori_shape)
             is_inside = (found.bboxes[:, 2:] > found.bboxes[:, :2]).all(dim=1)
-            sample.pred_instances = self._selection(found[is_inside], self._labels)
+            found = found[is_inside]
+            if self._selection is not None:
+                found = self._selection(found, self._labels)
+            sample.pred_instances = found
             samples.append(sample.cpu())
         return samples
 
@@ -218,22 +235,6 @@ def split_model(
     if config is not None and not isinstance(config, Config | str | Path):
         raise ConfigError(f'config: a {type(config).__name__}; give a path, a name or a Config')
     return config, checkpoint
-
-
-def refuse_for_file(path: Path | str, tta: TTA | None = None, precision: str = 'fp32') -> None:
-    """Refuse what an exported file cannot follow.
-
-    Raises:
-        ConfigError: Names the option.
-    """
-    if tta is not None:
-        raise ConfigError(
-            f'{path}: test-time augmentation needs images of several sizes; use the checkpoint'
-        )
-    if precision != 'fp32':
-        raise ConfigError(
-            f'{path}: its precision is in the file: export the checkpoint with --precision fp16'
-        )
 
 
 def _check_choices(batch_size: int, **given: str | None) -> None:

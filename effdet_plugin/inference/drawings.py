@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -11,7 +12,7 @@ import cv2
 from effdet_plugin.errors import InstallError
 from effdet_plugin.files import RGBImage, write_image
 from effdet_plugin.inference.reading import Shot
-from effdet_plugin.inference.sources import Source
+from effdet_plugin.inference.sources import Kind, Source
 from effdet_plugin.inference.video_file import (
     VideoFile,
     file_class,
@@ -28,17 +29,24 @@ class Names:
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
+        self._counts: dict[str, int] = {}
 
     def take(self, stem: str, suffix: str) -> str:
         """Return ``stem + suffix``, with a number in between if it was taken before."""
-        name, count = stem + suffix, 2
-        while name.lower() in self._taken:  # some file systems ignore case
-            name, count = f'{stem}_{count}{suffix}', count + 1
+        name = stem + suffix
+        first = name.lower()  # some file systems ignore case
+        count = self._counts.get(first, 1)
+        while name.lower() in self._taken:
+            count += 1
+            name = f'{stem}_{count}{suffix}'
+        self._counts[first] = count
         self._taken.add(name.lower())
         return name
 
-    def take_image(self, source: Source) -> str:
-        """Return the name of an image's drawing: .png stays .png, others become .jpg."""
+    def take_for(self, source: Source) -> str:
+        """Return the name of a source's drawing: of images, .png stays .png, others become .jpg."""
+        if source.kind is not Kind.IMAGE:
+            return self.take(source.stem, file_class().suffix)
         suffix = '.png' if Path(source.name).suffix.lower() == '.png' else '.jpg'
         return self.take(source.stem, suffix)
 
@@ -50,15 +58,17 @@ class Drawings:
 
     Args:
         folder: Created if it is missing.
+        names: Of the drawings, one for each source that is written or skipped; None: made here.
 
     Attributes:
         remarks: One line for each video that was written.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, names: Iterable[str] | None = None) -> None:
         self.folder = folder
         self.remarks: list[str] = []
         self._names = Names()
+        self._given = None if names is None else iter(names)
         self._opened = ExitStack()
         self._video: VideoFile | None = None
         self._source: Source | None = None
@@ -79,21 +89,24 @@ class Drawings:
             self._opened.__exit__(kind, error, trace)
 
     def skip(self, source: Source) -> None:
-        """Keep the name of an image that cannot be read, so that the others have their own."""
-        self._names.take_image(source)
+        """Keep the name of a source that cannot be read, so that the others have their own."""
+        self._take(source)
 
     def write(self, shot: Shot, drawn: RGBImage) -> None:
         """Write the drawing of an image or frame; frames of one video come one after the other."""
         if shot.frame is None:
-            write_image(self.folder / self._names.take_image(shot.source), drawn)
+            write_image(self.folder / self._take(shot.source), drawn)
             return
         if self._video is None or shot.source is not self._source:
             self._finish()
             self._source = shot.source
-            self._name = self._names.take(shot.source.stem, file_class().suffix)
+            self._name = self._take(shot.source)
             writer = writing_video(self.folder / self._name, shot.fps)
             self._video = self._opened.enter_context(writer)
         self._video.write(drawn, shot.time_s)
+
+    def _take(self, source: Source) -> str:
+        return self._names.take_for(source) if self._given is None else next(self._given)
 
     def _finish(self) -> None:
         """Close the video that is open, if any."""

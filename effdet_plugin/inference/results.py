@@ -21,6 +21,7 @@ class InferenceResult:
         num_objects: Number of its rows.
         num_read: Number of images and frames that were read.
         num_frames: How many of these are frames of videos.
+        num_skipped: Number of images that could not be read; they have an ``image_id``, too.
         unreadable: One line for each source that could not be read.
         remarks: Further lines: what was written, and what was found about videos.
         highest: Highest score below the threshold in images without an object, and where it is.
@@ -31,6 +32,7 @@ class InferenceResult:
     num_objects: int = 0
     num_read: int = 0
     num_frames: int = 0
+    num_skipped: int = 0
     unreadable: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     highest: tuple[float, str] = (0.0, '')
@@ -77,6 +79,14 @@ class PredictionsFile:
         self._file.write('\n]\n' if self.num_rows else '[]\n')
 
 
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a file that `PredictionsFile` wrote, one in memory at a time."""
+    with path.open(encoding='utf-8') as file:
+        for line in file:
+            if line.startswith('{'):
+                yield json.loads(line.rstrip(',\n'))
+
+
 @contextmanager
 def writing_predictions(path: Path) -> Iterator[PredictionsFile]:
     """Yield a file of predictions, which replaces ``path`` when the block succeeds.
@@ -88,6 +98,25 @@ def writing_predictions(path: Path) -> Iterator[PredictionsFile]:
         predictions = PredictionsFile(file)
         yield predictions
         predictions.close()
+
+
+def to_dicts(sample: DetDataSample, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the detections of an image as plain Python values, fit for JSON.
+
+    Args:
+        sample: Detections of one image.
+        classes: Name of each label.
+
+    Returns:
+        For each, by descending score: ``box`` [x1, y1, x2, y2] in pixels, ``score``, ``label``
+        (from 0) and ``name``.
+    """
+    found = sample.pred_instances
+    columns = zip(found.bboxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
+    return [
+        {'box': box, 'score': score, 'label': label, 'name': classes[label]}
+        for box, score, label in columns
+    ]
 
 
 def coco_rows(

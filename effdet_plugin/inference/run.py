@@ -84,20 +84,45 @@ def infer(
         InstallError: Nothing can be shown here.
         WriteError: The disk is full, or the folder cannot be written.
     """
-    options, out_dir = options or InferOptions(), Path(out_dir)
-    result = InferenceResult(out_dir / 'predictions.json')
+    out_dir = Path(out_dir)
+    drawings = Drawings(out_dir / 'vis')
+    return infer_into(
+        detector, sources, out_dir / 'predictions.json', drawings, options or InferOptions()
+    )
+
+
+def infer_into(
+    detector: Detector,
+    sources: Sequence[Source],
+    file: Path,
+    drawings: Drawings,
+    options: InferOptions,
+    is_part: bool = False,
+) -> InferenceResult:
+    """Do what `infer` does, into places of the caller's.
+
+    Args:
+        detector: See `infer`.
+        sources: See `infer`.
+        file: For the rows.
+        drawings: For the drawings; entered here.
+        options: See `infer`.
+        is_part: These are some sources of many: there is no progress bar, and also the only one
+            that cannot be read is a line.
+    """
+    result = InferenceResult(file)
     items = _detect(detector, sources, options)
     with ExitStack() as opened:
         # The window first: without a display nothing is started.
         window = opened.enter_context(closing(Window())) if options.show else None
         opened.enter_context(closing(items))
         first = next(items, None)
-        if isinstance(first, Remark) and len(sources) == 1 and first.is_unreadable:
+        if isinstance(first, Remark) and len(sources) == 1 and first.is_unreadable and not is_part:
             raise DatasetError(first.text)
         every = chain([first] if first is not None else [], items)
         rows = opened.enter_context(writing_predictions(result.file))
-        drawings = opened.enter_context(Drawings(out_dir / 'vis'))
-        bar = opened.enter_context(_progress(sources))
+        opened.enter_context(drawings)
+        bar = opened.enter_context(_progress(sources, is_hidden=is_part))
         stopping = opened.enter_context(Stopping())
         work = _Work(detector.classes, options.score_thr, result, rows, drawings, window)
         try:
@@ -132,8 +157,9 @@ class _Work:
             lines.append(item.text)
             if item.skipped is not None:
                 bar.update()
-            if item.skipped is not None and item.skipped.kind is Kind.IMAGE:
-                self.drawings.skip(item.skipped)
+                self.result.num_skipped += item.skipped.kind is Kind.IMAGE
+                if item.skipped.kind in (Kind.IMAGE, Kind.VIDEO):
+                    self.drawings.skip(item.skipped)
             return True
         shot, sample = item
         self._count(shot, bar)
@@ -167,11 +193,11 @@ class _Work:
             self.result.highest = highest, f'{shot.source.name}{where}'
 
 
-def _progress(sources: Sequence[Source]) -> Any:
+def _progress(sources: Sequence[Source], is_hidden: bool) -> Any:
     """Return a progress bar of images, or of frames if there may be any."""
     is_images = all(source.kind is Kind.IMAGE for source in sources)
     name, unit = ('images', 'img') if is_images else ('frames', 'frame')
-    return tqdm(total=len(sources), desc=name, unit=unit)
+    return tqdm(total=len(sources), desc=name, unit=unit, disable=is_hidden)
 
 
 def _detect(

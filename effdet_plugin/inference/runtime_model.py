@@ -21,7 +21,9 @@ from effdet_plugin.config import (
     load,
     parse_options,
     parse_size,
+    resize_mode_of,
     set_image_size,
+    set_resize_mode,
 )
 from effdet_plugin.config.dataset_nodes import dataset_nodes
 from effdet_plugin.config.embedded import damage_is_told, embedded_config
@@ -31,6 +33,7 @@ from effdet_plugin.export.metadata import SIZE_STEP, Metadata
 from effdet_plugin.export.runtime import Runtime, load_runtime
 from effdet_plugin.models.postprocessor import DetectionPostProcessor, Detections
 from effdet_plugin.ops.boxes import gather_rows
+from effdet_plugin.ops.nms import NEG_INF
 from effdet_plugin.trained_model import TrainedModel, changed
 
 NMS = {'hard': 'hard', 'soft': 'gaussian'}  # our words -> the post-processor's
@@ -173,7 +176,10 @@ class _OfScores(DetectionPostProcessor):
     """The post-processing of outputs that are scores already, not logits."""
 
     def select(
-        self, logits: Tensor, level_sizes: Sequence[int] | None = None
+        self,
+        logits: Tensor,
+        level_sizes: Sequence[int] | None = None,
+        min_logit: float = NEG_INF,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Select by score; see the base class."""
         _, index, labels = super().select(logits, level_sizes)
@@ -213,10 +219,12 @@ def load_file(
     given = config if config is None or isinstance(config, Config) else load(config)
     cfg = embedded_config(known.as_checkpoint(), str(path)) if given is None else given
     cfg = _with_size(copy.deepcopy(cfg), known, path, image_size)
+    _follow_resize_mode(cfg, known)
     if options:
         refuse_network_options(path, options)
         cfg = changed(cfg, None, options)
     if known.input == 'uint8':
+        _check_resize_mode(cfg, known, path)
         _leave_size_out(cfg)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     network = cfg.get('model') or {}
@@ -259,6 +267,27 @@ def _with_size(
     if size is not None and next(find_sizes(cfg), None):
         set_image_size(cfg, size)
     return cfg
+
+
+def _follow_resize_mode(cfg: Config, known: Metadata) -> None:
+    """Resize as the file wants it, whatever the config says; options may still change it."""
+    own = resize_mode_of(cfg.test_dataloader.dataset)
+    if own is not None and own != known.resize_mode:
+        set_resize_mode(cfg, known.resize_mode)
+
+
+def _check_resize_mode(cfg: Config, known: Metadata, path: Path) -> None:
+    """Refuse another way of resizing than the one inside a file.
+
+    Raises:
+        ConfigError: Names both.
+    """
+    wanted = resize_mode_of(cfg.test_dataloader.dataset)
+    if wanted not in (None, known.resize_mode):
+        raise ConfigError(
+            f'{path}: images are resized inside the file, by {known.resize_mode}, not {wanted}: '
+            'export it with --resize, or leave that out'
+        )
 
 
 def _leave_size_out(cfg: Config) -> None:

@@ -60,24 +60,29 @@ class Tiles:
         Args:
             text: ``WIDTHxHEIGHT``: two numbers of at most 31 are a grid (``3x2``: 3 columns and 2
                 rows), others pixels (``640x480``); one number is a square in pixels (``640``).
-                A ``px`` at the end always means pixels. `Tiles` are returned as they are.
-            overlap: See `Tiles`; None: 0.2.
+                A ``px`` at the end always means pixels. What follows a colon is the overlap
+                (``640:0.3``). `Tiles` are returned as they are.
+            overlap: See `Tiles`; None: that of the text, else 0.2.
             whole: See `Tiles`.
             merge: See `Tiles`.
 
         Raises:
-            ConfigError: It is none of these.
+            ConfigError: It is none of these, or has an overlap beside ``overlap``.
         """
         if isinstance(text, Tiles):
             return text
-        match = re.fullmatch(r'(\d{1,6})(?:[xX](\d{1,6}))?( ?px)?', str(text).strip())
+        match = re.fullmatch(
+            r'(\d{1,6})(?:[xX](\d{1,6}))?( ?px)?(?::(\d?\.?\d+))?', str(text).strip()
+        )
         if not match:
             raise ConfigError(
                 f'tiles {text!r}: give a grid (2x2, columns x rows) or a size in pixels (640, '
-                '640x480)'
+                '640x480), with an overlap after a colon if it is not 0.2 (640:0.3)'
             )
         width, height = int(match[1]), int(match[2] or match[1])
-        overlap = OVERLAP if overlap is None else overlap
+        if match[4] and overlap is not None:
+            raise ConfigError(f'tiles {text!r}: has an overlap, so {overlap} cannot be one, too')
+        overlap = float(match[4] or OVERLAP) if overlap is None else overlap
         if match[2] and not match[3] and max(width, height) <= _LARGEST_GRID:
             return cls(grid=(height, width), overlap=overlap, whole=whole, merge=merge)
         return cls(tile_size=(height, width), overlap=overlap, whole=whole, merge=merge)

@@ -1,7 +1,8 @@
 """Test-time augmentation (TTA): several views of each image, which are scaled or flipped copies."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -9,6 +10,7 @@ from mmengine.config import Config
 from effdet_plugin.config import size_pipelines
 from effdet_plugin.config.dataset_nodes import dataset_nodes
 from effdet_plugin.errors import ConfigError
+from effdet_plugin.export.metadata import SIZE_STEP, Metadata
 from effdet_plugin.models.detectors.tta_model import check_merge
 
 SIZE_DIVISOR = 64  # sizes of scaled views are multiples of this, half of the coarsest stride
@@ -27,6 +29,7 @@ class TTA:
         scales: Factors on the config's input size. The first view always has that size itself.
         flip: Whether each scale also has a view that is flipped from left to right.
         merge: ``'nms'`` or ``'wbf'``, see `effdet_plugin.models.detectors.EfficientDetTTAModel`.
+        size_divisor: Sizes of scaled views are multiples of this.
 
     Raises:
         ConfigError: ``merge`` is unknown, or a scale is not positive.
@@ -35,6 +38,7 @@ class TTA:
     scales: Sequence[float] = (0.8, 1.25)
     flip: bool = True
     merge: str = 'nms'
+    size_divisor: int = SIZE_DIVISOR
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -101,20 +105,48 @@ def views_pipeline(pipeline: Sequence[Step], tta: TTA) -> list[Step]:
     if not base:
         raise ConfigError(f'test_dataloader: {step["type"]} has no {argument} that could be scaled')
     scales = [1.0, *(scale for scale in tta.scales if scale != 1)]
-    resizes = [{**step, argument: scaled_size(base, scale)} for scale in scales]
+    sizes = [scaled_size(base, scale, tta.size_divisor) for scale in scales]
+    resizes = [{**step, argument: size} for size in sizes]
     flips = [dict(type='RandomFlip', prob=prob) for prob in ((0.0, 1.0) if tta.flip else (0.0,))]
     rest = [[_with_flip_metas(later)] for later in pipeline[index + 1 :]]
     return [*pipeline[:index], dict(type='TestTimeAug', transforms=[flips, resizes, *rest])]
 
 
-def scaled_size(size: Sequence[int], scale: float) -> Size:
-    """Return a size in pixels times ``scale``, rounded to `SIZE_DIVISOR` unless ``scale`` is 1."""
+def scaled_size(size: Sequence[int], scale: float, divisor: int = SIZE_DIVISOR) -> Size:
+    """Return a size in pixels times ``scale``, rounded to ``divisor`` unless ``scale`` is 1."""
     if scale == 1:
         return size[0], size[1]
-    first, second = (
-        max(SIZE_DIVISOR, round(x * scale / SIZE_DIVISOR) * SIZE_DIVISOR) for x in size
-    )
+    first, second = (max(divisor, round(x * scale / divisor) * divisor) for x in size)
     return first, second
+
+
+def tta_of_file(tta: TTA | None, known: Metadata, path: Path | str) -> TTA | None:
+    """Return the test-time augmentation that an exported file can follow.
+
+    Args:
+        tta: What is asked for; None: nothing.
+        known: The file's metadata.
+        path: The file, for messages.
+
+    Returns:
+        For a file of any size, its views have sizes that it takes.
+
+    Raises:
+        ConfigError: The file has one size and the views several, or it resizes images itself.
+    """
+    if tta is None:
+        return None
+    if known.input == 'uint8':
+        raise ConfigError(
+            f'{path}: resizes the images itself, so test-time augmentation cannot; use the '
+            'checkpoint, or a file of --input float'
+        )
+    if known.image_size is not None and any(scale != 1 for scale in tta.scales):
+        raise ConfigError(
+            f'{path}: has one size, and the views of test-time augmentation several; use the '
+            'checkpoint, or a file of any size (--end raw --dynamic)'
+        )
+    return replace(tta, size_divisor=SIZE_STEP)
 
 
 def _with_flip_metas(step: Step) -> Step:

@@ -47,6 +47,7 @@ def run(command: str, folder: Path) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_own_fusion__the_page_runs(clone: Path) -> None:
     blocks = BLOCK.findall(PAGE.read_text())
     commands = [text.strip() for kind, text in blocks if kind == 'bash']

@@ -33,8 +33,9 @@ def test_fine_tune__configs_are_right(name: str, tmp_path: Path) -> None:
     load(path)
 
 
-def test_fine_tune__names_what_there_is() -> None:
-    text = (DOCS / 'fine_tune.md').read_text()
+@pytest.mark.parametrize('page', ['fine_tune.md', 'model_maker.md'])
+def test_pages__name_what_there_is(page: str) -> None:
+    text = (DOCS / page).read_text()
     for path in re.findall(r'(?:configs|tools)/[\w/]+\.(?:py|sh)', text):
         assert (REPOSITORY / path).is_file(), path
 

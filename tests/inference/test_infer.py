@@ -80,7 +80,7 @@ def test_infer_files__the_only_file_is_broken(tiny_config: Config, folder: Path)
 def test_drawing_names__png_stays_png_and_none_comes_twice() -> None:
     files = [Path(name) for name in ('x/a.png', 'x/a.jpg', 'y/a.JPEG', 'A.gif', 'b.PNG')]
     names = Names()
-    assert [names.take_image(from_file(file)) for file in files] == [
+    assert [names.take_for(from_file(file)) for file in files] == [
         'a.png',
         'a.jpg',
         'a_2.jpg',

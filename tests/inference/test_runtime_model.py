@@ -7,30 +7,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fake_runtime import FakeRuntime, metadata_of, small_config
+from fake_runtime import FakeRuntime, metadata_of, small_config, spread_network
 
-from effdet_plugin.config.embedded import embed
 from effdet_plugin.errors import CheckpointError, ConfigError
 from effdet_plugin.inference import TTA, Detector
 from effdet_plugin.inference import runtime_model as module
 from effdet_plugin.inference.runtime_model import load_file
-from effdet_plugin.trained_model import TrainedModel, load_trained
+from effdet_plugin.trained_model import TrainedModel
 
 Use = Callable[..., str]
 
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
-    """A network whose scores and boxes differ: without a training its features are about 1e-6."""
-    cfg = small_config()
-    model: Any = load_trained(cfg, 'none', 'cpu').model
-    for tower, std in ((model.bbox_head.cls_tower, 2e5), (model.bbox_head.box_tower, 2e4)):
-        torch.nn.init.normal_(tower.predict.pointwise.weight, std=std)
-        torch.nn.init.zeros_(tower.predict.pointwise.bias)
-    path = tmp_path_factory.mktemp('trained') / 'two.pth'
-    meta = {'dataset_meta': {'classes': ('circle', 'square')}, 'config': embed(cfg)}
-    torch.save({'state_dict': model.state_dict(), 'meta': meta}, path)
-    return load_trained(None, path, 'cpu')
+    return spread_network(tmp_path_factory.mktemp('trained'))
 
 
 @pytest.fixture
@@ -102,6 +92,30 @@ def test_detector__a_file_of_any_size(trained: TrainedModel, use: Use) -> None:
     assert_same(Detector(path, score_thr=0.3, image_size='256x128')(images()), expected)
     with pytest.raises(ConfigError, match='multiples of 128'):
         Detector(path, image_size=200)
+
+
+def test_detector__test_time_augmentation_of_a_file_of_any_size(
+    trained: TrainedModel, use: Use
+) -> None:
+    """Views of 256x128 (twice: 0.8 is rounded to it) and 384x256, each also flipped."""
+    tta = TTA(scales=(0.8, 1.5), size_divisor=128)
+    size = {'image_size': '256x128'}
+    expected = Detector(None, trained.checkpoint, 'cpu', 0.3, tta=tta, **size)(images())
+    found = Detector(use(image_size=None), score_thr=0.3, tta=TTA(scales=(0.8, 1.5)), **size)
+    assert_same(found(images()), expected)
+    plain = Detector(use(image_size=None), score_thr=0.3, **size)(images())
+    assert any(
+        len(one.pred_instances) != len(other.pred_instances)
+        for one, other in zip(plain, expected, strict=True)
+    )
+
+
+def test_detector__flips_of_a_file_of_one_size(trained: TrainedModel, use: Use) -> None:
+    flips = TTA(scales=())
+    expected = Detector(None, trained.checkpoint, 'cpu', 0.3, tta=flips)(images())
+    assert_same(Detector(use(), score_thr=0.3, tta=flips)(images()), expected)
+    with pytest.raises(ConfigError, match='resizes the images itself'):
+        Detector(use(input='uint8'), tta=flips)
 
 
 @pytest.mark.parametrize('end', ['raw', 'decoded'])
@@ -196,3 +210,25 @@ def test_detector__foreign_files(
     with pytest.raises(CheckpointError, match=words) as error:
         Detector(tmp_path / name)
     assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('mode', ['stretch', 'stretch_mediapipe'])
+@pytest.mark.parametrize('form', ['float', 'uint8'])
+def test_resize_mode__the_files_is_followed(
+    trained: TrainedModel, use: Use, mode: str, form: str
+) -> None:
+    """Also where the config that is given says another."""
+    checkpoint = trained.checkpoint
+    stretched = Detector(None, checkpoint, 'cpu', 0.3, options=[f'resize_mode={mode}'])(images())
+    detector = Detector(small_config(), use(resize_mode=mode, input=form), score_thr=0.3)
+    assert_same(detector(images()), stretched)
+
+
+def test_resize_mode__an_option_wins_outside_the_file(
+    trained: TrainedModel, use: Use, expected: list[Any]
+) -> None:
+    options = ['resize_mode=letterbox']
+    found = Detector(None, use(resize_mode='stretch'), score_thr=0.3, options=options)(images())
+    assert_same(found, expected)
+    with pytest.raises(ConfigError, match='inside the file, by stretch, not letterbox'):
+        Detector(None, use(resize_mode='stretch', input='uint8'), options=options)

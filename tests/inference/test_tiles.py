@@ -42,6 +42,20 @@ def test_parse(text: str | int, grid: Any, tile_size: Any) -> None:
     assert Tiles.parse(tiles) is tiles
 
 
+def test_parse__an_overlap_after_a_colon() -> None:
+    assert Tiles.parse('640:0.3') == Tiles(tile_size=(640, 640), overlap=0.3)
+    assert Tiles.parse('3x2:.25') == Tiles(grid=(2, 3), overlap=0.25)
+    assert Tiles.parse('320px:0') == Tiles(tile_size=(320, 320), overlap=0.0)
+    with pytest.raises(ConfigError, match=r"'640:0\.3'.*0\.1"):
+        Tiles.parse('640:0.3', 0.1)
+
+
+@pytest.mark.parametrize('text', ['640:', '640:x', '640:0.95', '2x2:1', '640:0.2:0.2'])
+def test_parse__an_overlap_that_cannot_be(text: str) -> None:
+    with pytest.raises(ConfigError, match=r'overlap|tiles'):
+        Tiles.parse(text)
+
+
 @pytest.mark.parametrize('text', ['3', '2x', 'x2', '2x2x2', '-2x2', '0x2', '20x20px', 'many', ''])
 def test_parse__refused_in_a_line(text: str) -> None:
     with pytest.raises(ConfigError, match='tiles') as error:
