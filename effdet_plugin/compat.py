@@ -6,7 +6,8 @@ Importing this module
 2. repairs a torchvision whose compiled operators do not load into the installed torch (its default
    build is for CUDA, so this happens with a CPU build of torch from another index);
 3. provides ``mmcv._ext`` from :mod:`effdet_plugin.mmcv_ops` if mmcv has no compiled operators
-   (``mmcv-lite``, or an mmcv that was built without torch).
+   (``mmcv-lite``, or an mmcv that was built without torch);
+4. lets configs of mmengine name ours in ``_base_``, as ``effdet_plugin::efficientdet/d2_coco.py``.
 
 Compiled operators are used if they are installed: 2 acts only after torchvision's own import error,
 and the finder of 3 is the last in ``sys.meta_path``.
@@ -30,7 +31,10 @@ if TYPE_CHECKING:  # torch itself may be what is missing
     from torch import nn
 
 OPENMMLAB = ('mmengine', 'mmcv', 'mmdet')
-INSTALL_HINT = "pip install 'effdet_plugin[openmmlab]' (or [onedl], the maintained fork)"
+INSTALL_HINT = (
+    "pip install 'effdet_plugin[app]' (or [openmmlab] for training alone; "
+    '[onedl] is its maintained fork)'
+)
 _MINIMUM = {'torch': (2, 4), 'timm': (1, 0, 9), 'mmengine': (0, 10, 4)}
 # mmdet (upstream) asserts this range of mmcv when it is imported; the fork asserts nothing.
 _MMCV_OF_MMDET = ((2, 0, 0), (2, 2, 0))
@@ -42,6 +46,7 @@ _NEED_MMDET = (
         'own_data',
         'training',
         'ablation',
+        'api',
         'benchmark',
         'demo',
         'data_check',
@@ -210,6 +215,24 @@ class NeedsMmdetFinder(MetaPathFinder):
         return None
 
 
+def read_our_bases() -> None:
+    """Make mmengine's configs find ``effdet_plugin::FOLDER/NAME.py`` in ``_base_``.
+
+    mmengine has the form for packages of OpenMMLab only. Theirs also gives each dict of such a base
+    the package as its registry scope; our parts are in mmdet's registries, so ours have none.
+    """
+    from mmengine.config import Config
+
+    from effdet_plugin.shipped_configs import PREFIX, path
+
+    find = Config._get_cfg_path
+
+    def find_ours(name: str, filename: str) -> tuple[str, str | None]:
+        return (str(path(name)), None) if name.startswith(PREFIX) else find(name, filename)
+
+    Config._get_cfg_path = staticmethod(find_ours)
+
+
 def _release(text: str) -> tuple[int, ...]:
     """Return ``(2, 13, 0)`` for ``'2.13.0+cpu'``."""
     match = re.match(r'\d+(\.\d+)*', text)
@@ -238,6 +261,8 @@ def _apply() -> None:
         sys.meta_path.append(MmcvExtFinder())
     if missing_openmmlab():
         sys.meta_path.insert(0, NeedsMmdetFinder())
+    else:
+        read_our_bases()
 
 
 _apply()

@@ -1,74 +1,9 @@
 #!/usr/bin/env python3
-"""Evaluate a checkpoint: COCO's 12 metrics; --out writes the detections in COCO's results format.
+"""``efficientdet test`` of this clone; see ``effdet_plugin/cli/test.py``."""
 
-tools/test.py d0_coco d0.pth --out results.json       # on the data of the config
-tools/test.py best.pth --data DIR                     # own data: folder or annotation file
-tools/test.py model.onnx --data DIR                   # an exported file
-tools/test.py d0_coco none                            # random weights, to try the config
-tools/test.py CONFIG MODEL --tta wbf                  # test-time augmentation
-tools/test.py CONFIG MODEL --tiles 640                # small objects of large images
-tools/test.py CONFIG MODEL --out detections.json --test-dev    # for COCO's test server
-"""
+from _bootstrap import command, run
 
-import os
-from argparse import Namespace
-from pathlib import Path
-
-from _bootstrap import (
-    add_config_options,
-    add_launcher,
-    add_model,
-    add_tiles,
-    make_parser,
-    parse_model_args,
-    run,
-    tiles_of,
-)
-
-
-def parse_args() -> Namespace:
-    """Parse the command line."""
-    parser = make_parser(__doc__)
-    add = parser.add_argument
-    add_model(parser)
-    add('--out', type=Path, metavar='F.json', help='write the detections to this file')
-    add(
-        '--tta',
-        nargs='?',
-        const='nms',
-        choices=('nms', 'wbf'),
-        help='test-time augmentation, merged by NMS (default) or weighted boxes fusion',
-    )
-    add_tiles(parser)
-    add('--test-dev', action='store_true', help="round the detections as COCO's test server asks")
-    add(
-        '--data',
-        type=Path,
-        help='own data: folder or annotation file; its test split, else validation, else all',
-    )
-    add('--work-dir', type=Path, help='write logs to WORK_DIR/test')
-    add_config_options(parser)
-    add_launcher(parser)
-    return parse_model_args(parser)
-
-
-def main() -> None:
-    """Evaluate, and print the metrics."""
-    args = parse_args()
-    arguments = vars(args)
-    os.environ.setdefault('LOCAL_RANK', str(arguments.pop('local_rank')))
-    from effdet_plugin.inference import TTA
-    from effdet_plugin.training import TestSettings, evaluate, metrics_table
-
-    merge = arguments.pop('tta')
-    tta = TTA(merge=merge) if merge else None
-    tiles = tiles_of(args)
-    metrics = evaluate(
-        TestSettings(checkpoint=arguments.pop('model'), tta=tta, tiles=tiles, **arguments)
-    )
-    if os.environ.get('RANK', '0') == '0':
-        print(metrics_table(metrics))
-
+main = command('test')
 
 if __name__ == '__main__':
     run(main)

@@ -6,8 +6,10 @@ from effdet_plugin.config.image_size import (
     set_image_size,
     set_resize_mode,
 )
-from effdet_plugin.config.load import check, load, resize_mode_of, size_pipelines
+from effdet_plugin.config.load import check, load, resize_mode_of, size_pipelines, tell_resize_mode
+from effdet_plugin.config.networks import use_network
 from effdet_plugin.config.options import Options, merge_options, parse_options
+from effdet_plugin.shipped_configs import path
 
 __all__ = [
     'Options',
@@ -17,8 +19,11 @@ __all__ = [
     'merge_options',
     'parse_options',
     'parse_size',
+    'path',
     'resize_mode_of',
     'set_image_size',
     'set_resize_mode',
     'size_pipelines',
+    'tell_resize_mode',
+    'use_network',
 ]

@@ -1,5 +1,7 @@
-"""Load a config file, check it before anything is built, give its pipelines their size."""
+"""Load a config file, check it before anything is built, give its pipelines their size and mode."""
 
+import json
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,20 +9,26 @@ from typing import Any
 
 from mmdet.registry import TRANSFORMS
 from mmengine.config import Config
+from mmengine.logging import print_log
 
 from effdet_plugin.config import schema
 from effdet_plugin.config.image_size import set_image_size
-from effdet_plugin.config.names import config_path
+from effdet_plugin.config.networks import use_network
 from effdet_plugin.config.options import Options, merge_options
 from effdet_plugin.config.schema import RESIZE_KEY, SIZE_KEY, dicts_below
 from effdet_plugin.errors import ConfigError, UserError
 from effdet_plugin.images import RESIZE_MODES
+from effdet_plugin.shipped_configs import config_path
 
 # The same at the top level: `test_pipeline`, a usual variable, has 0.88 with `tta_pipeline`.
 _NEAR_TOP_LEVEL = 0.885
 _RUNS_CODE = ('.pkl', '.pickle', '.yaml', '.yml')  # mmengine's loaders construct any object
 _OURS = ('LetterBox', 'ScaleJitterCrop')  # the transforms with a resize mode
 _DEFAULT_MODE = RESIZE_MODES[0]
+# What mmengine says of a `_base_` in a package that it does not know or find.
+_FOREIGN_BASE = re.compile(
+    'does not support to load|external package|distribution was not found|is not installed'
+)
 # Arguments of mmdet's types with a key `type` that is not the name of a registered type.
 _NO_NODES = re.compile('adapt_cfg|.*_trans')
 
@@ -30,6 +38,7 @@ def load(
     *,
     image_size: str | int | tuple[int, int] | None = None,
     options: Options | None = None,
+    network: str | None = None,
 ) -> Config:
     """Load a config file, set its size and options, and check every node of it.
 
@@ -37,11 +46,14 @@ def load(
         path: A config file of mmengine's, in text or Python style; or the name of one of ours.
         image_size: Sets the input size everywhere; see `parse_size`. None keeps the config's.
         options: ``--cfg-options``, as typed or as a mapping; see `merge_options`.
+        network: Replaces the config's network, before all else; see `use_network`.
 
     Raises:
         ConfigError: The file cannot be read, or it, an option or the size is wrong.
     """
     cfg = _read(Path(path) if Path(path).is_file() else config_path(path))
+    if network is not None:
+        use_network(cfg, network)
     if options:
         merge_options(cfg, options)
     if image_size is not None:
@@ -75,7 +87,9 @@ def _reason(error: Exception) -> str:
         reason = f'{cause}: {cause.__context__}'
         if isinstance(cause.__context__, ModuleNotFoundError):
             hint = '; is the name right, and is it installed or its folder in PYTHONPATH?'
-    return reason.strip().split('\n')[0] + hint
+    if _FOREIGN_BASE.search(reason):
+        hint = "; a base in an installed package is written `_base_ = 'mmdet::PATH'`"
+    return reason.strip().split('\n')[0].rstrip('.') + hint
 
 
 def check(cfg: Config) -> None:
@@ -187,6 +201,27 @@ def resize_mode_of(dataset: Any) -> str | None:
         return str(modes[0])
     is_ours = any(node.get('type') in _OURS for _, node in nodes)
     return _DEFAULT_MODE if is_ours else None
+
+
+def tell_resize_mode(embedded: Any, config: Config) -> None:
+    """Log a line where a checkpoint was trained on images resized in another way than a config's.
+
+    Args:
+        embedded: The config that the checkpoint carries, JSON text.
+        config: What is evaluated or trained.
+    """
+    try:
+        theirs = resize_mode_of(json.loads(embedded)['test_dataloader']['dataset'])
+    except (KeyError, RecursionError, TypeError, ValueError):
+        return  # damaged: an error where the config is needed
+    own = resize_mode_of((config.get('test_dataloader') or {}).get('dataset'))
+    if own and theirs in RESIZE_MODES and own != theirs:
+        print_log(
+            f'the checkpoint was trained with resize_mode={theirs}, images are resized by {own} '
+            f'here: expect other detections, or give --resize {theirs}',
+            logger='current',
+            level=logging.WARNING,
+        )
 
 
 def _is_in_pipeline(place: str) -> bool:

@@ -1,6 +1,7 @@
 """Which types a config may name at which place, which keys they take, and what was meant else."""
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -312,9 +313,10 @@ def find_type(
     if registries == MODEL and hasattr(ops, name):
         return getattr(ops, name)
     scope, _, own_name = name.rpartition('.')
-    hint = hint_of_type(own_name, registries)
-    if scope and find_spec(scope.split('.')[0]) is None:
-        hint = f': the package {scope.split(".")[0]} is not installed'
+    hint, package = hint_of_type(own_name, registries), scope.split('.')[0]
+    if package and package not in sys.modules:
+        state = 'not imported: does "import" work?' if find_spec(package) else 'not installed'
+        hint = f': the package {package} is {state}'
     raise ConfigError(f'{path}: no {registries[0].name} of the name {name!r} is registered{hint}')
 
 

@@ -9,18 +9,19 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.hooks import PrepareTTAHook
 
-from effdet_plugin.config import load
+from effdet_plugin.config import load, parse_options, resize_mode_of, set_resize_mode
 from effdet_plugin.config.dataset_nodes import class_names, source_nodes
 from effdet_plugin.config.embedded import embedded_config
+from effdet_plugin.config.schema import RESIZE_KEY
 from effdet_plugin.download import local_path
-from effdet_plugin.engine.load_weights import classes_of, skip_pretrained
+from effdet_plugin.engine.load_weights import skip_pretrained
 from effdet_plugin.errors import CheckpointError, ConfigError
 from effdet_plugin.evaluation import NAMES
 from effdet_plugin.export.runtime import is_runtime_file
-from effdet_plugin.inference.detector import refuse_for_file, split_model
+from effdet_plugin.inference.detector import split_model
 from effdet_plugin.inference.runtime_model import load_file, refuse_network_options
 from effdet_plugin.inference.tiles import Tiles, apply_views
-from effdet_plugin.inference.tta import TTA
+from effdet_plugin.inference.tta import TTA, tta_of_file
 from effdet_plugin.own_data import (
     check_annotation_files,
     read_dataset,
@@ -34,9 +35,10 @@ from effdet_plugin.training.running import (
     one_line_errors,
     remove_ema_hooks,
 )
-from effdet_plugin.weights_only import load_weights_only
+from effdet_plugin.weights_only import classes_of, load_weights_only
 
 _METRIC = 'CocoTwelveMetric'
+_RUNTIME_MODE = 'stretch_mediapipe'  # of a .tflite
 # The arguments that it shares with mmdet's CocoMetric.
 _KEPT_ARGUMENTS = ('ann_file', 'classwise', 'backend_args', 'prefix')
 _BATCH_SIZE = 8  # where the config is a model's own, which keeps no loader
@@ -92,7 +94,10 @@ def evaluate(settings: TestSettings) -> dict[str, float]:
     """
     with tempfile.TemporaryDirectory(prefix='effdet-test-') as folder, one_line_errors():
         cfg, remark, from_file = _prepare(settings, Path(folder))
-        views_model = apply_views(cfg, settings.tta, settings.tiles)
+        tta = settings.tta
+        if from_file:
+            tta = tta_of_file(tta, from_file.model.metadata, settings.checkpoint)
+        views_model = apply_views(cfg, tta, settings.tiles)
         runner = build_runner(cfg)
         if from_file:
             runner.model = from_file.model
@@ -150,7 +155,25 @@ def _prepare(settings: TestSettings, scratch: Path) -> tuple[Config, str, Traine
     if cfg.load_from is None:
         cfg.randomness = {'seed': _SEED}
     _set_metric(cfg, settings)
+    if from_file is not None:
+        remark = '; '.join(filter(None, (remark, _resize_as_runtimes(cfg, from_file, settings))))
     return cfg, remark, from_file
+
+
+def _resize_as_runtimes(cfg: Config, file: TrainedModel, settings: TestSettings) -> str:
+    """Resize images as the runtimes of a ``.tflite`` do; return a remark, '' for other files."""
+    known = file.model.metadata
+    if known.format != 'tflite':
+        return ''
+    if RESIZE_KEY in parse_options(settings.cfg_options or {}):
+        return f'images are resized by {resize_mode_of(cfg.test_dataloader.dataset)}, as asked for'
+    if known.resize_mode != 'letterbox':
+        return f'images are resized by {known.resize_mode}, as the runtime does it'
+    set_resize_mode(cfg, _RUNTIME_MODE)
+    return (
+        f'images are resized by {_RUNTIME_MODE}, as MediaPipe Tasks do it; the network was trained '
+        'letter-boxed (--resize letterbox)'
+    )
 
 
 def _load(settings: TestSettings) -> tuple[Config, tuple[str, ...] | None, TrainedModel | None]:
@@ -162,7 +185,6 @@ def _load(settings: TestSettings) -> tuple[Config, tuple[str, ...] | None, Train
         )
     size, options = settings.image_size, settings.cfg_options
     if is_runtime_file(checkpoint):
-        refuse_for_file(checkpoint, tta=settings.tta)
         place = local_path(checkpoint)
         if given is not None:
             found = load_file(place, given, image_size=size, options=options)

@@ -2,6 +2,7 @@
 
 import math
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ from mmengine.runner import Runner
 
 from effdet_plugin.config import find_sizes, load, set_image_size
 from effdet_plugin.engine.one_run import only_run
-from effdet_plugin.engine.resume import check_resumable, check_work_dir, remove_run
-from effdet_plugin.engine.runner import AUTO, keep_freed_memory
+from effdet_plugin.engine.resume import Resumable, check_work_dir, remove_run
+from effdet_plugin.engine.runner import AUTO, EfficientDetRunner, keep_freed_memory
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.own_data import (
     DATA_FOLDER,
@@ -33,7 +34,9 @@ from effdet_plugin.training.running import (
     complete,
     is_first_process,
     one_line_errors,
+    read_resumable,
 )
+from effdet_plugin.training.time_budget import TimeLimitHook, fit_epochs
 
 _COARSEST_STRIDE = 128  # of the top level, if the config has no anchor strides
 # The optimizer wrapper that --amp uses for each; mmengine's own needs a GPU.
@@ -60,6 +63,8 @@ class TrainSettings:
         image_size: Replaces the config's; see `effdet_plugin.config.parse_size`.
         cfg_options: See `effdet_plugin.config.merge_options`.
         seed: Random seed; None: the config's, which may draw one.
+        network: Replaces the config's network; see `effdet_plugin.config.use_network`.
+        seconds: Time for all; the number of epochs is lowered to fit. None: no limit.
     """
 
     config: Path
@@ -73,6 +78,8 @@ class TrainSettings:
     image_size: str | int | None = None
     cfg_options: Sequence[str] | dict[str, Any] | None = None
     seed: int | None = None
+    network: str | None = None
+    seconds: float | None = None
 
 
 class Prepared(NamedTuple):
@@ -82,11 +89,13 @@ class Prepared(NamedTuple):
         cfg: The config that a runner is built from.
         description: The own data; None if the config's datasets are used.
         data_remarks: On the config's datasets.
+        resumed: The checkpoint to resume from, which the runner takes.
     """
 
     cfg: Config
     description: DatasetDescription | None
     data_remarks: tuple[str, ...] = ()
+    resumed: Resumable | None = None
 
     def remarks(self) -> list[str]:
         """Return remarks to log before a training, one line each."""
@@ -110,13 +119,18 @@ def prepare(
     Raises:
         UserError: The config, an option, the data or the work dir cannot be used.
     """
-    cfg = load(settings.config, image_size=settings.image_size, options=settings.cfg_options)
+    cfg = load(
+        settings.config,
+        image_size=settings.image_size,
+        options=settings.cfg_options,
+        network=settings.network,
+    )
     cfg.launcher = settings.launcher
     cfg.work_dir = str(
         settings.work_dir or cfg.get('work_dir') or f'work_dirs/{settings.config.stem}'
     )
     _set_switches(cfg, settings)
-    _set_resume(cfg, settings.resume)
+    resumed = _set_resume(cfg, settings.resume)
     description, checked = None, CheckedFiles([], {})
     folder = (scratch or Path(cfg.work_dir).absolute()) / DATA_FOLDER
     if settings.data is not None:
@@ -127,7 +141,7 @@ def prepare(
     if locks is not None and is_first_process():
         locks.enter_context(only_run(cfg.work_dir))
     if cfg.resume:
-        check_resume(cfg)
+        resumed = check_resume(cfg, resumed)
     else:
         # All processes check, so that none writes into a folder that the first one refuses. They
         # all check the same files: mmengine's runner waits for all before it writes its first.
@@ -138,7 +152,7 @@ def prepare(
     if description is not None:
         set_data(cfg, description, write_coco(description, folder))
     checked.write()
-    return Prepared(cfg, description, tuple(checked.remarks))
+    return Prepared(cfg, description, tuple(checked.remarks), resumed)
 
 
 def _set_switches(cfg: Config, settings: TrainSettings) -> None:
@@ -175,38 +189,56 @@ def use_mixed_precision(cfg: Config) -> None:
         )
 
 
-def _set_resume(cfg: Config, resume: str | None) -> None:
+def _set_resume(cfg: Config, resume: str | None) -> Resumable | None:
+    """Set what to resume from; return it where it is named: read now, not after minutes."""
     if resume is None:
         cfg.setdefault('resume', False)
     elif resume == AUTO:
         cfg.resume = AUTO  # the config's load_from stays, for a run without a checkpoint
     else:
-        check_resumable(resume)  # fails now and not after minutes of building
         cfg.resume, cfg.load_from = True, resume
+        return read_resumable(resume)
+    return None
 
 
-def train(settings: TrainSettings) -> None:
+def train(settings: TrainSettings) -> Config:
     """Train a detector.
 
     Args:
         settings: See `TrainSettings`.
 
+    Returns:
+        The complete config; its ``work_dir`` has the checkpoints.
+
     Raises:
         UserError: One line that says what is wrong, where, and what to do.
     """
+    started = time.monotonic()
     with ExitStack() as locks, one_line_errors(settings.work_dir):
         prepared = prepare(settings, locks=locks)
         locks.enter_context(one_line_errors(prepared.cfg.work_dir))
+        seconds = settings.seconds
+        lines = [] if seconds is None else [fit_epochs(prepared.cfg, seconds, started)]
         runner = build_runner(prepared.cfg)
-        runner.logger.info(f'Config, environment and log are in {runner.log_dir}')
-        for remark in prepared.remarks():
-            runner.logger.info(remark)
+        _hand_over(prepared.resumed, runner)
+        if seconds is not None:
+            runner.register_hook(TimeLimitHook(seconds, started))
+        lines.append(f'Config, environment and log are in {runner.log_dir}')
+        for line in (*lines, *prepared.remarks()):
+            runner.logger.info(line)
         _check_batches(runner)
         if get_device() == 'cpu' and keep_freed_memory():
-            runner.logger.info(
-                'Freed memory is kept for the next step (glibc), which makes training faster'
-            )
+            runner.logger.info('Freed memory is kept for the next step (glibc): faster')
         runner.train()
+        return prepared.cfg
+
+
+def _hand_over(resumed: Resumable | None, runner: Runner) -> None:
+    """Give the runner what has been read, so that it is not read again."""
+    if resumed is not None and isinstance(runner, EfficientDetRunner):
+        runner.already_read = resumed
+        for line in resumed.skipped:
+            runner.logger.warning(line)
 
 
 def dry_run(settings: TrainSettings) -> dict[str, Any]:
@@ -253,8 +285,7 @@ def shrink(cfg: Config, folder: Path) -> None:
     cfg.train_cfg = {'type': 'EpochBasedTrainLoop', 'max_epochs': 1, 'val_interval': 1}
     cfg.resume = False
     _disable_downloads(cfg.model.get('backbone') or {})
-    hooks = cfg.setdefault('default_hooks', {})
-    hooks.checkpoint = None
+    cfg.setdefault('default_hooks', {})['checkpoint'] = None
     cfg.visualizer = {'type': 'DetLocalVisualizer', 'vis_backends': []}
 
 
@@ -276,10 +307,9 @@ def _check_batches(runner: Runner) -> None:
     """Raise ConfigError if `drop_last` drops all images, as these are less than a batch."""
     loader = runner.train_loop.dataloader
     if len(loader) == 0:
-        raise ConfigError(
-            f'train_dataloader: {len(loader.dataset)} images make no batch of {loader.batch_size} '
-            f'for each process (drop_last): set a smaller batch_size'
-        )
+        images = f'train_dataloader: {len(loader.dataset)} images'
+        batch = f'no batch of {loader.batch_size} for each process (drop_last)'
+        raise ConfigError(f'{images} make {batch}: set a smaller batch_size')
 
 
 def _remarks(runner: Runner) -> list[str]:
@@ -296,10 +326,11 @@ def _summary(runner: Runner, remarks: list[str]) -> dict[str, Any]:
     sets = [_whole(runner.train_dataloader.dataset)]
     if runner.val_loop is not None:
         sets.append(_whole(runner.val_dataloader.dataset))
+    train, *rest = sets
     return {
-        'classes': list(sets[0].metainfo.get('classes', ())),
-        'train_images': len(sets[0]),
-        'val_images': len(sets[1]) if len(sets) > 1 else 0,
+        'classes': list(train.metainfo.get('classes', ())),
+        'train_images': len(train),
+        'val_images': sum(map(len, rest)),
         'boxes': sum(_count_boxes(dataset) for dataset in sets),
         'remarks': remarks,
     }

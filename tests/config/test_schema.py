@@ -1,11 +1,13 @@
 """Which keys a constructor takes, over its class hierarchy."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from torch import nn
 
-from effdet_plugin.config.schema import nearest, signature_of
+from effdet_plugin.config.schema import MODEL, find_type, nearest, signature_of
+from effdet_plugin.errors import ConfigError
 
 
 class Closed:
@@ -82,3 +84,14 @@ def test_signature_of(target: Any, names: str | None, is_open: bool) -> None:
 )
 def test_nearest(name: str, allowed: list[str], expected: str) -> None:
     assert nearest(name, allowed) == expected
+
+
+def test_find_type__of_a_package_that_cannot_be_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / 'broken_zoo.py').write_text('raise ImportError')
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=r'model\.type.*broken_zoo is not imported') as caught:
+        find_type('broken_zoo.ResNet', MODEL, 'model.type')
+    # The nearest name would be that of another network.
+    assert 'did you mean' not in str(caught.value)

@@ -64,7 +64,7 @@ def test_fuse__a_mistake_is_one_line(tmp_path: Path) -> None:
     assert done.stderr.count('\n') == 1
 
 
-def test_fuse__a_ground_truth_of_other_pictures_is_one_line_and_no_file(tmp_path: Path) -> None:
+def test_fuse__a_ground_truth_of_other_images_is_one_line_and_no_file(tmp_path: Path) -> None:
     row = dict(image_id=1, category_id=1, bbox=[5, 5, 20, 20], score=0.9)
     truth = dict(images=[dict(id=7)], annotations=[], categories=[dict(id=1, name='a')])
     for name, content in (('a', [row]), ('b', [row]), ('truth', truth)):

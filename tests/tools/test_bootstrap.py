@@ -40,11 +40,14 @@ if __name__ == '__main__':
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A repository with one tool, the start-up and the errors."""
+    """A repository with one tool, and what tools start with."""
     (tmp_path / 'tools').mkdir()
     (tmp_path / 'effdet_plugin').mkdir()
     (tmp_path / 'effdet_plugin' / '__init__.py').touch()
-    shutil.copy(REPOSITORY / 'effdet_plugin' / 'errors.py', tmp_path / 'effdet_plugin')
+    for name in ('errors.py', 'shipped_configs.py'):
+        shutil.copy(REPOSITORY / 'effdet_plugin' / name, tmp_path / 'effdet_plugin')
+    shutil.copytree(REPOSITORY / 'effdet_plugin' / 'cli', tmp_path / 'effdet_plugin' / 'cli')
+    shutil.copy(REPOSITORY / 'effdet_plugin_command.py', tmp_path)
     shutil.copy(REPOSITORY / 'tools' / '_bootstrap.py', tmp_path / 'tools')
     (tmp_path / 'tools' / 'probe.py').write_text(PROBE)
     return tmp_path
@@ -126,7 +129,10 @@ def test_tool__can_be_started(tool: Path) -> None:
 @pytest.mark.parametrize('tool', TOOLS, ids=lambda path: path.name)
 def test_tool__help_needs_no_torch(tool: Path, tmp_path: Path) -> None:
     folder = tmp_path / 'tools'
-    shutil.copytree(tool.parent, folder, ignore=shutil.ignore_patterns('__pycache__'))
+    for name in ('tools', 'effdet_plugin'):
+        ignored = shutil.ignore_patterns('__pycache__')
+        shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=ignored)
+    shutil.copy(REPOSITORY / 'effdet_plugin_command.py', tmp_path)
     command = [sys.executable, '-S', str(folder / tool.name), '--help']
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr

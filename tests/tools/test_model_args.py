@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from effdet_plugin.config.names import named_configs
 from support import REPOSITORY
 
 
@@ -117,7 +116,3 @@ def test_parse_model_args__a_model_that_is_there_needs_no_hint(
     monkeypatch.chdir(tmp_path)
     Path('d0_cocoo').touch()
     assert parsed('d0_cocoo', 'test')['model'] == 'd0_cocoo'
-
-
-def test_config_names__are_those_of_the_package() -> None:
-    assert BOOTSTRAP._config_names() == sorted(named_configs())

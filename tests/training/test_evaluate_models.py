@@ -8,12 +8,13 @@ import pytest
 import torch
 from fake_runtime import FakeRuntime
 
-from effdet_plugin.config import load
+from effdet_plugin.config import load, resize_mode_of
 from effdet_plugin.config.embedded import embed
 from effdet_plugin.errors import CheckpointError, ConfigError
 from effdet_plugin.inference import TTA, runtime_model
 from effdet_plugin.trained_model import TrainedModel, load_trained
 from effdet_plugin.training import TestSettings, evaluate
+from effdet_plugin.training.evaluate import _prepare
 from support import REPOSITORY
 
 CONFIG = REPOSITORY / 'configs' / 'efficientdet' / 'lite0_coco.py'
@@ -87,3 +88,25 @@ def test_evaluate__needs_data_or_a_config(
     torch.save({'state_dict': trained.model.state_dict()}, tmp_path / 'bare.pth')
     with pytest.raises(CheckpointError, match=r'bare\.pth: carries no config'):
         evaluate(replace(settings, checkpoint=str(tmp_path / 'bare.pth')))
+
+
+@pytest.mark.parametrize(
+    ('trained_by', 'asked', 'used', 'words'),
+    [
+        ('letterbox', None, 'stretch_mediapipe', 'as MediaPipe Tasks do it'),
+        ('letterbox', 'letterbox', 'letterbox', 'as asked for'),
+        ('stretch', None, 'stretch', 'as the runtime does it'),
+    ],
+)
+def test_evaluate__a_tflite_sees_images_as_its_runtime_does(
+    settings: TestSettings, trained: TrainedModel, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, trained_by: str, asked: str | None, used: str, words: str,
+) -> None:  # fmt: skip
+    runtime = FakeRuntime(trained, format='tflite', resize_mode=trained_by)
+    monkeypatch.setattr(runtime_model, 'load_runtime', lambda *_: runtime)
+    changes = [f'resize_mode={asked}'] if asked else []
+    cfg, remark, _ = _prepare(
+        replace(settings, checkpoint='m.tflite', cfg_options=changes), tmp_path
+    )
+    assert resize_mode_of(cfg.test_dataloader.dataset) == used
+    assert words in remark

@@ -48,7 +48,11 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 
 def test_train__own_data_then_resume(
-    settings: TrainSettings, data: Path, run_dir: Path, small: Options
+    settings: TrainSettings,
+    data: Path,
+    run_dir: Path,
+    small: Options,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = _hashes(data)
     train(settings)
@@ -60,12 +64,21 @@ def test_train__own_data_then_resume(
     longer = small | {'train_cfg.max_epochs': 2}
     with pytest.raises(UserError, match=r'config\.json: train_cfg\.max_epochs'):
         train(replace(settings, cfg_options=longer))
+    read = []
+    torch_load = torch.load
+    monkeypatch.setattr(torch, 'load', lambda *a, **k: (read.append(a[0]), torch_load(*a, **k))[1])
     train(replace(settings, cfg_options=longer, resume='auto'))
-    resumed = torch.load(run_dir / 'epoch_2.pth', weights_only=True)
+    assert read == [run_dir / 'epoch_1.pth'], 'the check reads it, and the runner takes that'
+    resumed = torch_load(run_dir / 'epoch_2.pth', weights_only=True)
     assert resumed['meta']['epoch'] == 2
+    read.clear()
+    again = longer | {'train_cfg.max_epochs': 3}
+    train(replace(settings, cfg_options=again, resume=str(run_dir / 'epoch_2.pth')))
+    assert read == [run_dir / 'epoch_2.pth']
+    monkeypatch.undo()
     # The dumped config holds data and classes: it trains again by itself.
     alone = TrainSettings(run_dir / 'lite0_coco.py', work_dir=run_dir.with_name('alone'))
-    cfg, description, _ = prepare(alone)
+    cfg, description, *_ = prepare(alone)
     assert description is None
     assert tuple(cfg.train_dataloader.dataset.dataset.metainfo.classes) == CLASSES
     assert cfg.randomness.seed == 3

@@ -1,0 +1,76 @@
+"""Time networks, exported files and whole detectors in turns, so that other load meets all equally.
+
+    %(prog)s network best.pth best.onnx best.xml --threads 1
+    %(prog)s network d0_coco none --against effdet --forms fast compiled
+    %(prog)s end2end best.pth best.onnx --images DIR --json figures.json
+
+network: forms of the network (eager, channels_last, folded, fast = both, bf16 and compiled fast
+ones), with post-processing (hard, soft) where the head is ours, and exported files with what they
+contain. Outputs are compared first. end2end: files to detections, with their parts.
+"""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from effdet_plugin.cli.model_words import add_model
+from effdet_plugin.cli.options import add_config_options
+
+MODES = ('network', 'end2end')
+FORMS = ('eager', 'channels_last', 'folded', 'fast', 'bf16', 'fp16', 'compiled')
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add = parser.add_argument
+    add('mode', choices=MODES, metavar='MODE', help=' or '.join(MODES))
+    add_model(parser, several=True)
+    add('--images', nargs='+', default=[], help='image files or folders (default: rendered scenes)')
+    add('--batch', nargs='+', type=int, default=[1, 8], help='images per call (1 8)')
+    add('--rounds', type=int, default=15, help='timed calls of each (%(default)s)')
+    add('--threads', type=int, help="number of CPU threads (default: torch's)")
+    add('--device', help='cpu, cuda, ... (default: the fastest available one)')
+    add('--forms', nargs='+', choices=FORMS, help='forms of a checkpoint; compiled takes minutes')
+    add('--nms', nargs='+', choices=('hard', 'soft'), default=['hard', 'soft'], help='(hard soft)')
+    add('--score-thr', type=float, default=0.05, help='of post-processing (%(default)s)')
+    add('--against', choices=('effdet',), help='also time effdet with the same weights')
+    add('--json', type=Path, metavar='F', help='write the figures')
+    add_config_options(parser)
+
+
+def run(args: Namespace) -> None:
+    """Measure and print."""
+    from effdet_plugin import benchmark
+    from effdet_plugin.benchmark.machine import in_words
+    from effdet_plugin.costs import to_text
+    from effdet_plugin.files import write_atomically
+
+    settings = benchmark.Settings(
+        models=args.model,
+        config=args.config,
+        images=args.images,
+        batches=args.batch,
+        rounds=args.rounds,
+        threads=args.threads,
+        device=args.device,
+        forms=tuple(args.forms or benchmark.DEFAULT_FORMS),
+        against=args.against,
+        image_size=args.image_size,
+        options=args.cfg_options,
+        score_thr=args.score_thr,
+        nms=tuple('gaussian' if name == 'soft' else name for name in args.nms),
+    )
+    report = benchmark.run(args.mode, settings, tell)
+    tell('')
+    print(in_words(report.machine))
+    print(to_text(report.table()))
+    print('\n'.join(report.notes))
+    if args.json:
+        write_atomically(args.json, report.to_json() + '\n')
+        print(f'figures: {args.json}')
+
+
+def tell(text: str) -> None:
+    """Show on a terminal what is being done, in one line."""
+    if sys.stderr.isatty():
+        print(f'\r\033[K{text[:100]}', end='', file=sys.stderr, flush=True)
