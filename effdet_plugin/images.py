@@ -161,7 +161,9 @@ def largest_value(path: Path) -> int:
     Raises:
         UnreadableImageError: OpenCV cannot decode it.
     """
-    return int(_decode(path, cv2.IMREAD_UNCHANGED).max())
+    pixels = _decode(path, cv2.IMREAD_UNCHANGED)
+    # Transparency, the fourth, is dropped, and often at its end.
+    return int((pixels[..., :3] if pixels.ndim == 3 else pixels).max())
 
 
 def dark(largest: int) -> str:

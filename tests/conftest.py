@@ -1,5 +1,6 @@
 """Settings of all tests: reproducible, few threads; tests without their requirements skip."""
 
+import ctypes
 import gc
 import os
 import random
@@ -12,6 +13,9 @@ from hypothesis import HealthCheck, settings
 
 import effdet_plugin  # noqa: F401  (before any test imports mmdet)
 
+# pytest-xdist's processes, and those that their tests start, share the cores.
+if 'PYTEST_XDIST_WORKER' in os.environ:
+    os.environ['OMP_NUM_THREADS'] = '1'
 # Several processes share the cores, and small tensors gain nothing from many threads.
 torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', '2')))
 
@@ -37,6 +41,15 @@ def _same_environment() -> Iterator[None]:
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture(autouse=True, scope='module')
+def _freed_memory_is_returned() -> Iterator[None]:
+    """A training makes glibc keep what is freed; see `keep_freed_memory`."""
+    yield
+    trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
+    if trim is not None:  # glibc only
+        trim(0)
 
 
 def pytest_collection_finish() -> None:

@@ -22,10 +22,9 @@ from effdet_plugin.convert.networks import Structure, equal_networks, state_shap
 from effdet_plugin.convert.open_source import open_source, with_path
 from effdet_plugin.convert.sources import Selection, Source, select
 from effdet_plugin.download import WEB, cache_dir, fetch
-from effdet_plugin.engine.load_weights import classes_of
 from effdet_plugin.errors import CheckpointError
 from effdet_plugin.files import replacing
-from effdet_plugin.weights_only import is_finite
+from effdet_plugin.weights_only import classes_of, is_finite
 
 FORMATS = ('mmengine', 'effdet', 'npz')
 # As google/automl's README, tf2/README and Det-AdvProp page give them.

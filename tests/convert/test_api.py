@@ -198,7 +198,7 @@ def test_convert__recipe_from_npz(model: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('model', MODELS)
+@pytest.mark.parametrize('model', [model for model in MODELS if model not in ('lite0', 'd0')])
 def test_convert__recipe_from_npz_all(model: str, tmp_path: Path) -> None:
     test_convert__recipe_from_npz(model, tmp_path)
 

@@ -1,15 +1,7 @@
-"""Run by torchrun: the gradient of one batch, split over the processes that there are.
+"""Run in each process of a group: the gradient of one batch, split over those that there are."""
 
-Usage: one_gradient.py NORMALIZER OUT
-"""
-
-import os
-import sys
 from pathlib import Path
 
-import effdet_plugin  # noqa: F401  (before mmdet)
-
-# isort: split
 import torch
 import torch.distributed as dist
 from mmdet.registry import MODELS
@@ -65,9 +57,3 @@ def main(normalizer: str, out: str) -> None:
     if rank == 0:
         torch.save({k: p.grad for k, p in loss.model.named_parameters()}, out)
     dist.destroy_process_group()
-
-
-if __name__ == '__main__':
-    main(*sys.argv[1:3])
-    sys.stdout.flush()
-    os._exit(0)  # gloo's threads have nothing left to do

@@ -88,6 +88,7 @@ def test_voc2012__trains_the_head_only_from_coco(options: dict[str, Any], tmp_pa
     assert list((tmp_path / 'run').glob('best_*.pth'))
 
 
+@pytest.mark.timeout(600)
 def test_voc2012__stops_when_nothing_improves(options: dict[str, Any], tmp_path: Path) -> None:
     place, _ = early_stopping(options)
     options |= {

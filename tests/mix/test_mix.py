@@ -62,6 +62,7 @@ def test_mix_has_what_is_promised() -> None:
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.timeout(600)
 def test_mix__trains_on_one_batch_and_predicts(path: Path, batch: Callable[[bool], Batch]) -> None:
     cfg = load_small(path)
     model = build(cfg).train()
