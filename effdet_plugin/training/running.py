@@ -143,6 +143,9 @@ def one_line_errors(work_dir: Path | str | None = None) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, UserError):
             raise
+        # Of a worker that is killed while it hands over a batch.
+        if isinstance(error, ConnectionResetError):
+            raise UserError(_killed_worker('has ended in mid-batch')) from error
         with write_errors(error.filename or work_dir or 'a file'):
             raise
     except RuntimeError as error:

@@ -357,6 +357,8 @@ def test_resume__a_damaged_random_state_is_said(
     checkpoint = torch.load(path, weights_only=True)
     torch.save({**checkpoint, 'random_states': states}, path)
     config = toy_config(tmp_path / 'again', load_from=str(path), resume=True)
+    # mmengine names a run by the second, and runs of one name share the first one's log file.
+    config.experiment_name = tmp_path.name
     assert in_child(train, config) == 0
     (log,) = (tmp_path / 'again').glob('*/*.log')
     assert log.read_text().count('random state in the checkpoint is damaged') == 1

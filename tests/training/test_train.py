@@ -350,6 +350,8 @@ def test_one_line_errors__of_workers() -> None:
     with pytest.raises(UserError) as error, one_line_errors():
         _worker()
     assert str(error.value) == 'a.jpg: cannot be read'
+    with pytest.raises(UserError, match='worker has ended'), one_line_errors():
+        raise ConnectionResetError(104, 'Connection reset by peer')
 
 
 def test_train__image_that_cannot_be_read(
