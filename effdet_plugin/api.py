@@ -19,15 +19,14 @@ from PIL import Image as Pillow
 
 from effdet_plugin import inference
 from effdet_plugin.config import Options
-from effdet_plugin.engine.resume import newest_resumable
-from effdet_plugin.errors import CheckpointError, ConfigError
+from effdet_plugin.errors import ConfigError
 from effdet_plugin.export.api import FORMATS
 from effdet_plugin.export.api import Options as ExportOptions
 from effdet_plugin.export.api import export as write_export
 from effdet_plugin.inference.inputs import Image
 from effdet_plugin.shipped_configs import is_config, named_configs
 from effdet_plugin.trained_model import NO_CHECKPOINT, load_trained
-from effdet_plugin.training import TestSettings, evaluate, plain_settings, train
+from effdet_plugin.training import TestSettings, best_checkpoint, evaluate, plain_settings, train
 
 SCORE_THR = 0.4  # of `predict`, as of the command
 
@@ -172,17 +171,3 @@ class Detector:
                 f"'best.pth'), or {NO_CHECKPOINT!r} for random ones"
             )
         return self.checkpoint
-
-
-def best_checkpoint(work_dir: Path) -> Path:
-    """Return the checkpoint of a run with the highest AP; the last one if there is no such.
-
-    Raises:
-        CheckpointError: The run has written none.
-    """
-    best = sorted(work_dir.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
-    if best:
-        return best[-1]
-    if (last := newest_resumable(work_dir, log=False)) is None:
-        raise CheckpointError(f'{work_dir}: the training has written no checkpoint')
-    return last.path

@@ -11,7 +11,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from effdet_plugin.errors import ConfigError, DatasetError
-from effdet_plugin.export.images import SUFFIXES, Preparation, paths_of
+from effdet_plugin.export.images import Preparation, images_in, paths_of
 from effdet_plugin.export.runtime import Array
 from effdet_plugin.files import RGBImage
 from effdet_plugin.images import read_image
@@ -74,7 +74,7 @@ def calibration_images(
     """
     if count < 1:
         raise ConfigError(f'--calib-count {count}: give 1 or more')
-    paths = sorted(set(_in_folder(Path(folder)) if folder else paths_of(config, 'train')))
+    paths = sorted(set(images_in(Path(folder)) if folder else paths_of(config, 'train')))
     if not paths:
         raise DatasetError(
             'train_dataloader: none of its images is here, and int8 is calibrated with images: '
@@ -82,17 +82,3 @@ def calibration_images(
         )
     chosen = random.Random(seed).sample(paths, min(count, len(paths)))
     return CalibrationImages(tuple(chosen), prepare)
-
-
-def _in_folder(folder: Path) -> list[Path]:
-    """Return the images of a folder and those below it.
-
-    Raises:
-        DatasetError: It is no folder, or has none.
-    """
-    if not folder.is_dir():
-        raise DatasetError(f'--calib {folder}: no such folder; give one of images')
-    found = [p for p in folder.rglob('*') if p.suffix.lower() in SUFFIXES and p.is_file()]
-    if not found:
-        raise DatasetError(f'--calib {folder}: no images in this folder, nor below it')
-    return found

@@ -81,16 +81,25 @@ def images_of(config: Config, folder: Path | str | None, count: int, split: str)
         split: ``'train'`` or ``'test'``, of the config's data.
 
     Raises:
-        DatasetError: The folder has no images.
+        DatasetError: There is no such folder, or it has no images.
     """
-    if folder is not None:
-        paths = sorted(p for p in Path(folder).rglob('*') if p.suffix.lower() in SUFFIXES)
-        if not paths:
-            raise DatasetError(f'{folder}: no images in this folder')
-    else:
-        paths = list(paths_of(config, split))
+    paths = images_in(Path(folder)) if folder is not None else list(paths_of(config, split))
     found = [read_image(path) for path in _spread(paths, count)]
     return found or [drawn(seed) for seed in range(count)]
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Return the images of a folder and those below it, sorted.
+
+    Raises:
+        DatasetError: It is no folder, or has none.
+    """
+    if not folder.is_dir():
+        raise DatasetError(f'{folder}: no such folder; give one of images')
+    found = sorted(p for p in folder.rglob('*') if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not found:
+        raise DatasetError(f'{folder}: no images in this folder, nor below it')
+    return found
 
 
 def _spread(paths: Sequence[Path], count: int) -> list[Path]:

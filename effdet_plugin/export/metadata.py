@@ -7,6 +7,7 @@ from typing import Any
 
 from effdet_plugin.config.embedded import EMBEDDED
 from effdet_plugin.errors import CheckpointError
+from effdet_plugin.images import RESIZE_MODES
 
 KEY = 'effdet_plugin'  # name of the text in metadata_props, rt_info or the archive
 MAX_BYTES = 4 << 20  # of the text; a config is about 10 kB
@@ -20,7 +21,6 @@ OUTPUTS = {
 ENDS = tuple(OUTPUTS)
 INPUTS = ('float', 'uint8')
 PRECISIONS = ('fp32', 'fp16', 'dynamic', 'int8')
-RESIZE_MODES = ('letterbox', 'stretch', 'stretch_mediapipe')
 MAX_SIDE = 1 << 14
 SIZE_STEP = 128  # the sides of an input of any size are multiples of this
 

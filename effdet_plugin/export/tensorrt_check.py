@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from mmdet.registry import MODELS
 
-from effdet_plugin.errors import CheckpointError, ConfigError, DatasetError
+from effdet_plugin.errors import CheckpointError, ConfigError
 from effdet_plugin.export import check, tensorrt
-from effdet_plugin.export.images import SUFFIXES, Preparation
+from effdet_plugin.export.images import Preparation, images_in
 from effdet_plugin.export.metadata import OUTPUTS, Metadata
 from effdet_plugin.export.runtime import Array, Outputs
 from effdet_plugin.files import read_json, write_atomically
@@ -47,9 +47,7 @@ def prepare(file: Path, images: Path, out: Path, count: int = 8) -> str:
     known = runtime.metadata
     if known.end != 'decoded' or known.image_size is None:
         raise ConfigError(f'{file}: has no plugin to check: export it with --end postprocess')
-    paths = sorted(path for path in images.rglob('*') if path.suffix.lower() in SUFFIXES)[:count]
-    if not paths:
-        raise DatasetError(f'{images}: no images in this folder')
+    paths = images_in(images)[:count]
     numbers = {'mean': known.mean, 'std': known.std, 'pad_value': known.pad_value}
     preprocessor = MODELS.build({'type': 'EfficientDetDataPreprocessor', **numbers})
     model: Any = SimpleNamespace(data_preprocessor=preprocessor)

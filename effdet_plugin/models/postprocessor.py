@@ -188,9 +188,8 @@ class DetectionPostProcessor(nn.Module):
             if level_sizes is None:
                 raise ConfigError('candidates_per_level needs level_sizes')
             levels = logits.split(list(level_sizes), dim=1)
-            limit = (
-                NEG_INF if is_exporting() else min_logit
-            )  # a graph gets one dynamic number, not one a level
+            # A graph gets one dynamic number, not one a level.
+            limit = NEG_INF if is_exporting() else min_logit
             number = self.candidates_per_level
             tops = [best_pairs(level, number, limit) for level in levels]
             starts = accumulate([0, *level_sizes[:-1]])

@@ -6,7 +6,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from effdet_plugin.config import parse_options
-from effdet_plugin.errors import ConfigError
+from effdet_plugin.errors import CheckpointError, ConfigError
 from effdet_plugin.export.api import FORMATS, Options, export
 from effdet_plugin.export.extras import need
 from effdet_plugin.trained_model import load_trained
@@ -30,8 +30,9 @@ def check_export(settings: TrainSettings, form: str) -> None:
         ConfigError: Unknown format, or several processes.
         InstallError: A package is missing.
     """
-    if form not in FORMATS:
-        raise ConfigError(f'--export {form}: choose one of {", ".join(FORMATS)}')
+    known = [name for name in FORMATS if name != 'tensorrt']  # nothing evaluates its files here
+    if form not in known:
+        raise ConfigError(f'--export {form}: choose one of {", ".join(known)}')
     if settings.launcher != 'none':
         raise ConfigError('--export: not with several processes; run tools/export.py afterwards')
     for package in _PACKAGES.get(form, ()):
@@ -79,7 +80,7 @@ def next_command(cfg: Config) -> str:
     """
     try:
         checkpoint = best_checkpoint(Path(cfg.work_dir))
-    except ConfigError:
+    except CheckpointError:
         return ''
     out = checkpoint.with_suffix('.tflite')
     return f'next: tools/export.py {checkpoint} --format tflite --out {out}    # or onnx, openvino'
@@ -89,10 +90,10 @@ def best_checkpoint(folder: Path) -> Path:
     """Return the best checkpoint of a work dir, else its newest.
 
     Raises:
-        ConfigError: There is none.
+        CheckpointError: There is none.
     """
     found = list(folder.glob('best_*.pth')) or list(folder.glob('*.pth'))
     newest = sorted(found, key=lambda path: path.stat().st_mtime)
     if not newest:
-        raise ConfigError(f'{folder}: has no checkpoint to export')
+        raise CheckpointError(f'{folder}: the training has written no checkpoint')
     return newest[-1]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tflite_support import needs_packages
 
-from effdet_plugin.errors import ConfigError, InstallError
+from effdet_plugin.errors import CheckpointError, ConfigError, InstallError
 from effdet_plugin.export import load_runtime
 from effdet_plugin.training import (
     TrainSettings,
@@ -52,7 +52,7 @@ def test_road__a_line_for_each_file(
 
 
 def test_best_checkpoint__before_the_newest(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match='no checkpoint'):
+    with pytest.raises(CheckpointError, match='has written no checkpoint'):
         best_checkpoint(tmp_path)
     for name in ('best_coco_bbox_mAP_epoch_1.pth', 'epoch_2.pth'):
         (tmp_path / name).touch()
