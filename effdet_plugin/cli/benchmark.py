@@ -1,12 +1,14 @@
-"""Time networks, exported files and whole detectors in turns, so that other load meets all equally.
+"""Time networks, files, detectors and training steps in turns: other load meets all equally.
 
     %(prog)s network best.pth best.onnx best.xml --threads 1
     %(prog)s network d0_coco none --against effdet --forms fast compiled
     %(prog)s end2end best.pth best.onnx --images DIR --json figures.json
+    %(prog)s train d0_coco none --batch 4 --threads 2 --against effdet
 
 network: forms of the network (eager, channels_last, folded, fast = both, bf16 and compiled fast
 ones), with post-processing (hard, soft) where the head is ours, and exported files with what they
-contain. Outputs are compared first. end2end: files to detections, with their parts.
+contain. Outputs are compared first. end2end: files to detections, with their parts. train:
+a training step (forms eager, channels_last, bf16) on random images, from pixels to the update.
 """
 
 import sys
@@ -16,7 +18,7 @@ from pathlib import Path
 from effdet_plugin.cli.model_words import add_model
 from effdet_plugin.cli.options import add_config_options
 
-MODES = ('network', 'end2end')
+MODES = ('network', 'end2end', 'train')
 FORMS = ('eager', 'channels_last', 'folded', 'fast', 'bf16', 'fp16', 'compiled')
 
 

@@ -6,6 +6,7 @@
 %(prog)s d0_coco none                            # random weights, to try the config
 %(prog)s CONFIG MODEL --tta wbf                  # test-time augmentation
 %(prog)s CONFIG MODEL --tiles 640                # small objects of large images
+%(prog)s best.pth --data DIR --report DIR        # curves, confusion, worst images: one page
 %(prog)s CONFIG MODEL --out detections.json --test-dev    # for COCO's test server
 """
 
@@ -37,6 +38,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         help='own data: folder or annotation file; its test split, else validation, else all',
     )
     add('--work-dir', type=Path, help='write logs to WORK_DIR/test')
+    add(
+        '--report',
+        type=Path,
+        metavar='DIR',
+        help='write report.html and report.png: AP per class, curves, confusion, worst images',
+    )
     add_config_options(parser)
     add_launcher(parser)
 
@@ -56,3 +63,5 @@ def run(args: Namespace) -> None:
     )
     if os.environ.get('RANK', '0') == '0':
         print(metrics_table(metrics))
+        if args.report:
+            print(f'report: {args.report / "report.html"}')

@@ -49,6 +49,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         choices=('onnx', 'openvino', 'pt2', 'tflite'),
         help='then export the best checkpoint (tflite: fp32 and int8) and evaluate the files',
     )
+    add(
+        '--log',
+        nargs='+',
+        default=[],
+        choices=('tensorboard', 'wandb', 'mlflow', 'none'),
+        help='show losses, AP and images there (default: TensorBoard, where it is installed)',
+    )
     add_config_options(parser)
     add_launcher(parser)
 
@@ -84,7 +91,6 @@ def run(args: Namespace) -> None:
         check_export,
         dry_run,
         export_trained,
-        next_command,
         plain_settings,
         train,
     )
@@ -106,8 +112,6 @@ def run(args: Namespace) -> None:
     if form:
         for line in export_trained(settings, cfg, form):
             print(line)
-    elif os.environ.get('RANK', '0') == '0' and (line := next_command(cfg)):
-        print(line)
 
 
 def choose_device(device: str | None) -> str | None:

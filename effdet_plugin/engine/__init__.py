@@ -10,7 +10,8 @@ from effdet_plugin.engine.param_groups import (
     GroupedOptimWrapperConstructor,
     LayerDecayOptimWrapperConstructor,
 )
-from effdet_plugin.engine.runner import EfficientDetRunner, EpochSampler
+from effdet_plugin.engine.runner import EfficientDetRunner
+from effdet_plugin.engine.sampler import EpochSampler
 from effdet_plugin.engine.schedule import ReferenceLR
 
 __all__ = [

@@ -26,6 +26,7 @@ from effdet_plugin.weights_only import first_not_finite, load_weights_only
 
 OPTIMIZER = 'optimizer_type'  # key of a checkpoint's meta
 LAST = 'last_checkpoint'  # mmengine's name of the file that names the newest checkpoint
+INTERRUPTED = 'interrupted.pth'  # of a run that was stopped in the middle of an epoch
 # Their values are tensors already, and torch needs the metadata of its own dict class.
 # What the random generators raise of a state that is none.
 _DAMAGED_STATE = (
@@ -69,6 +70,7 @@ class AtomicCheckpointHook(CheckpointHook):
         kwargs.setdefault('backend_args', {'backend': 'atomic'})
         super().__init__(interval, **kwargs)
         self.random_states: list[dict[str, Any]] = []  # of each process, at the last epoch's end
+        self._first = 0  # batch that a resumed epoch begins with
 
     def before_train(self, runner: Runner) -> None:
         """Find the folder, and remove temporary files that a killed process has left there."""
@@ -98,8 +100,9 @@ class AtomicCheckpointHook(CheckpointHook):
         resumed run would continue with other numbers than an uninterrupted one. It is done with
         the first batch, when the loader has drawn its own.
         """
-        if batch_idx > 0 or not self.random_states:
+        if batch_idx != self._first or not self.random_states:
             return
+        self._first = 0
         if get_rank() < len(self.random_states):
             try:
                 restore_random_state(self.random_states[get_rank()])
@@ -155,6 +158,18 @@ class AtomicCheckpointHook(CheckpointHook):
         seed = checkpoint['meta'].get('seed')
         if reseed is not None and seed is not None:
             reseed(seed)
+        self._skip(runner, checkpoint['meta'].get('batches', 0))
+
+    def _skip(self, runner: Runner, batches: Any) -> None:
+        """Begin the next epoch after some of its batches."""
+        loader = runner.train_dataloader
+        skip = getattr(loader.sampler, 'skip', None)
+        if skip is None or not hasattr(runner.train_loop, 'skipped'):
+            return
+        if not isinstance(batches, int) or not 0 < batches < len(loader):
+            return
+        skip(batches * (loader.batch_size or 1))
+        self._first = runner.train_loop.skipped = batches
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
         """Write a checkpoint, then its name, then remove outdated ones; mmengine removes first."""
@@ -182,6 +197,7 @@ class AtomicCheckpointHook(CheckpointHook):
         if is_main_process():
             with replacing(Path(runner.work_dir) / LAST) as part:
                 part.write_text(str(self.last_ckpt))
+            self._remove(self.file_backend.join_path(self.out_dir, INTERRUPTED))
         for old in outdated:
             self._remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old)))
 

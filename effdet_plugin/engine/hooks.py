@@ -1,5 +1,6 @@
 """Hooks that read the loss: to stop at NaN, to log it, to show progress."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from mmdet.registry import HOOKS
 from mmengine.dist import get_rank, is_main_process
 from mmengine.hooks import Hook, LoggerHook, RuntimeInfoHook
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
@@ -48,7 +50,7 @@ class FiniteLossHook(Hook):
             # A copy: a compiled step may write its next loss into the same memory.
             self._losses.append(torch.as_tensor(outputs['loss']).detach().clone())
             self._images.append(image_names(data_batch))
-        if not self._losses or not _is_time_to_read(self, runner, batch_idx):
+        if not self._losses or not is_time_to_read(self, runner, batch_idx):
             return
         losses, images = self._losses, self._images
         self._losses, self._images = [], []
@@ -65,11 +67,11 @@ class FiniteLossHook(Hook):
         )
 
 
-def _is_time_to_read(hook: Any, runner: Runner, batch_idx: int) -> bool:
+def is_time_to_read(hook: Any, runner: Runner, batch_idx: int) -> bool:
     """Whether a line is logged at this step, or the epoch ends with it."""
     intervals = (other.interval for other in runner.hooks if isinstance(other, LoggerHook))
     # The hooks of a config are registered after this one is built, so the logger is looked up here.
-    interval = hook.interval or min(intervals, default=50)
+    interval = getattr(hook, 'interval', None) or min(intervals, default=50)
     is_logged: bool = hook.every_n_inner_iters(batch_idx, interval)
     return is_logged or hook.end_of_epoch(runner.train_dataloader, batch_idx)
 
@@ -106,7 +108,7 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
     ) -> None:
         """Keep the losses of a step, and record all that are kept if it is time."""
         self._outputs.append({key: _copy(value) for key, value in (outputs or {}).items()})
-        if not _is_time_to_read(self, runner, batch_idx):
+        if not is_time_to_read(self, runner, batch_idx):
             return
         kept, self._outputs = self._outputs, []
         # Read in one transfer, then put back among the numbers that are on the host already.
@@ -125,15 +127,16 @@ def _copy(value: Any) -> Any:
 
 @HOOKS.register_module()
 class ProgressBarHook(Hook):
-    """Shows steps, time left and the loss in one line, for a training that logs to a file only.
+    """Shows steps, time left, loss, rate and memory in one line.
 
     Args:
-        interval: Steps between two readings of the loss, each of which waits for the device.
+        interval: Steps between two readings of the loss, each of which waits for the device; None
+            means the logger's, which has just waited for it.
     """
 
     priority = 'VERY_LOW'
 
-    def __init__(self, interval: int = 10) -> None:
+    def __init__(self, interval: int | None = 10) -> None:
         self.interval = interval
         self.bar: tqdm[Any] | None = None
 
@@ -141,7 +144,11 @@ class ProgressBarHook(Hook):
         """Open the bar at the step that the run starts from."""
         if is_main_process():
             self.bar = tqdm(
-                total=runner.max_iters, initial=runner.iter, desc='training', unit='step'
+                total=runner.max_iters,
+                initial=runner.iter,
+                desc='training',
+                unit='step',
+                dynamic_ncols=True,
             )
 
     def after_train_iter(
@@ -151,14 +158,57 @@ class ProgressBarHook(Hook):
         data_batch: Any = None,
         outputs: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Count a step; show the loss every ``interval`` steps."""
+        """Count a step; show the numbers every ``interval`` steps."""
         if self.bar is None:
             return
-        if outputs and 'loss' in outputs and self.every_n_train_iters(runner, self.interval):
-            self.bar.set_postfix(loss=f'{float(torch.as_tensor(outputs["loss"])):.3f}')
+        if outputs and 'loss' in outputs and self._is_time(runner, batch_idx):
+            self.bar.set_postfix(_shown(runner, outputs['loss']), refresh=False)
         self.bar.update()
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Say what takes the time."""
+        self._say('evaluating')
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Say that the training continues."""
+        self._say('training')
 
     def after_train(self, runner: Runner) -> None:
         """Close the bar, which stays visible."""
         if self.bar is not None:
             self.bar.close()
+
+    def _is_time(self, runner: Runner, batch_idx: int) -> bool:
+        if self.interval is None:
+            return is_time_to_read(self, runner, batch_idx)
+        return bool(self.every_n_train_iters(runner, self.interval))
+
+    def _say(self, what: str) -> None:
+        if self.bar is not None:
+            self.bar.set_description(what)
+
+
+def _shown(runner: Runner, loss: Tensor | float) -> dict[str, str]:
+    """Return what stands behind a bar: the loss, the rate, the most memory so far."""
+    shown = {'loss': f'{float(torch.as_tensor(loss)):.3f}'}
+    wrapper = getattr(runner, 'optim_wrapper', None)
+    if isinstance(wrapper, OptimWrapper):
+        shown['lr'] = f'{wrapper.get_lr()["lr"][0]:.2g}'
+    if memory := peak_memory():
+        shown['mem'] = f'{memory / 1e9:.1f}GB'
+    return shown
+
+
+def peak_memory() -> int:
+    """Return the most bytes that this process has held: of the GPU where it has one, else of RAM.
+
+    0 where the system does not tell.
+    """
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    if sys.platform == 'win32':
+        return 0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == 'darwin' else peak * 1024

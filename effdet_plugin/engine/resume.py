@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from torch import nn
 
-from effdet_plugin.engine.checkpoint import LAST, OPTIMIZER
+from effdet_plugin.engine.checkpoint import INTERRUPTED, LAST, OPTIMIZER
 from effdet_plugin.errors import CheckpointError, UserError
 from effdet_plugin.files import read_json, write_atomically
 from effdet_plugin.weights_only import check_compatible, load_weights_only, weights_of
@@ -201,17 +201,19 @@ def check_work_dir(work_dir: Path | str, cfg: Config) -> None:
 
 
 def remove_run(work_dir: Path | str) -> None:
-    """Remove a run's checkpoints, so that the run to come cannot take them for its own.
+    """Remove a run's checkpoints and best detections: the run to come could take them for its own.
 
     Args:
         work_dir: Folder of the run. Its logs, and files that a run does not write, stay.
     """
-    for path in [*_checkpoints(Path(work_dir)), Path(work_dir) / LAST]:
+    folder = Path(work_dir)
+    for path in [*_checkpoints(folder), folder / LAST, *folder.glob('best_*.npz')]:
         path.unlink(missing_ok=True)
 
 
 def _checkpoints(work_dir: Path) -> list[Path]:
-    return [*_numbered_checkpoints(work_dir), *work_dir.glob('best_*.pth')]
+    others = (*work_dir.glob('best_*.pth'), *work_dir.glob(INTERRUPTED))
+    return [*_numbered_checkpoints(work_dir), *others]
 
 
 def _difference(path: Path, cfg: Config) -> str:

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from mmdet.datasets.api_wrappers import COCO
@@ -32,6 +32,24 @@ _SCORE_DIGITS = 3
 Result = dict[str, Any]  # one detection in COCO's results format
 
 
+class Evaluated(NamedTuple):
+    """What an evaluation has looked at.
+
+    Args:
+        coco: Ground truth.
+        results: Detections in COCO's results form.
+        image_ids: The images, sorted.
+        category_ids: Of each class of the model; None: the truth has no such class.
+        classes: Of the model.
+    """
+
+    coco: COCO
+    results: list[Result]
+    image_ids: list[int]
+    category_ids: list[int | None]
+    classes: tuple[str, ...]
+
+
 @METRICS.register_module()
 class CocoTwelveMetric(CocoMetric):
     """COCO's box evaluation: all 12 metrics by their names, not rounded.
@@ -52,6 +70,10 @@ class CocoTwelveMetric(CocoMetric):
         collect_device: mmengine's: ``'gpu'`` collects through the process group (also of CPUs),
             ``'cpu'`` through a folder that all processes share.
         prefix: Prefix of the metrics' names; None: ``coco``.
+
+    Attributes:
+        keeps: Whether to keep what was evaluated, for a report.
+        kept: It, in the first process; who reads it may set it to None, to free the memory.
 
     Raises:
         DatasetError: The file cannot be read.
@@ -82,6 +104,8 @@ class CocoTwelveMetric(CocoMetric):
         self.ann_file = ann_file
         self.results_file = results_file
         self.test_dev_form = test_dev_form
+        self.keeps = False
+        self.kept: Evaluated | None = None
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Evaluate the detections of all processes.
@@ -109,6 +133,9 @@ class CocoTwelveMetric(CocoMetric):
         found = to_results(detections.values(), category_ids)
         if self.results_file:
             write_results(found, Path(self.results_file), self.test_dev_form)
+        if self.keeps:
+            classes = tuple(self.dataset_meta['classes'])
+            self.kept = Evaluated(coco, found, sorted(detections), category_ids, classes)
         numbers = {f'bbox_{name}': -1.0 for name in NAMES}
         if coco.anns:
             known = [id_ for id_ in category_ids if id_ is not None]

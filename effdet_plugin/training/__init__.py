@@ -1,15 +1,12 @@
 """Training and evaluation, one call each, as the tools start them."""
 
+from effdet_plugin.training.dry_run import dry_run
 from effdet_plugin.training.evaluate import TestSettings, evaluate, metrics_table
-from effdet_plugin.training.export_trained import (
-    best_checkpoint,
-    check_export,
-    export_trained,
-    next_command,
-)
+from effdet_plugin.training.export_trained import check_export, export_trained
 from effdet_plugin.training.plain import plain_settings
+from effdet_plugin.training.reporting import best_checkpoint, next_command
 from effdet_plugin.training.running import check_device
-from effdet_plugin.training.train import Prepared, TrainSettings, dry_run, prepare, train
+from effdet_plugin.training.train import Prepared, TrainSettings, prepare, train
 
 __all__ = [
     'Prepared',

@@ -16,7 +16,7 @@ from effdet_plugin.config.schema import RESIZE_KEY
 from effdet_plugin.download import local_path
 from effdet_plugin.engine.load_weights import skip_pretrained
 from effdet_plugin.errors import CheckpointError, ConfigError
-from effdet_plugin.evaluation import NAMES
+from effdet_plugin.evaluation import NAMES, CocoTwelveMetric
 from effdet_plugin.export.runtime import is_runtime_file
 from effdet_plugin.inference.detector import split_model
 from effdet_plugin.inference.runtime_model import load_file, refuse_network_options
@@ -29,7 +29,15 @@ from effdet_plugin.own_data import (
     set_num_classes,
     write_coco,
 )
+from effdet_plugin.report import Subject, write_report
 from effdet_plugin.trained_model import NO_CHECKPOINT, TrainedModel, changed
+from effdet_plugin.training.reporting import (
+    command,
+    facts_of,
+    image_folder,
+    kept_metric,
+    size_in_words,
+)
 from effdet_plugin.training.running import (
     build_runner,
     one_line_errors,
@@ -63,6 +71,7 @@ class TestSettings:
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
         image_size: Replaces the config's; see `effdet_plugin.config.parse_size`.
         cfg_options: See `effdet_plugin.config.merge_options`.
+        report: Folder for ``report.html`` and ``report.png``; None: they are not written.
     """
 
     __test__ = False  # pytest would collect it by its name
@@ -78,6 +87,7 @@ class TestSettings:
     launcher: str = 'none'
     image_size: str | int | None = None
     cfg_options: Sequence[str] | dict[str, Any] | None = None
+    report: Path | None = None
 
 
 def evaluate(settings: TestSettings) -> dict[str, float]:
@@ -108,8 +118,40 @@ def evaluate(settings: TestSettings) -> dict[str, float]:
         if settings.checkpoint == NO_CHECKPOINT:
             skip_pretrained(runner.model)
             runner.model.init_weights()
+        metric = None
+        if settings.report is not None:
+            metric = kept_metric(runner.test_evaluator)
+            if metric is None:
+                raise ConfigError(f'--report: only the evaluator {_METRIC} keeps detections')
         metrics: dict[str, float] = runner.test()
+        if metric is not None and settings.report is not None:
+            _write_report(settings, settings.report, metric, cfg)
     return metrics
+
+
+def _write_report(
+    settings: TestSettings, folder: Path, metric: CocoTwelveMetric, cfg: Config
+) -> None:
+    """Write the report of an evaluation, in the first process."""
+    facts = facts_of(metric)
+    if facts is None:
+        return
+    used = {
+        'model': settings.checkpoint,
+        'config': settings.config or 'the one that the model carries',
+        'data': settings.data or 'of the config',
+        'input size': size_in_words(cfg.test_dataloader.dataset),
+        'resize mode': resize_mode_of(cfg.test_dataloader.dataset),
+        'test-time augmentation': settings.tta.merge if settings.tta else 'none',
+        'tiles': settings.tiles or 'none',
+    }
+    subject = Subject(
+        title=f'{Path(settings.checkpoint).name} on {settings.data or settings.config}',
+        images=image_folder(cfg.test_dataloader.dataset),
+        settings=[(name, str(value), '') for name, value in used.items()],
+        commands=[command('predict', settings.checkpoint, 'IMAGE_OR_FOLDER')],
+    )
+    write_report(facts, subject, folder)
 
 
 def metrics_table(metrics: Mapping[str, float]) -> str:

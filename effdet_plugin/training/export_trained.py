@@ -6,11 +6,12 @@ from pathlib import Path
 from mmengine.config import Config
 
 from effdet_plugin.config import parse_options
-from effdet_plugin.errors import CheckpointError, ConfigError
+from effdet_plugin.errors import ConfigError
 from effdet_plugin.export.api import FORMATS, Options, export
 from effdet_plugin.export.extras import need
 from effdet_plugin.trained_model import load_trained
 from effdet_plugin.training.evaluate import TestSettings, evaluate
+from effdet_plugin.training.reporting import best_checkpoint
 from effdet_plugin.training.train import TrainSettings
 
 # Of each format: a file for each of these.
@@ -70,30 +71,3 @@ def _test_settings(settings: TrainSettings, file: Path) -> TestSettings:
     options = parse_options(settings.cfg_options or {})
     own = {key: value for key, value in options.items() if not key.startswith('model')}
     return TestSettings(settings.config, str(file), cfg_options=own)
-
-
-def next_command(cfg: Config) -> str:
-    """Return a line with the command that exports a training's best checkpoint; '' without one.
-
-    Args:
-        cfg: Of the training.
-    """
-    try:
-        checkpoint = best_checkpoint(Path(cfg.work_dir))
-    except CheckpointError:
-        return ''
-    out = checkpoint.with_suffix('.tflite')
-    return f'next: tools/export.py {checkpoint} --format tflite --out {out}    # or onnx, openvino'
-
-
-def best_checkpoint(folder: Path) -> Path:
-    """Return the best checkpoint of a work dir, else its newest.
-
-    Raises:
-        CheckpointError: There is none.
-    """
-    found = list(folder.glob('best_*.pth')) or list(folder.glob('*.pth'))
-    newest = sorted(found, key=lambda path: path.stat().st_mtime)
-    if not newest:
-        raise CheckpointError(f'{folder}: the training has written no checkpoint')
-    return newest[-1]

@@ -70,8 +70,6 @@ def build_runner(cfg: Config) -> Runner:
     for handler in runner.logger.handlers:
         if isinstance(handler, logging.StreamHandler) and handler.stream is hidden:
             handler.setStream(sys.stdout)
-        if isinstance(handler, logging.FileHandler):
-            handler.handleError = _reraise  # type: ignore[method-assign]
     if not any(isinstance(hook, LoadMatchingHook) for hook in runner.hooks):
         runner.register_hook(LoadMatchingHook())
     return runner
@@ -161,11 +159,6 @@ def one_line_errors(work_dir: Path | str | None = None) -> Iterator[None]:
         if '\n' in text and lines:
             raise type(error)(lines[-1]) from error
         raise
-
-
-def _reraise(record: logging.LogRecord) -> None:
-    """Raise what a log handler has met; logging prints a traceback and lets the run continue."""
-    raise  # logging calls it in an except block
 
 
 def _killed_worker(reason: str) -> str:

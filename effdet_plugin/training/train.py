@@ -1,22 +1,23 @@
-"""Train from settings, or check by a dry run that a training would start."""
+"""Train from settings."""
 
-import math
-import tempfile
+import io
+import os
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.runner import Runner
 
-from effdet_plugin.config import find_sizes, load, set_image_size
+from effdet_plugin.config import load, parse_options
 from effdet_plugin.engine.one_run import only_run
 from effdet_plugin.engine.resume import Resumable, check_work_dir, remove_run
 from effdet_plugin.engine.runner import AUTO, EfficientDetRunner, keep_freed_memory
+from effdet_plugin.engine.stopping import StopHook
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.own_data import (
     DATA_FOLDER,
@@ -24,10 +25,12 @@ from effdet_plugin.own_data import (
     DatasetDescription,
     apply_data,
     check_annotation_files,
-    dry_run_summary,
     set_data,
     write_coco,
 )
+from effdet_plugin.training.console import plain_console, without_noise
+from effdet_plugin.training.recipe import Choice, apply_recipe
+from effdet_plugin.training.reporting import command
 from effdet_plugin.training.running import (
     build_runner,
     check_resume,
@@ -36,15 +39,17 @@ from effdet_plugin.training.running import (
     one_line_errors,
     read_resumable,
 )
+from effdet_plugin.training.speaking import SpeakHook, end
 from effdet_plugin.training.time_budget import TimeLimitHook, fit_epochs
+from effdet_plugin.training.watching import WatchHook, add_backends, check_backends
 
-_COARSEST_STRIDE = 128  # of the top level, if the config has no anchor strides
 # The optimizer wrapper that --amp uses for each; mmengine's own needs a GPU.
 _MIXED_PRECISION = {
     'ClippedOptimWrapper': 'ClippedAmpOptimWrapper',
     'OptimWrapper': 'AmpOptimWrapper',
 }
 _NEEDS_GPU = 'AmpOptimWrapper'
+_FOR_OWN_DATA = 'custom_coco'  # the config whose schedule the data may change
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,8 @@ class TrainSettings:
         seed: Random seed; None: the config's, which may draw one.
         network: Replaces the config's network; see `effdet_plugin.config.use_network`.
         seconds: Time for all; the number of epochs is lowered to fit. None: no limit.
+        log: Beside files: ``'tensorboard'``, ``'wandb'``, ``'mlflow'`` or ``'none'``; empty:
+            TensorBoard where it is installed.
     """
 
     config: Path
@@ -80,6 +87,7 @@ class TrainSettings:
     seed: int | None = None
     network: str | None = None
     seconds: float | None = None
+    log: Sequence[str] = ()
 
 
 class Prepared(NamedTuple):
@@ -90,12 +98,14 @@ class Prepared(NamedTuple):
         description: The own data; None if the config's datasets are used.
         data_remarks: On the config's datasets.
         resumed: The checkpoint to resume from, which the runner takes.
+        choices: What the own data have decided, and advice.
     """
 
     cfg: Config
     description: DatasetDescription | None
     data_remarks: tuple[str, ...] = ()
     resumed: Resumable | None = None
+    choices: tuple[Choice, ...] = ()
 
     def remarks(self) -> list[str]:
         """Return remarks to log before a training, one line each."""
@@ -132,9 +142,15 @@ def prepare(
     _set_switches(cfg, settings)
     resumed = _set_resume(cfg, settings.resume)
     description, checked = None, CheckedFiles([], {})
+    choices: list[Choice] = []
     folder = (scratch or Path(cfg.work_dir).absolute()) / DATA_FOLDER
     if settings.data is not None:
         description = apply_data(cfg, settings.data, cfg.work_dir, write=False)
+        given = [*parse_options(settings.cfg_options or {})]
+        if settings.config.stem != _FOR_OWN_DATA:  # the reference's schedule stays as it is
+            given.append('param_scheduler')
+        processes = int(os.environ.get('WORLD_SIZE', '1'))
+        choices = apply_recipe(cfg, description, given, processes)
     else:
         checked = check_annotation_files(cfg, folder=folder, is_first=is_first_process())
     complete(cfg)
@@ -152,7 +168,7 @@ def prepare(
     if description is not None:
         set_data(cfg, description, write_coco(description, folder))
     checked.write()
-    return Prepared(cfg, description, tuple(checked.remarks), resumed)
+    return Prepared(cfg, description, tuple(checked.remarks), resumed, tuple(choices))
 
 
 def _set_switches(cfg: Config, settings: TrainSettings) -> None:
@@ -214,6 +230,7 @@ def train(settings: TrainSettings) -> Config:
         UserError: One line that says what is wrong, where, and what to do.
     """
     started = time.monotonic()
+    check_backends(settings.log)
     with ExitStack() as locks, one_line_errors(settings.work_dir):
         prepared = prepare(settings, locks=locks)
         locks.enter_context(one_line_errors(prepared.cfg.work_dir))
@@ -223,14 +240,34 @@ def train(settings: TrainSettings) -> Config:
         _hand_over(prepared.resumed, runner)
         if seconds is not None:
             runner.register_hook(TimeLimitHook(seconds, started))
-        lines.append(f'Config, environment and log are in {runner.log_dir}')
+        given = [*parse_options(settings.cfg_options or {})]
+        speaking = SpeakHook(prepared.description, given, prepared.choices)
+        add_backends(runner, settings.log)
+        runner.register_hook(WatchHook())
+        runner.register_hook(speaking)
+        stopping = StopHook(_resume_command(prepared.cfg))
+        runner.register_hook(stopping)
+        locks.callback(stopping.release)
+        locks.enter_context(without_noise(runner))
+        locks.enter_context(plain_console(runner))
         for line in (*lines, *prepared.remarks()):
             runner.logger.info(line)
-        _check_batches(runner)
+        with redirect_stdout(io.StringIO()):  # pycocotools prints while the datasets are built
+            _check_batches(runner)
         if get_device() == 'cpu' and keep_freed_memory():
-            runner.logger.info('Freed memory is kept for the next step (glibc): faster')
+            runner.logger.debug('Freed memory is kept for the next step (glibc): faster')
         runner.train()
+        if is_first_process():
+            for line in end(runner, prepared.cfg, speaking, time.monotonic() - started):
+                runner.logger.info(line)
         return prepared.cfg
+
+
+def _resume_command(cfg: Config) -> str:
+    """Return what resumes a run: the config that is dumped holds data and all options."""
+    if cfg.launcher != 'none':
+        return 'the same command with --resume'
+    return command('train', Path(cfg.work_dir) / Path(cfg.filename).name, '--resume')
 
 
 def _hand_over(resumed: Resumable | None, runner: Runner) -> None:
@@ -241,110 +278,11 @@ def _hand_over(resumed: Resumable | None, runner: Runner) -> None:
             runner.logger.warning(line)
 
 
-def dry_run(settings: TrainSettings) -> dict[str, Any]:
-    """Read and check the data, build everything, then run one training and one evaluation step.
-
-    Images are few and small. Everything is written to a temporary folder; nothing is downloaded.
-
-    Args:
-        settings: See `TrainSettings`.
-
-    Returns:
-        ``classes``, ``train_images``, ``val_images``, ``boxes`` (targets, without crowds) and
-        ``remarks``.
-
-    Raises:
-        UserError: As `train` would.
-    """
-    with tempfile.TemporaryDirectory(prefix='effdet-dry-run-') as folder, one_line_errors():
-        prepared = prepare(settings, scratch=Path(folder))
-        shrink(prepared.cfg, Path(folder))
-        runner = build_runner(prepared.cfg)
-        runner.train()
-        remarks = [*prepared.remarks(), *_remarks(runner)]
-        if prepared.description is not None:
-            return dry_run_summary(prepared.description, []) | {'remarks': remarks}
-        return _summary(runner, remarks)
-
-
-def shrink(cfg: Config, folder: Path) -> None:
-    """Shorten a config's training to one step and one evaluation, each of one small image."""
-    cfg.work_dir = str(folder / 'run')
-    cfg.experiment_name = folder.name  # mmengine's default is the same for runs of one second
-    cfg.log_level = 'WARNING'
-    if next(find_sizes(cfg), None):
-        # Twice the coarsest stride: BN of a single image needs more than one position.
-        set_image_size(cfg, 2 * _coarsest_stride(cfg))
-    for name in ('train_dataloader', 'val_dataloader'):
-        if cfg.get(name):
-            loader = cfg[name]
-            loader.update(batch_size=1, num_batch_per_epoch=1, num_workers=0)
-            loader.update(persistent_workers=False, drop_last=False)
-            for key in ('prefetch_factor', 'batch_sampler'):
-                loader.pop(key, None)
-    cfg.train_cfg = {'type': 'EpochBasedTrainLoop', 'max_epochs': 1, 'val_interval': 1}
-    cfg.resume = False
-    _disable_downloads(cfg.model.get('backbone') or {})
-    cfg.setdefault('default_hooks', {})['checkpoint'] = None
-    cfg.visualizer = {'type': 'DetLocalVisualizer', 'vis_backends': []}
-
-
-def _disable_downloads(backbone: ConfigDict) -> None:
-    """Use random weights instead of those that would be downloaded."""
-    if backbone.get('pretrained') is True:
-        backbone.pretrained = False
-    if '://' in str((backbone.get('init_cfg') or {}).get('checkpoint', '')):
-        backbone.init_cfg = None
-
-
-def _coarsest_stride(cfg: Config) -> int:
-    head = cfg.model.get('bbox_head') or {}
-    strides = (head.get('anchor_generator') or {}).get('strides') or [_COARSEST_STRIDE]
-    return int(max(strides))
-
-
 def _check_batches(runner: Runner) -> None:
     """Raise ConfigError if `drop_last` drops all images, as these are less than a batch."""
     loader = runner.train_loop.dataloader
+    _ = runner.val_loop  # built, too
     if len(loader) == 0:
         images = f'train_dataloader: {len(loader.dataset)} images'
         batch = f'no batch of {loader.batch_size} for each process (drop_last)'
         raise ConfigError(f'{images} make {batch}: set a smaller batch_size')
-
-
-def _remarks(runner: Runner) -> list[str]:
-    """Return remarks on the steps that do not stop a training."""
-    loss = runner.message_hub.get_scalar('train/loss').current()
-    remarks = [] if math.isfinite(loss) else [f'the loss of the first step is {loss}']
-    if runner.val_loop is None:
-        remarks.append('there is no validation data: nothing is evaluated during training')
-    return remarks
-
-
-def _summary(runner: Runner, remarks: list[str]) -> dict[str, Any]:
-    """Return the counts of the datasets that the runner has built."""
-    sets = [_whole(runner.train_dataloader.dataset)]
-    if runner.val_loop is not None:
-        sets.append(_whole(runner.val_dataloader.dataset))
-    train, *rest = sets
-    return {
-        'classes': list(train.metainfo.get('classes', ())),
-        'train_images': len(train),
-        'val_images': sum(map(len, rest)),
-        'boxes': sum(_count_boxes(dataset) for dataset in sets),
-        'remarks': remarks,
-    }
-
-
-def _whole(dataset: Any) -> Any:
-    """Return the whole dataset: `num_batch_per_epoch` of `shrink` makes mmengine wrap a slice."""
-    return vars(dataset).get('_dataset', dataset)
-
-
-def _count_boxes(dataset: Any) -> int:
-    """Return the number of targets: boxes without ``ignore_flag``."""
-    return sum(
-        not instance.get('ignore_flag', 0)
-        for index in range(len(dataset))
-        for instance in dataset.get_data_info(index).get('instances', [])
-    )

@@ -1,7 +1,8 @@
 """A tiny dataset and a small network on it, for trainings of a second."""
 
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.registry import DefaultScope
+
+from effdet_plugin.training import TrainSettings
+from support import REPOSITORY
 
 CLASSES = ('circle', 'square')
 # Two images a batch: BN of a map of one position needs more than one.
@@ -24,6 +28,7 @@ SMALL = {
     'train_cfg.val_interval': 1,
     'model.backbone.pretrained': False,
     'model.bbox_head.postprocessor.nms_pre': 100,
+    'report': False,
 }
 
 
@@ -40,7 +45,7 @@ def _document(number: int, first: int) -> dict[str, Any]:
         images=[dict(id=i, file_name=f'{i}.png', width=64, height=48) for i in ids],
         annotations=[
             dict(
-                id=i,
+                id=i + 1,  # pycocotools never counts the box of id 0 as found
                 image_id=i,
                 bbox=[8, 8, 24, 20],
                 area=480,
@@ -79,6 +84,36 @@ def options(data: Path) -> dict[str, Any]:
     for evaluator in ('val_evaluator', 'test_evaluator'):
         options[f'{evaluator}.ann_file'] = str(data / 'val.json')
     return options
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """The work dir of `settings`, which does not exist yet."""
+    return tmp_path / 'run'
+
+
+@pytest.fixture
+def settings(data: Path, run_dir: Path, small: dict[str, Any]) -> TrainSettings:
+    """A short training of Lite0 on the own data of `data`."""
+    return TrainSettings(
+        REPOSITORY / 'configs' / 'efficientdet' / 'lite0_coco.py',
+        data=data,
+        work_dir=run_dir,
+        image_size=64,
+        cfg_options=small,
+        seed=3,
+    )
+
+
+@pytest.fixture(scope='session')
+def hashes() -> Callable[[Path], dict[str, str]]:
+    """A function that returns the hash of each file in a folder."""
+
+    def of_files(folder: Path) -> dict[str, str]:
+        files = sorted(path for path in folder.rglob('*') if path.is_file())
+        return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+    return of_files
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from effdet_plugin.training import (
     next_command,
     train,
 )
-from effdet_plugin.training.export_trained import best_checkpoint
+from effdet_plugin.training.reporting import best_checkpoint
 from support import REPOSITORY
 
 CONFIG = REPOSITORY / 'configs' / 'efficientdet' / 'lite0_mediapipe.py'

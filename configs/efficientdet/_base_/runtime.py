@@ -18,5 +18,6 @@ vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='DetLocalVisualizer', vis_backends=vis_backends, name='visualizer')
 log_processor = dict(type='LogProcessor', window_size=50, by_epoch=True)
 log_level = 'INFO'
+report = True  # report.html and report.png in the work dir, when a training ends
 load_from = None
 resume = False
