@@ -23,7 +23,13 @@ from effdet_plugin.export.images import Preparation, images_of, letterbox_of
 from effdet_plugin.export.metadata import ENDS, INPUTS, Metadata
 from effdet_plugin.export.nms_operator import suppress_by_operator
 from effdet_plugin.export.pixels import FromPixels
-from effdet_plugin.export.program import Form, Program, check_exportable, detector_program
+from effdet_plugin.export.program import (
+    Form,
+    Program,
+    check_exportable,
+    detector_program,
+    without_in_place,
+)
 from effdet_plugin.export.reference import (
     DYNAMIC_SIZE,
     Reference,
@@ -284,6 +290,8 @@ def program_of(trained: TrainedModel, metadata: Metadata) -> Program:
     """Fold and export the network in the form of a file."""
     size = metadata.image_size
     folded = fold(trained.model, size or DYNAMIC_SIZE)
+    if metadata.format != 'pt2':
+        without_in_place(folded)
     form = Form(
         torch.float16 if metadata.precision == 'fp16' else torch.float32,
         FromPixels(metadata) if metadata.input == 'uint8' else None,

@@ -109,6 +109,8 @@ class EndToEnd(nn.Module):
         nms = self.head.postprocessor.nms
         if hard_nms is not None and nms.keywords['method'] == 'hard':
             given = {k: v for k, v in nms.keywords.items() if k not in ('method', 'sigma')}
+            post = self.head.postprocessor
+            given['is_sorted'] = post.nms_pre > 0 and post.candidates_per_level is None
             nms = partial(hard_nms, num_classes=self.head.num_classes, **given)
 
         def limited(boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,6 +151,20 @@ class EndToEnd(nn.Module):
         )
 
 
+def without_in_place(model: nn.Module) -> nn.Module:
+    """Let activations make new tensors, as ONNX does.
+
+    PyTorch's ONNX exporter takes those in place apart into comparisons, which is most of its time.
+
+    Args:
+        model: Changed, and returned.
+    """
+    for module in model.modules():
+        if getattr(module, 'inplace', False):
+            module.inplace = False  # type: ignore[assignment]
+    return model
+
+
 def check_exportable(model: BaseModel) -> None:
     """Refuse heads without our post-processing.
 
@@ -173,6 +189,9 @@ def export_program(module: nn.Module, example: Tensor, shapes: dict[int, Any], e
         shapes: Dynamic dimensions of the input.
         end: For the names of the outputs.
     """
+    # The loop of NMS is compiled inside: one compiled for another export, with a fixed number of
+    # candidates, cannot be compared with a number that only the image decides.
+    torch.compiler.reset()
     exported = torch.export.export(module, (example,), dynamic_shapes=(shapes,), strict=False)
     return Program(exported, example, module, OUTPUTS[end], (shapes,))
 

@@ -33,6 +33,7 @@ from effdet_plugin.models.layers.conv import SeparableConv2d
 from effdet_plugin.models.layers.fusion import Fusion
 from effdet_plugin.models.necks.bifpn import FusionNode
 from effdet_plugin.ops.resample import same_padding
+from effdet_plugin.ops.shapes import ShapesOnly
 
 # Others transform their weights (weight standardisation), so these cannot be scaled beforehand.
 FOLDABLE = (nn.Conv2d, Conv2dSame)
@@ -263,6 +264,7 @@ def _trace(
             if type(module) in FOLDABLE or isinstance(module, _BatchNorm):
                 stack.callback(hook(name, module).remove)
         uses = stack.enter_context(_Uses())
+        stack.enter_context(ShapesOnly())
         stack.enter_context(torch.no_grad())
         shape_only(torch.empty(1, 3, *image_size, device='meta'), mode='tensor')
     norms = dict(shape_only.named_modules())

@@ -1,6 +1,7 @@
 """The losses, with mmdet's signature so that other heads can use them, and their normaliser."""
 
 import torch
+from mmdet.models.dense_heads import FCOSHead
 from mmdet.models.losses import accuracy
 from mmdet.models.losses.utils import weight_reduce_loss
 from mmdet.registry import MODELS
@@ -152,15 +153,22 @@ class SigmoidFocalLoss(WeightedLoss):
 
 
 def check_channels(model: nn.Module) -> None:
-    """Refuse a RoI head that has a channel for background beside `SigmoidFocalLoss` (SABL's).
+    """Refuse heads that no loss can tell: what they do is neither in its arguments nor its targets.
 
-    mmdet's other RoI heads ask the loss for its channels. This one counts background as a class and
-    reads its scores by softmax, and nothing of that reaches the loss.
+    A RoI head that has a channel for background beside `SigmoidFocalLoss` (SABL's): mmdet's other
+    RoI heads ask the loss for its channels. And a head that gives `HuberLoss` decoded boxes: in
+    pixels, nearly all errors are beyond any ``delta``, and large boxes outweigh small ones.
 
     Raises:
         ConfigError: There is such a head.
     """
     for name, head in model.named_modules():
+        gives_boxes = getattr(head, 'reg_decoded_bbox', False) or isinstance(head, FCOSHead)
+        if gives_boxes and isinstance(getattr(head, 'loss_bbox', None), HuberLoss):
+            raise ConfigError(
+                f'{name}: HuberLoss: {type(head).__name__} passes boxes in pixels, not deltas: '
+                'take BoxIoULoss, or set reg_decoded_bbox=False where the head has it'
+            )
         layer = getattr(head, 'fc_cls', None)
         if not isinstance(getattr(head, 'loss_cls', None), SigmoidFocalLoss):
             continue

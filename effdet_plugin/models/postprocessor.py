@@ -93,6 +93,9 @@ class DetectionPostProcessor(nn.Module):
         if method == 'gaussian':
             score_thr = score_thr or GAUSSIAN_SCORE_THR
         self.classes = None if classes is None else sorted(set(classes))
+        # A buffer is on the device already: a copy at each call would wait for it.
+        chosen = None if self.classes is None else torch.tensor(self.classes)
+        self.register_buffer('chosen', chosen, persistent=False)
         if classes is not None and not can_choose_classes(
             nms_pre, candidates_per_level, class_wise
         ):
@@ -113,6 +116,8 @@ class DetectionPostProcessor(nn.Module):
             max_per_img=max_per_img,
             class_wise=class_wise,
         )
+
+    chosen: Tensor | None
 
     def forward(
         self,
@@ -181,9 +186,8 @@ class DetectionPostProcessor(nn.Module):
         Raises:
             ConfigError: ``candidates_per_level`` without ``level_sizes``.
         """
-        if self.classes is not None:
-            chosen = torch.tensor(self.classes, device=logits.device)
-            logits = logits.index_select(-1, chosen)
+        if self.chosen is not None:
+            logits = logits.index_select(-1, self.chosen)
         if self.candidates_per_level is not None:
             if level_sizes is None:
                 raise ConfigError('candidates_per_level needs level_sizes')
@@ -202,8 +206,8 @@ class DetectionPostProcessor(nn.Module):
         else:
             best, labels = logits.max(-1)
             index = torch.arange(logits.shape[1], device=logits.device).expand_as(labels)
-        if self.classes is not None:
-            labels = chosen[labels]
+        if self.chosen is not None:
+            labels = self.chosen[labels]
         # Selected by logit: the sigmoid keeps the order, so it is computed for the selected only.
         return best.sigmoid(), index, labels
 

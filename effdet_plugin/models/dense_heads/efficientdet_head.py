@@ -57,6 +57,10 @@ class EfficientDetHead(BaseDenseHead):
         train_cfg: not used; mmdet's detectors pass it to any head.
         test_cfg: not used, likewise.
         init_cfg: mmengine's; without it the reference's initial values.
+
+    Attributes:
+        counts_positives: Whether the next losses count their positives.
+        positives: ``(num_levels,)`` matched anchors of each level, as last counted.
     """
 
     def __init__(
@@ -100,6 +104,8 @@ class EfficientDetHead(BaseDenseHead):
         self.loss_normalizer = loss_normalizer
         self.normalizer_value = normalizer_value
         self.mask_zero_targets = mask_zero_targets
+        self.counts_positives = False
+        self.positives: Tensor | None = None
         self.postprocessor = MODELS.build(postprocessor or dict(type='DetectionPostProcessor'))
         tower = partial(
             Tower,
@@ -193,13 +199,17 @@ class EfficientDetHead(BaseDenseHead):
         Returns:
             Scalars ``loss_cls``, ``loss_bbox`` and, if configured, ``loss_iou``.
         """
-        anchors = torch.cat(self.anchors(cls_scores, batch_img_metas[0].get('batch_input_shape')))
+        levels = self.anchors(cls_scores, batch_img_metas[0].get('batch_input_shape'))
+        anchors = torch.cat(levels)
         logits = self.flatten(cls_scores, self.num_classes)
         deltas = self.flatten(bbox_preds, 4).float()
         boxes, gt_labels = pack_targets(batch_gt_instances)
         valid = (gt_labels >= 0) & (boxes[..., 2:] > boxes[..., :2]).all(-1)
         matched = self.assigner.assign_batch(anchors, boxes, valid)  # (B, N)
         positive = matched >= 0
+        if self.counts_positives:
+            of_levels = positive.sum(0).split([len(level) for level in levels])
+            self.positives = torch.stack([level.sum() for level in of_levels])
         normalizer = loss_normalizer(
             self.loss_normalizer, positive.sum().float(), self.normalizer_value
         )
