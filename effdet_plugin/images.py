@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -23,13 +23,23 @@ RESIZE_MODES = ('letterbox', 'stretch', 'stretch_mediapipe')
 MAX_PIXELS = 100_000_000
 # Values of a 16-bit image below this are 8- or 12-bit content: at most 15 of 255 when scaled.
 DARK_BELOW = 1 << 12
+# A whole set below this may be of 14 or 15 bits; that it is dark cannot be ruled out.
+HALF_BRIGHT = 1 << 15
 # What OpenCV decodes, too. Pillow's other formats may even start programs (EPS).
 _FORMATS = ['JPEG', 'PNG', 'BMP', 'DIB', 'WEBP', 'TIFF', 'GIF', 'PPM', 'AVIF', 'JPEG2000']
-# Tag 274 of EXIF; from 5 on the image is turned by a quarter.
-_ORIENTATION, _FIRST_QUARTER_TURN = 274, 5
-_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS = 256, 257, 258
+# Tag 274 of EXIF; from 5 on the image is turned by a quarter. Tags have 12 bytes in a directory.
+_ORIENTATION, _FIRST_QUARTER_TURN, _TAG_BYTES = 274, 5, 12
+_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS, _TIFF_SIGN = 256, 257, 258, 339
+# Tags of texts and (with their number) of fractions that OpenCV reads: broken ones stop it.
+_EXIF_TEXTS = frozenset({270, 271, 272, 305, 306, 33432})
+_EXIF_FRACTIONS = {282: 1, 283: 1, 318: 2, 319: 6, 529: 3, 532: 6}
+_UNSIGNED = 1  # value of the last
+_PPM_SCALES = (255, 65535)  # OpenCV ignores other largest values
 # OpenCV ignores the orientation of the other formats, also where Pillow reports one (AVIF).
 _TURNED_FORMATS = frozenset({'JPEG', 'MPO', 'PNG', 'WEBP', 'TIFF'})
+_UNKNOWN_SCALE = (
+    'signed numbers, 32 bits or floating point, whose scale is unknown: save it with 8 bits'
+)
 # Last bytes of a complete file; what ends in another way is decoded.
 _TAIL = 64
 _ENDS = {'JPEG': b'\xff\xd9', 'MPO': b'\xff\xd9', 'PNG': b'IEND'}
@@ -207,12 +217,14 @@ def _header_of(image: Pillow.Image) -> Header:
         tags = image.tag_v2  # type: ignore[attr-defined]
         width, height = int(tags[_TIFF_WIDTH]), int(tags[_TIFF_HEIGHT])
         bits = max(tags.get(_TIFF_BITS, (1,)))
+        if any(sign != _UNSIGNED for sign in tags.get(_TIFF_SIGN, ())):
+            raise UnreadableImageError(_UNKNOWN_SCALE)
     if width * height > MAX_PIXELS:
         raise UnreadableImageError(_too_large(f'{width}x{height}, '))
     if image.mode == 'F' or bits > 16:
-        raise UnreadableImageError(
-            'numbers of 32 bits or floating point, whose scale is unknown: save it with 8 bits'
-        )
+        raise UnreadableImageError(_UNKNOWN_SCALE)
+    if image.format == 'PPM' and (largest := _largest_of_ppm(image)) not in _PPM_SCALES:
+        raise UnreadableImageError(f'its white is {largest}, and OpenCV takes 255: save it as png')
     deep = bits > 8 or image.mode.startswith('I') or _has_deep_tiles(image)
     orientation = _orientation(image)
     turned = orientation >= _FIRST_QUARTER_TURN
@@ -225,12 +237,47 @@ def _has_deep_tiles(image: Pillow.Image) -> bool:
     return ';16' in words or '65535' in words
 
 
+def _largest_of_ppm(image: Pillow.Image) -> int:
+    """Return the number that stands for white in a PGM or PPM."""
+    arguments = [tile[3] for tile in getattr(image, 'tile', [])[:1]]
+    numbers = [one[-1] for one in arguments if isinstance(one, tuple) and isinstance(one[-1], int)]
+    return int(numbers[0]) if numbers else 255
+
+
 def _orientation(image: Pillow.Image) -> int:
-    # Pillow decodes a PNG to look for a tag behind the pixels; OpenCV ignores it there.
-    if image.format not in _TURNED_FORMATS or (image.format == 'PNG' and 'exif' not in image.info):
+    """Return the orientation that OpenCV obeys; Pillow's own look-up takes XMP's as well."""
+    if image.format not in _TURNED_FORMATS:
         return 1
-    value = image.getexif().get(_ORIENTATION, 1)
+    if image.format == 'TIFF':
+        value = image.tag_v2.get(_ORIENTATION, 1)  # type: ignore[attr-defined]
+    else:
+        value = _exif_orientation(image.info.get('exif', b''))
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _exif_orientation(exif: bytes) -> int:
+    """Return the orientation in EXIF data as OpenCV finds it.
+
+    It takes two bytes of any type, of the first such tag, unless an earlier tag is broken.
+    """
+    exif = exif.removeprefix(b'Exif\0\0')
+    order: Literal['little', 'big'] = 'big' if exif[:2] == b'MM' else 'little'
+
+    def at(place: int, length: int = 2) -> int:
+        return int.from_bytes(exif[place : place + length], order)
+
+    if exif[:2] not in (b'II', b'MM') or at(2) != 42:
+        return 1
+    first = at(4, 4) + 2
+    last = min(first + _TAG_BYTES * at(first - 2), len(exif) - 9)
+    for place in range(first, last, _TAG_BYTES):
+        tag, count = at(place), at(place + 4, 4)
+        if tag == _ORIENTATION:
+            return at(place + 8)
+        size = 8 * _EXIF_FRACTIONS.get(tag, 0) or (count if tag in _EXIF_TEXTS else 0)
+        if size > 4 and at(place + 8, 4) + size > len(exif):
+            break
+    return 1
 
 
 def _is_complete(file: BinaryIO, form: str | None) -> bool:
@@ -254,5 +301,7 @@ def _reason(path: Path, error: Exception) -> str:
     if isinstance(error, Pillow.DecompressionBombError):
         return _too_large('')
     if isinstance(error, UnidentifiedImageError):
-        return 'no known image format'
+        with path.open('rb') as file:
+            is_tiff = file.read(4) in (b'II*\0', b'MM\0*')
+        return f'a TIFF of {_UNKNOWN_SCALE}, or damaged' if is_tiff else 'no known image format'
     return ' '.join(str(error).split())[:120] or type(error).__name__

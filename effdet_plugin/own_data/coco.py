@@ -10,6 +10,7 @@ from effdet_plugin.own_data.dataset import Corners, RawBox, RawDataset, RawImage
 from effdet_plugin.own_data.documents import (
     flag,
     four_numbers,
+    is_angle,
     is_finite,
     number,
     size,
@@ -256,12 +257,13 @@ def _class_names(files: list[_File], used: Counter[str], findings: Findings) -> 
 
 def _rotation(annotation: dict[str, Any]) -> float:
     """Return the angle that CVAT and others write beside an unrotated rectangle, 0 without one."""
-    attributes = annotation.get('attributes')
-    for place in (annotation, attributes if isinstance(attributes, dict) else {}):
-        for key, value in place.items():
-            if key.lower() == 'rotation' and (angle := turn(value)):
-                return angle
-    return 0
+    pairs: list[tuple[Any, Any]] = list(annotation.items())
+    for part in (annotation.get(key) for key in ('attributes', 'extra', 'metadata')):
+        for entry in part if isinstance(part, list) else [part]:
+            if isinstance(entry, dict):  # of its own, or {'name': ..., 'value': ...}
+                pairs += [*entry.items(), (entry.get('name'), entry.get('value'))]
+    angles = (turn(value) for key, value in pairs if is_angle(key))
+    return next(filter(None, angles), 0)
 
 
 def _points(segmentation: object) -> list[float]:

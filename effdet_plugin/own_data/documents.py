@@ -126,6 +126,11 @@ def flag(value: object) -> bool:
     return value is True or bool(whole_number(value))
 
 
+def is_angle(name: object) -> bool:
+    """Return whether a key is a usual one of the angle that an object is turned by."""
+    return isinstance(name, str) and name.strip().lower() in ('rotation', 'angle', 'theta')
+
+
 def turn(angle: object) -> float:
     """Return an angle in degrees, 0 where there is none or it leaves a rectangle as it is."""
     found = number(angle)

@@ -88,6 +88,9 @@ REMARKS = {
     'names_count': '{detail}',
     'path_followed': 'reads {detail}',
     # Images.
+    'image_dim': (
+        'images of 16 bits use only {detail}, and are divided by 256: scale them if they are dark'
+    ),
     'image_found_elsewhere': (
         'the path {detail} does not exist (absolute, of another machine or folder); the image was '
         'found by the last parts of its path'

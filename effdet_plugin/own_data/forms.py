@@ -24,6 +24,8 @@ _MOST = 0.9
 # An image may be left by this much before a box counts as wrong, pixels and part of its side.
 _SLACK_PX, _SLACK = 2.0, 0.02
 _LARGEST_PART = 1.5
+# Numbers of percent, in images that are larger on one side at least by this.
+_PERCENT, _LARGER_THAN_PERCENT = 100.5, 1.4
 # Boxes of so many images that all stay within this part of both sides are of a smaller image.
 _FEWEST_IMAGES, _UPPER_LEFT = 3, 0.6
 # What the numbers of a box are, by the kind of annotations.
@@ -48,6 +50,7 @@ def note_form(
     sizes: Sequence[Numbers],
     mended: Sequence[Mask],
     findings: Findings,
+    are_turned: bool = False,
 ) -> None:
     """Note that the boxes of a set, or many of them, are probably in another form.
 
@@ -59,24 +62,34 @@ def note_form(
         sizes: (n, 2) of each image, its width and height for each box.
         mended: (n,) of each image: boxes that were changed by more than rounding, or dropped.
         findings: ``boxes_are_corners`` or ``form_other`` (errors) or ``form_unsure`` (a remark).
+        are_turned: EXIF tags turn all images with boxes by a quarter.
     """
     num_images = sum(map(bool, map(len, corners)))
     if not num_images:
         return
     set_of = np.concatenate(corners), np.concatenate(sizes), np.concatenate(mended)
-    _note_other_form(source, file, *set_of, findings)
+    _note_other_form(source, file, *set_of, findings, are_turned)
     if num_images >= _FEWEST_IMAGES:
         _note_smaller_image(file, *set_of[:2], findings)
 
 
 def _note_other_form(
-    source: str, file: str, corners: Numbers, sizes: Numbers, mended: Mask, findings: Findings
+    source: str,
+    file: str,
+    corners: Numbers,
+    sizes: Numbers,
+    mended: Mask,
+    findings: Findings,
+    are_turned: bool,
 ) -> None:
     count, num_mended = len(corners), int(mended.sum())
     if count < _FEWEST:
         return
     written = _as_written(source, corners)
-    fits = {name: holds(written, sizes) for name, holds in _OTHERS[source].items()}
+    others = dict(_OTHERS[source])
+    if are_turned and source in _OF_STORED:
+        others = {_STORED: _OF_STORED[source], **others}
+    fits = {name: holds(written, sizes) for name, holds in others.items()}
     whole = next((name for name, fit in fits.items() if fit.all()), '')
     # A box without extent fits many forms.
     told = mended & (corners[:, :2] != corners[:, 2:]).all(axis=1)
@@ -107,11 +120,13 @@ def _note_other_form(
 def _note_smaller_image(file: str, corners: Numbers, sizes: Numbers, findings: Findings) -> None:
     """Note that the boxes seem to be drawn on images of another size, or in percent."""
     right, bottom = (np.maximum(corners[:, :2], corners[:, 2:]) / sizes).max(axis=0)
-    if len(corners) >= _FEWEST_IN_FORM and 0 < max(right, bottom) <= _UPPER_LEFT:
+    is_percent = corners.max() <= _PERCENT < sizes.max(axis=1).min() / _LARGER_THAN_PERCENT
+    is_small = is_percent or max(right, bottom) <= _UPPER_LEFT
+    if len(corners) >= _FEWEST_IN_FORM and max(right, bottom) > 0 and is_small:
         findings.add(
             'form_unsure', file, '', f'all {len(corners)} boxes lie in the upper left part of '
             f'their images (up to {right:.0%} of the width, {bottom:.0%} of the height), as those '
-            'of smaller images do; they are taken as written'
+            'of smaller images (or percent) do; they are taken as written'
         )  # fmt: skip
 
 
@@ -176,6 +191,20 @@ def _are_sides_of_rows(written: Numbers, sizes: Numbers) -> Mask:
     return _are_sides(written[:, [1, 0, 3, 2]], sizes)
 
 
+def _are_centres_of_height(written: Numbers, sizes: Numbers) -> Mask:
+    # Pixels were made of parts of the image: with the other side's length.
+    exchanged = written[:, [3, 2]] / sizes[:, ::-1] * sizes
+    return _are_centres(np.hstack([written[:, :2], exchanged]), sizes)
+
+
+def _are_of_stored_image(written: Numbers, sizes: Numbers) -> Mask:
+    return _are_corners(written, sizes[:, ::-1])
+
+
+def _are_sides_of_stored_image(written: Numbers, sizes: Numbers) -> Mask:
+    return _are_sides(written, sizes[:, ::-1])
+
+
 _OTHERS: dict[str, dict[str, Callable[[Numbers, Numbers], Mask]]] = {
     'COCO': {
         'parts of the image (0 to 1)': _are_parts,
@@ -183,14 +212,26 @@ _OTHERS: dict[str, dict[str, Callable[[Numbers, Numbers], Mask]]] = {
         'centre x, y, width, height': _are_centres,
         'y, x, height, width': _are_sides_of_rows,
     },
-    'YOLO': {CORNERS: _are_corners, f'{SIDES} from the upper left corner': _are_sides},
+    'YOLO': {
+        CORNERS: _are_corners,
+        f'{SIDES} from the upper left corner': _are_sides,
+        'centre x, y, height, width': _are_centres_of_height,
+    },
     'Pascal VOC': {
         'parts of the image (0 to 1)': _are_parts,
         SIDES: _are_sides,
+        'centre x, y, width, height': _are_centres,
         'ymin, xmin, ymax, xmax': _are_rows_first,
     },
 }
 _OTHERS['csv'] = _OTHERS['Pascal VOC']
+# Of a set whose images are all turned by a quarter by their EXIF tag.
+_STORED = 'boxes of the image as it is stored, before its EXIF tag turns it'
+_OF_STORED = {
+    'COCO': _are_sides_of_stored_image,
+    'Pascal VOC': _are_of_stored_image,
+    'csv': _are_of_stored_image,
+}
 
 
 def names_alike(names: Sequence[str], counts: Sequence[int]) -> Iterator[tuple[str, str]]:

@@ -15,8 +15,9 @@ _SIDES = ('width', 'height')
 def count_misread(document: dict[str, Any]) -> int:
     """Return how many boxes and images of a COCO json mmdet or pycocotools would not read.
 
-    They skip a box whose ``area`` is 0, compare ids as written, and stop with a traceback where
-    ``area``, ``iscrowd``, ``bbox`` or the size of an image is absent.
+    They skip a box whose ``area`` is 0, count one whose id is 0 as never found, compare ids as
+    written, and stop with a traceback where ``area``, ``iscrowd``, ``bbox`` or the size of an image
+    is absent.
 
     Args:
         document: The json; damage that stops a training is another matter.
@@ -35,7 +36,7 @@ def count_misread(document: dict[str, Any]) -> int:
             for image in images
         )
         + sum(
-            _id(annotation) is None
+            _id(annotation) in (None, 0)
             or not _is_read(annotation)
             or _id(annotation, 'image_id') not in image_ids
             or _id(annotation, 'category_id') not in category_ids
@@ -57,6 +58,8 @@ def mended(
         folder: ``file_name`` is relative to it.
     """
     originals = {_id(one): one for one in dict_entries(document, 'annotations')}
+    of_zero = max((key for key in originals if isinstance(key, int)), default=0) + 1
+    originals[of_zero] = originals.get(0, {})  # the id that a box of id 0 gets
     categories = [one for one in dict_entries(document, 'categories') if _id(one) is not None]
     category_ids: dict[str, Any] = {}
     for category in categories:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from effdet_plugin.images import (
     DARK_BELOW,
+    HALF_BRIGHT,
     Header,
     UnreadableImageError,
     dark,
@@ -69,17 +70,26 @@ class _Normaliser:
         self._all_mended: list[NDArray[np.bool_]] = []
         self._dark: list[tuple[Path, int]] = []
         self._num_bright = 0  # images of 16 bits that use them
+        self._brightest = 0  # their largest number
+        self._turned: list[bool] = []  # whether each image with boxes is, by a quarter
         self._labels = {name: label for label, name in enumerate(raw.classes)}
         self._images = images
         self._next_image_id = _ids([image.id for image in images])
-        self._next_box_id = _ids([box.id for image in images for box in image.boxes])
+        # pycocotools takes a box of id 0 for one that nothing has found.
+        self._next_box_id = _ids(
+            [box.id for image in images for box in image.boxes], keep_zero=False
+        )
 
     def split(self) -> Split:
         merged = self._merge_repeated()
         images = [self._image(image) for image in merged]
         file = merged[0].source if self._source == 'COCO' and merged else self._root.name
         boxes = self._all_corners, self._all_sizes, self._all_mended
-        note_form(self._source, file, *boxes, self._findings)
+        are_turned = bool(self._turned) and all(self._turned)
+        note_form(self._source, file, *boxes, self._findings, are_turned)
+        if self._num_bright and self._brightest < HALF_BRIGHT:
+            bright = f'0 to {self._brightest} of 65535'
+            self._findings.add('image_dim', file, '', bright)
         for path, largest in self._dark if len(self._dark) > self._num_bright else []:
             self._findings.add('image_dark', self._short(path), '', dark(largest))
         return Split([image for image in images if image is not None])
@@ -132,9 +142,12 @@ class _Normaliser:
                 self._dark.append((path, largest))
             elif largest:
                 self._num_bright += 1
+                self._brightest = max(self._brightest, largest)
 
     def _note_image(self, raw: RawImage, header: Header) -> None:
         width, height = header.size
+        if raw.boxes:
+            self._turned.append(header.is_quarter_turned)
         if not raw.boxes:
             self._findings.add('image_without_objects', self._short(raw.path))
         elif len(raw.boxes) > _MOST_BOXES:
@@ -220,11 +233,17 @@ def _areas(boxes: NDArray[np.float64], kept: list[RawBox]) -> NDArray[np.float64
     return np.where(written > 0, written, (boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
 
 
-def _ids(written: list[int | None]) -> Callable[[int | None], int]:
-    """Keep ids that are whole numbers and unique, else count from 1."""
+def _ids(written: list[int | None], keep_zero: bool = True) -> Callable[[int | None], int]:
+    """Keep ids that are whole numbers and unique, else count from 1.
+
+    Args:
+        written: All ids.
+        keep_zero: False: 0 becomes the number after the largest one.
+    """
     usable = all(number is not None and 0 <= number < _LARGEST_ID for number in written)
     if usable and len(set(written)) == len(written):
-        return lambda number: number if number is not None else 0
+        of_zero = 0 if keep_zero else max(filter(None, written), default=0) + 1
+        return lambda number: number or of_zero
     counter = iter(range(1, len(written) + 1))
     return lambda _: next(counter)
 

@@ -8,7 +8,15 @@ from xml.etree.ElementTree import Element
 
 from effdet_plugin.errors import DatasetError
 from effdet_plugin.own_data.dataset import RawBox, RawDataset, RawImage
-from effdet_plugin.own_data.documents import flag, four_numbers, read_lines, read_xml, size, turn
+from effdet_plugin.own_data.documents import (
+    flag,
+    four_numbers,
+    is_angle,
+    read_lines,
+    read_xml,
+    size,
+    turn,
+)
 from effdet_plugin.own_data.find_images import (
     SUFFIXES,
     AmbiguousNameError,
@@ -145,10 +153,10 @@ class VocReader:
 
 def _rotation(element: Element) -> float:
     """Return the angle that CVAT writes beside an unrotated rectangle, 0 without one."""
+    pairs = [(child.tag, child.text) for child in element]
     for attribute in element.iterfind('attributes/attribute'):
-        if attribute.findtext('name') == 'rotation':
-            return turn(attribute.findtext('value'))
-    return 0
+        pairs.append((attribute.findtext('name') or '', attribute.findtext('value')))
+    return next(filter(None, (turn(value) for name, value in pairs if is_angle(name))), 0)
 
 
 def _in_order(tree: Tree, found: set[str]) -> list[str]:

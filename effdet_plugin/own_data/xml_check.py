@@ -1,5 +1,6 @@
 """Checks the Pascal VOC files that mmdet's ``XMLDataset`` reads for a config."""
 
+import os
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -10,7 +11,7 @@ from effdet_plugin.errors import DatasetError
 from effdet_plugin.own_data.dataset import DatasetDescription, RawDataset
 from effdet_plugin.own_data.documents import read_lines
 from effdet_plugin.own_data.find_images import Locator, Tree
-from effdet_plugin.own_data.findings import Findings
+from effdet_plugin.own_data.findings import Findings, printable
 from effdet_plugin.own_data.forms import alike_name
 from effdet_plugin.own_data.normalise import describe
 from effdet_plugin.own_data.voc import Listed, VocReader
@@ -36,11 +37,17 @@ def describe_xmls(node: Any, path: Path, classes: tuple[str, ...]) -> DatasetDes
     places = {key: root / node.get(key, usual) for key, usual in _PLACES.items()}
     names = [name for name in read_lines(path) if name]
     xmls = [places['ann_subdir'] / f'{name}.xml' for name in names]
-    missing = [xml for xml in xmls if not xml.is_file()]
+    for name in names:
+        if os.path.isabs(name) or '..' in name.split('/'):
+            raise DatasetError(
+                f'{path}: the name {printable(name)} leads out of the data folder: write names of '
+                'images without suffix'
+            )
+    missing = [xml for xml in xmls if not os.path.isfile(xml)]  # also of a name beyond all bounds
     if missing:
         raise DatasetError(
-            f'{missing[0]}: there is no such annotation file ({len(missing)} of the {len(names)} '
-            f'names of {path}); set data_root and data_prefix.sub_data_root'
+            f'{printable(missing[0])}: there is no such annotation file ({len(missing)} of the '
+            f'{len(names)} names of {path}); set data_root and data_prefix.sub_data_root'
         )
     findings = Findings()
     reader = _AsWritten(Tree(root, []), places['img_subdir'], findings)

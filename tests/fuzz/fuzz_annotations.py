@@ -97,6 +97,17 @@ def voc_tree(folder: Path, chance: random.Random) -> Action:
     return _changed(folder, chance, ('Annotations/1.xml',) * 4 + ('ImageSets/Main/train.txt',))
 
 
+def xml_of_config(folder: Path, chance: random.Random) -> Action:
+    """The xmls that an XMLDataset of a config names."""
+    voc_tree(folder, chance)
+    source = dict(type='XMLDataset', data_root=str(folder), ann_file='ImageSets/Main/train.txt')
+    source |= dict(img_subdir='JPEGImages', ann_subdir='Annotations')
+    source |= dict(metainfo=dict(classes=('circle', 'square')))
+    loader = dict(dataset=source)
+    cfg = Config(dict(model={}, train_dataloader=loader, work_dir=str(folder / 'work')))
+    return lambda: check_annotation_files(cfg).write()
+
+
 def yolo_tree(folder: Path, chance: random.Random) -> Action:
     save_images(folder / 'images', NAMES)
     for name in NAMES:
@@ -164,5 +175,6 @@ def _changed(folder: Path, chance: random.Random, names: tuple[str, ...]) -> Act
 
 KINDS: dict[str, Maker] = {
     'coco': json_of_folder, 'coco of a config': json_of_config, 'voc': voc_tree,
+    'xml of a config': xml_of_config,
     'yolo': yolo_tree, 'darknet': darknet, 'csv': table, 'results': results,
 }  # fmt: skip

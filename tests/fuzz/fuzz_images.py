@@ -111,6 +111,33 @@ def sides_at(form: str, offset: int, data: bytearray, chance: random.Random) -> 
         struct.pack_into(form, data, offset + place * struct.calcsize(form), value)
 
 
+def exif_block(chance: random.Random) -> bytes:
+    """Tags of any type, count and place, orientations among them, in either order of bytes."""
+    order, tags = chance.choice('<>'), chance.randint(0, 5)
+    block = b''.join(
+        struct.pack(
+            f'{order}HHIHH',
+            chance.choice((274, 274, 271, 282, 306, 305, 34_665, 700)),
+            chance.choice((1, 2, 3, 3, 3, 4, 5, 7, 12, 0, 255)),
+            chance.choice((0, 1, 1, 1, 2, 5, 1000, 2**32 - 1)),
+            *(chance.randint(0, 9) for _ in range(2)),
+        )
+        for _ in range(tags)
+    )
+    count = chance.choice((tags, tags, tags, tags + 1, 60_000))
+    start = b'II' if order == '<' else b'MM'
+    head = start + struct.pack(f'{order}HIH', chance.choice((42,) * 5 + (43,)), 8, count)
+    return b'Exif\0\0' + head + block + bytes(chance.choice((0, 4, 40)))
+
+
+def turned(folder: Path, chance: random.Random) -> Action:
+    """An image with EXIF data that nobody wrote; its pixels are whole."""
+    form = chance.choice(('JPEG', 'WEBP', 'PNG'))
+    path = folder / f'x.{form.lower()}'
+    path.write_bytes(_saved(_colours(), form, dict(exif=exif_block(chance))))
+    return read_all_ways(path)
+
+
 _HEADERS: dict[str, Callable[[bytearray, random.Random], None]] = {
     'PNG': png_header, 'TIFF': tiff_tags, 'JPEG': jpeg_frame, 'BMP': partial(sides_at, '<I', 18),
     'GIF': partial(sides_at, '<H', 6), 'WEBP': partial(sides_at, '<H', 26),
@@ -118,7 +145,7 @@ _HEADERS: dict[str, Callable[[bytearray, random.Random], None]] = {
 
 
 def mutant(form: str, folder: Path, chance: random.Random) -> Action:
-    """A file that is read as training, inference, data check and size look-up read it."""
+    """A file with other bytes or another header."""
     data = bytearray(chance.choice(samples(form)))
     if form in _HEADERS and chance.random() < 0.4:
         _HEADERS[form](data, chance)
@@ -127,6 +154,11 @@ def mutant(form: str, folder: Path, chance: random.Random) -> Action:
         data[: len(head)] = mutant_bytes(head, chance)
     path = folder / f'x.{form.lower()}'
     path.write_bytes(data)
+    return read_all_ways(path)
+
+
+def read_all_ways(path: Path) -> Action:
+    """Read an image as data check, size look-up and inference do; all must see one size."""
 
     def action() -> None:
         decode_all([path])
@@ -143,7 +175,6 @@ def mutant(form: str, folder: Path, chance: random.Random) -> Action:
     return action
 
 
-KINDS: dict[str, Maker] = {
-    form.lower(): partial(mutant, form)
-    for form in ('JPEG', 'PNG', 'WEBP', 'TIFF', 'BMP', 'GIF', 'PPM', 'AVIF', 'JPEG2000')
-}
+FORMATS = ('JPEG', 'PNG', 'WEBP', 'TIFF', 'BMP', 'GIF', 'PPM', 'AVIF', 'JPEG2000')
+KINDS: dict[str, Maker] = {form.lower(): partial(mutant, form) for form in FORMATS}
+KINDS['exif'] = turned

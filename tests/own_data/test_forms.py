@@ -146,6 +146,7 @@ def test_one_file_in_another_form__is_a_remark(tmp_path: Path) -> None:
         (write_coco, centre, 'centre x, y'),
         (write_coco, lambda box: rows_first(sides(box)), 'y, x, height, width'),
         (write_voc, rows_first, 'ymin, xmin'),
+        (write_voc, centre, 'centre x, y, width, height'),
     ],
 )
 def test_boxes_that_mostly_stay_inside_in_a_wrong_form__are_refused(
@@ -200,7 +201,14 @@ def test_yolo__rotated_boxes_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     'extra',
-    [{'attributes': {'Rotation': '45'}}, {'rotation': 45}, {'attributes': {'rotation': 45}}],
+    [
+        {'attributes': {'Rotation': '45'}},
+        {'rotation': 45},
+        {'attributes': {'rotation': 45}},
+        {'attributes': [{'name': 'rotation', 'value': '45'}]},
+        {'extra': {'theta': 45}},
+        {'angle': 45.0},
+    ],
 )
 def test_coco__an_angle_wherever_it_stands_is_counted(
     extra: dict[str, object], tmp_path: Path
@@ -240,3 +248,61 @@ def test_depth__one_bright_image_among_dark_ones_is_not_enough(tmp_path: Path) -
     said, is_refused = found(tmp_path)
     assert is_refused, said
     assert '3 cases' in said
+
+
+@pytest.mark.parametrize('write', [write_coco, write_voc])
+def test_boxes_of_the_stored_image__are_refused_by_name(write: Writer, tmp_path: Path) -> None:
+    """The files say nothing of their size, or that of the upright image."""
+    write(tmp_path, lambda _: sides if write is write_coco else corners, 1)
+    for path in tmp_path.glob('*.png'):
+        save_image(path, (WIDTH, HEIGHT), orientation=6)
+    for path in (*tmp_path.glob('*.xml'), *tmp_path.glob('*.json')):
+        content = path.read_text().replace(f'width>{WIDTH}', f'width>{HEIGHT}')
+        content = content.replace(f'height>{HEIGHT}', f'height>{WIDTH}')
+        upright = f'"width": {HEIGHT}, "height": {WIDTH}'
+        path.write_text(content.replace(f'"width": {WIDTH}, "height": {HEIGHT}', upright))
+    said, is_refused = found(tmp_path)
+    assert is_refused, said
+    assert 'before its EXIF tag turns it' in said
+
+
+def test_percent__is_a_remark(tmp_path: Path) -> None:
+    write_voc(tmp_path, lambda _: lambda box: tuple(np.divide(box, (0.96, 0.64) * 2)), 1)  # type: ignore[arg-type, return-value]
+    for path in tmp_path.glob('*.png'):
+        save_image(path, (200, 120))
+    for path in tmp_path.glob('*.xml'):
+        content = path.read_text().replace(f'width>{WIDTH}', 'width>200')
+        path.write_text(content.replace(f'height>{HEIGHT}', 'height>120'))
+    said, is_refused = found(tmp_path)
+    assert not is_refused, said
+    assert '(or percent)' in said
+
+
+@pytest.mark.parametrize(('largest', 'is_said'), [(16_000, True), (65_000, False)])
+def test_depth__a_set_of_fourteen_bits_is_a_remark(
+    largest: int, is_said: bool, tmp_path: Path
+) -> None:
+    names = [f'{number}.png' for number in range(3)]
+    for name in names:
+        cv2.imwrite(str(tmp_path / name), np.full((HEIGHT, WIDTH), largest, np.uint16))
+    dump(tmp_path / 'a.json', coco(names))
+    said, is_refused = found(tmp_path)
+    assert not is_refused, said
+    assert (f'use only 0 to {largest} of 65535' in said) == is_said
+
+
+def test_yolo__height_before_width_is_refused(tmp_path: Path) -> None:
+    """Wide, low boxes, which may touch the sides of the image."""
+    chance = random.Random(0)
+    for number in range(IMAGES):
+        save_image(tmp_path / f'images/{number}.png')
+        rows = []
+        for _ in range(BOXES):
+            width, height = chance.uniform(0.5, 0.9), chance.uniform(0.05, 0.1)
+            x, y = chance.uniform(width / 2, 1 - width / 2), chance.uniform(0.06, 0.94)
+            rows.append(f'0 {x} {y} {height} {width}')
+        text(tmp_path / f'labels/{number}.txt', '\n'.join(rows))
+    text(tmp_path / 'classes.txt', 'circle\nsquare\n')
+    said, is_refused = found(tmp_path)
+    assert is_refused, said
+    assert 'centre x, y, height, width' in said

@@ -96,3 +96,16 @@ def test_check__remarks(cfg: Config, tmp_path: Path) -> None:
     voc(tmp_path / 'VOC/Annotations/1.xml', '1.jpg', [(0, (0, 0, WIDTH + 9, HEIGHT))])
     (remark,) = check_annotation_files(cfg).remarks
     assert '1.xml, object 1: a box reaches outside its image' in remark
+
+
+@pytest.mark.parametrize(
+    ('name', 'words'),
+    [('x' * 5000, 'there is no such annotation file'), ('../../VOC/Annotations/0', 'leads out')],
+)
+def test_names__too_long_or_outside_are_one_line(
+    cfg: Config, tmp_path: Path, name: str, words: str
+) -> None:
+    text(tmp_path / 'VOC/ImageSets/Main/train.txt', f'0\n{name}\n')
+    with pytest.raises(DatasetError, match=words) as error:
+        check_annotation_files(cfg)
+    assert len(str(error.value)) < 1000
