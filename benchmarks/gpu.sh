@@ -48,8 +48,8 @@ for name in "${networks[@]}"; do
     step "end2end_$name" 120 "$PYTHON" tools/benchmark.py end2end "$name" none --device "$DEVICE" \
         --forms eager fast "${rounds[@]}" "${size[@]}" --json "$OUT/end2end_$name.json" "${plain[@]}"
 done
-step train 180 "$PYTHON" benchmarks/train_step.py "${networks[0]}" --device "$DEVICE" \
-    "${rounds[@]:0:2}" "${size[@]}" --json "$OUT/train.json"
+step train 180 "$PYTHON" tools/benchmark.py train "${networks[0]}" none --device "$DEVICE" \
+    --forms eager channels_last bf16 "${rounds[@]}" "${size[@]}" --json "$OUT/train.json" "${plain[@]}"
 
 if [ "${#failed[@]}" -gt 0 ]; then
     echo "failed: ${failed[*]} (logs in $OUT)"

@@ -23,7 +23,7 @@ from effdet_plugin.benchmark.forms import (
     whole_form,
 )
 from effdet_plugin.benchmark.machine import describe
-from effdet_plugin.benchmark.report import Measure, Report
+from effdet_plugin.benchmark.report import Measure, Report, joined
 from effdet_plugin.benchmark.settings import Settings
 from effdet_plugin.benchmark.subjects import Subject, as_file_takes, image_files, subject
 from effdet_plugin.benchmark.timing import TOTAL, Stopwatch, in_turns
@@ -48,6 +48,7 @@ class Entry:
         inputs: From a batch size to what the call takes.
         key: Entries of one key should compute the same.
         rival: Whether ``speedup`` relates to it.
+        kind: Entries of one key and kind have the same network in the same form.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Entry:
     inputs: Callable[[int], Any]
     key: tuple[Any, ...]
     rival: bool = False
+    kind: str = ''
 
 
 def measure(settings: Settings, tell: Callable[[str], None] = lambda _: None) -> Report:
@@ -67,6 +69,8 @@ def measure(settings: Settings, tell: Callable[[str], None] = lambda _: None) ->
     Returns:
         For each batch size and form a measure ``network/b<batch>/<model> <form>``. ``speedup`` is
         relative to the first model's ``fast`` form; with a rival it is the rival's time over ours.
+        ``of_network`` is the time of a whole detector over that of its network alone, where both
+        are measured: a checkpoint's ``fast`` form, or a file of raw outputs.
 
     Raises:
         UserError: A model cannot be loaded, or two forms do not compute the same.
@@ -138,7 +142,9 @@ def _entries(
     if given.runtime is not None:
         form = file_form(given.runtime, '')
         inputs = partial(as_file_takes, given.inputs, images, given.runtime)
-        return [Entry(given.label, form, inputs, given.key)]
+        known = given.runtime.metadata
+        kind = f'{known.format} {known.precision} {known.input}'
+        return [Entry(given.label, form, inputs, given.key, kind=kind)]
     assert given.trained is not None
     batch = given.inputs
     forms = network_forms(given.trained, given.size, settings)
@@ -148,7 +154,14 @@ def _entries(
             nms = settings.postprocessing(given.trained.config, method)
             forms.append(whole_form(model, f'{REFERENCE} + {method} NMS', nms))
     entries = [
-        Entry(f'{given.label} {form.name}', form, lambda n: batch[:n], given.key) for form in forms
+        Entry(
+            f'{given.label} {form.name}',
+            form,
+            lambda n: batch[:n],
+            given.key,
+            kind=REFERENCE if form.end == WHOLE else form.name,
+        )
+        for form in forms
     ]
     if settings.against:
         rivals = effdet_rival.network_forms(given.trained, given.size, 'compiled' in settings.forms)
@@ -187,7 +200,30 @@ def _measure_batch(
         if base and entry.name != base:
             measure.against = prefix + base
         measure.extra['end'] = entry.form.end
+    is_one_thread = device.type == 'cpu' and torch.get_num_threads() == 1
+    relate_to_networks(entries, measures, 'cpu_ms' if is_one_thread else 'median_ms')
     return measures
+
+
+def relate_to_networks(entries: Sequence[Entry], measures: Sequence[Measure], time: str) -> None:
+    """Say how long whole detectors take, in times of their networks.
+
+    Args:
+        entries: What was measured.
+        measures: Of the entries; changed.
+        time: Which figure is compared.
+    """
+    networks = {
+        (entry.key, entry.kind): measure.figures.to_dict()[time]
+        for entry, measure in zip(entries, measures, strict=True)
+        if entry.form.end == RAW
+    }
+    for entry, measure in zip(entries, measures, strict=True):
+        alone = networks.get((entry.key, entry.kind))
+        if entry.form.end == WHOLE and alone:
+            ratio = measure.figures.to_dict()[time] / alone
+            measure.extra['of_network'] = round(ratio, 3)
+            measure.note = joined([f'{ratio:.2f} x its network', measure.note])
 
 
 def _base(entries: Sequence[Entry]) -> str:

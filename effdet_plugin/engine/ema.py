@@ -66,7 +66,7 @@ class RampUpEMA(ExponentialMovingAverage):
     @torch.no_grad()
     def copy_from(self, model: nn.Module) -> None:
         """Make the average equal to ``model``, as if it had been built with it."""
-        sources = model.state_dict()
+        sources = model.state_dict(keep_vars=True)  # without, each tensor is detached
         self._copy(self._averaged, sources)
         self._copy(self._copied, sources)
 
@@ -75,7 +75,7 @@ class RampUpEMA(ExponentialMovingAverage):
         """Update the average with the current weights of ``model``."""
         self.steps += 1
         update, skipped = divmod(int(self.steps), self.interval)
-        sources = model.state_dict()
+        sources = model.state_dict(keep_vars=True)
         if not skipped:
             pairs = self._pairs(self._averaged, sources)
             # One call for all tensors: a loop over hundreds of them costs more than the arithmetic.

@@ -229,5 +229,7 @@ class WholeEpochHook(Hook):
         ):
             # An empty network: mmengine would warn of BN in each epoch, and has done so already.
             runner.optim_wrapper.initialize_count_status(
-                nn.Identity(), 0, len(runner.train_dataloader)
+                nn.Identity(),
+                getattr(runner.train_loop, 'skipped', 0),
+                len(runner.train_dataloader),
             )

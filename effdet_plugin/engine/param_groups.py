@@ -8,7 +8,7 @@ from typing import Any
 
 from mmdet.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.logging import MMLogger, print_log
-from mmengine.optim import DefaultOptimWrapperConstructor
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
 
 from effdet_plugin.errors import ConfigError
@@ -25,7 +25,17 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     ``paramwise_cfg`` means the same as there. With one group per parameter ``foreach`` and fused
     optimisers update one tensor at a time, and every schedule and log line loops over hundreds of
     groups. Groups are in the order of their first parameter, parameters in the model's.
+
+    torch's SGD, Adam and AdamW update all tensors in one call (``fused=True``) unless the config
+    says ``fused`` or ``foreach``: torch's own default updates tensor by tensor on CPUs.
     """
+
+    optimizer_cfg: dict[str, Any]
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        """Build the optimiser of ``model`` and its wrapper."""
+        self.optimizer_cfg = _fused(self.optimizer_cfg, model)
+        return super().__call__(model)
 
     def add_params(
         self,
@@ -54,6 +64,16 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             settings = ', '.join(numbers) or 'default settings'
             line = f'Parameter group of {len(group["params"])} tensors: {settings}'
             print_log(line, logger='current')
+
+
+def _fused(optimizer: dict[str, Any], model: nn.Module) -> dict[str, Any]:
+    """Return the optimiser's config with torch's fused update where it leaves the choice open."""
+    is_open = not {'fused', 'foreach', 'differentiable'} & optimizer.keys()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    is_possible = all(p.device.type in ('cpu', 'cuda') and p.is_floating_point() for p in trained)
+    if is_open and is_possible and optimizer.get('type') in ('SGD', 'Adam', 'AdamW'):
+        return {**optimizer, 'fused': True}
+    return optimizer
 
 
 def _merge(groups: list[Group]) -> list[Group]:

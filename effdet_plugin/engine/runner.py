@@ -1,6 +1,7 @@
-"""mmengine's Runner and sampler, with what EfficientDet's training needs and they do not have."""
+"""mmengine's Runner, with what EfficientDet's training needs and they do not have."""
 
 import ctypes
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,14 +10,14 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from mmdet.registry import DATA_SAMPLERS, MODEL_WRAPPERS, RUNNERS
-from mmengine.dataset import DefaultSampler
+from mmdet.registry import MODEL_WRAPPERS, RUNNERS
 from mmengine.device import get_device
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import EMAHook, Hook
+from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
@@ -35,6 +36,7 @@ from effdet_plugin.engine.resume import (
     newest_resumable,
     write_config,
 )
+from effdet_plugin.engine.stopping import ContinuedTrainLoop
 from effdet_plugin.errors import CheckpointError, ConfigError, UserError
 from effdet_plugin.weights_only import (
     explain_refusal,
@@ -90,6 +92,14 @@ class EfficientDetRunner(Runner):
             torch.distributed.init_process_group('gloo')
         super().setup_env(env_cfg)
 
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """Let a log file that cannot be written end the run; see mmengine."""
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if isinstance(handler, logging.FileHandler):
+                handler.handleError = _reraise  # type: ignore[method-assign]
+        return logger
+
     @staticmethod
     def build_dataloader(
         dataloader: DataLoader[Any] | dict[str, Any],
@@ -141,6 +151,12 @@ class EfficientDetRunner(Runner):
         if issubclass(wrapper_type, DistributedDataParallel):
             wrapper.setdefault('device_ids', None)
         return wrapper
+
+    def build_train_loop(self, loop: BaseLoop | dict[str, Any]) -> BaseLoop:
+        """Build the loop; one over epochs can begin in the middle of one. See mmengine."""
+        if isinstance(loop, dict) and loop.get('type') == 'EpochBasedTrainLoop':
+            loop = {**loop, 'type': ContinuedTrainLoop}
+        return super().build_train_loop(loop)
 
     def register_hooks(
         self,
@@ -286,44 +302,9 @@ def _refusals_are_told(place: Any) -> Iterator[None]:
         raise CheckpointError(explain_refusal(place, str(error))) from None
 
 
-@DATA_SAMPLERS.register_module()
-class EpochSampler(DefaultSampler):
-    """mmengine's ``DefaultSampler``, but it yields ``(epoch, index)``.
-
-    A persistent worker never learns the epoch from mmengine. With it (and the seed, which the
-    sampler sets on the dataset) each image can be a function of (seed, epoch, index), which a
-    resumed run repeats: the dataset must take such pairs, as ``EfficientDetDataset`` does. For
-    training; an evaluation needs no more than ``DefaultSampler``.
-
-    Args:
-        dataset: Dataset to sample. Where its ``seed`` is None, it gets the sampler's.
-        shuffle: Use an order that depends on seed and epoch.
-        seed: The same in all processes; None means that they agree on a random one.
-        round_up: Repeat some images so that all processes get the same number.
-    """
-
-    def __init__(
-        self, dataset: Any, shuffle: bool = True, seed: int | None = None, round_up: bool = True
-    ) -> None:
-        super().__init__(dataset, shuffle, seed, round_up)
-        self._unseeded = []
-        # `num_batch_per_epoch` makes the Runner wrap the dataset in a slice of it.
-        while hasattr(dataset, '__dict__'):
-            if vars(dataset).get('seed', 0) is None:
-                self._unseeded.append(dataset)
-            dataset = vars(dataset).get('_dataset')
-        self.reseed(self.seed)
-
-    def reseed(self, seed: int) -> None:
-        """Change the seed of sampler and dataset; workers that are running do not learn it."""
-        self.seed = seed
-        for dataset in self._unseeded:
-            dataset.seed = seed
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        epoch = self.epoch
-        for index in super().__iter__():
-            yield epoch, index
+def _reraise(record: logging.LogRecord) -> None:
+    """Raise what a log handler has met; logging prints a traceback and lets the run continue."""
+    raise  # logging calls it in an except block
 
 
 def keep_freed_memory() -> bool:

@@ -1,40 +1,22 @@
 """Both modes on a small Lite0 with random weights; effdet's side where effdet is installed."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from benchmark_support import CONFIG, NEEDS_EFFDET, OPTIONS, settings
+from export_networks import spread
 
-import support
 from effdet_plugin import benchmark
 from effdet_plugin.benchmark import network
 from effdet_plugin.benchmark.forms import Form
+from effdet_plugin.benchmark.report import Measure
 from effdet_plugin.benchmark.subjects import make_detector
-from effdet_plugin.benchmark.timing import Stopwatch
+from effdet_plugin.benchmark.timing import Figures, Stopwatch
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.files import write_image
 from effdet_plugin.trained_model import load_trained
-
-CONFIG = support.REPOSITORY / 'configs' / 'efficientdet' / 'lite0_coco.py'
-OPTIONS = ['model.backbone.pretrained=False']
-NEEDS_EFFDET = 'compares with effdet from PyPI: pip install effdet'
-
-
-def settings(**changes: Any) -> benchmark.Settings:
-    given: dict[str, Any] = {
-        'models': ['none'],
-        'config': CONFIG,
-        'batches': [1],
-        'rounds': 2,
-        'device': 'cpu',
-        'image_size': 128,
-        'options': OPTIONS,
-        'forms': ('eager', 'fast'),
-        'nms': ('hard',),
-    }
-    return benchmark.Settings(**{**given, **changes})
 
 
 def test_network_mode_times_equal_forms() -> None:
@@ -47,7 +29,32 @@ def test_network_mode_times_equal_forms() -> None:
     assert eager['against'] == 'network/b2/lite0_coco fast'
     assert eager['median_ms'] > 0
     assert 'against' not in fast
-    assert plain['network/b1/lite0_coco fast + hard NMS']['end'] == 'postprocess'
+    whole, alone = (
+        plain['network/b1/lite0_coco fast + hard NMS'],
+        plain['network/b1/lite0_coco fast'],
+    )
+    assert whole['end'] == 'postprocess'
+    time = 'cpu_ms' if torch.get_num_threads() == 1 else 'median_ms'
+    assert whole['of_network'] == pytest.approx(whole[time] / alone[time], abs=1e-3)
+    assert 'of_network' not in plain['network/b1/lite0_coco eager']
+
+
+def test_of_network__is_of_the_same_file_form() -> None:
+    def entry(name: str, end: str, kind: str) -> network.Entry:
+        form = Form(name, lambda images: images, lambda x: {}, end=end)
+        return network.Entry(name, form, lambda n: np.ones((n, 3)), ('key',), kind=kind)
+
+    entries = [
+        entry('a.onnx', 'raw', 'onnx fp32 float'),
+        entry('b.onnx', 'postprocess', 'onnx fp32 float'),
+        entry('b.xml', 'postprocess', 'openvino fp32 float'),
+    ]
+    measures = [
+        Measure(e.name, Figures([n], [n])) for e, n in zip(entries, (2.0, 3.0, 5.0), strict=True)
+    ]
+    network.relate_to_networks(entries, measures, 'cpu_ms')
+    assert [m.extra for m in measures] == [{}, {'of_network': 1.5}, {}]
+    assert measures[1].note == '1.50 x its network'
 
 
 def test_forms_that_differ_are_not_timed() -> None:
@@ -92,8 +99,13 @@ def test_rival_detections_are_ours(tmp_path: Path) -> None:
     file = tmp_path / 'noise.png'
     write_image(file, np.random.default_rng(0).integers(0, 255, (128, 128, 3), np.uint8))
     trained = load_trained(CONFIG, 'none', 'cpu', image_size=128, options=OPTIONS)
+    detector = make_detector('none', settings(), 1, nms='hard')
+    with torch.no_grad():
+        # With new weights all scores are 0.01: which box is the best would be chance.
+        spread(trained.model.eval(), torch.randn(1, 3, 128, 128))
+    detector.model.load_state_dict(trained.model.state_dict())
     with torch.inference_mode():
         rows = RivalDetector(trained, (128, 128))([file], Stopwatch(torch.device('cpu')))[0]
-    ours = make_detector('none', settings(), 1, nms='hard')(file)[0].pred_instances
+    ours = detector(file)[0].pred_instances
     assert abs(float(rows[0, 4]) - float(ours.scores[0])) < 1e-4
     assert int(rows[0, 5]) - 1 == int(ours.labels[0])

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from toy import in_child, losses_of, toy_config, train
+from forked import in_child
+from toy import losses_of, toy_config, train
 
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.weights_only import load_weights_only

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from forked import in_child
 from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer, MessageHub
-from toy import CLASSES, in_child, toy_config, train
+from toy import CLASSES, toy_config, train
 
 from effdet_plugin import __version__
 from effdet_plugin.engine.checkpoint import (

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from forked import in_child
 from loopback import Server, serving
 from mmdet.registry import MODELS
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 from mutants import mutants_of
-from toy import ToyNet, in_child, toy_config, train
+from toy import ToyNet, toy_config, train
 
 from effdet_plugin.engine.checkpoint import to_weights_only
 from effdet_plugin.engine.runner import EfficientDetRunner

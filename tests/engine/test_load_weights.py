@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from forked import in_child
 from mmdet.registry import RUNNERS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 from torch import Tensor, nn
-from toy import ToyNet, in_child, toy_config, train
+from toy import ToyNet, toy_config, train
 
 from effdet_plugin.engine import load_weights
 from effdet_plugin.engine.load_weights import LoadMatchingHook, match_classes

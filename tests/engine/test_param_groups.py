@@ -1,6 +1,7 @@
 """Groups: settings as by mmengine's constructor, one group per setting; rates by stage."""
 
 import pytest
+import torch
 from mmdet.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import nn
@@ -75,6 +76,29 @@ def test_groups__one_per_setting_in_the_models_order() -> None:
     assert ids == [[id(p) for p in g['params']] for g in again]
     names = {id(p): i for i, p in enumerate(net.parameters())}
     assert all(sorted(group, key=names.__getitem__) == group for group in ids)
+
+
+@pytest.mark.parametrize('optimizer', ['SGD', 'AdamW'])
+def test_update__is_one_call_a_group(optimizer: str) -> None:
+    net = Net()
+    settings = {**WRAPPER, 'optimizer': {'type': optimizer, 'lr': 0.1}}
+    built = GroupedOptimWrapperConstructor(settings)(net).optimizer
+    for parameter in net.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    built.step()
+    with torch.autograd.profiler.profile() as profile:
+        built.step()
+    names = [event.name for event in profile.function_events]
+    assert len(built.param_groups) == 1
+    assert names.count(f'aten::_fused_{optimizer.lower()}_') == 1
+    assert not {'aten::mul_', 'aten::lerp_', 'aten::addcdiv_'} & set(names)
+
+
+def test_update__a_choice_in_the_config_wins() -> None:
+    settings = {**WRAPPER, 'optimizer': {'type': 'SGD', 'lr': 0.1, 'foreach': True}}
+    built = GroupedOptimWrapperConstructor(settings)(Net()).optimizer
+    assert built.defaults['foreach']
+    assert not built.defaults['fused']
 
 
 def test_groups__log_is_one_line_each(caplog: pytest.LogCaptureFixture) -> None:

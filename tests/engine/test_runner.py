@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from forked import in_child, in_processes
 from mmdet.registry import RUNNERS
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler
@@ -19,9 +20,10 @@ from mmengine.runner import Runner
 from timm.layers.norm_act import BatchNormAct2d, SyncBatchNormAct, convert_sync_batchnorm
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
-from toy import ToyNet, in_child, in_processes, toy_config, train
+from toy import ToyNet, toy_config, train
 
-from effdet_plugin.engine.runner import EfficientDetRunner, EpochSampler, keep_freed_memory
+from effdet_plugin.engine.runner import EfficientDetRunner, keep_freed_memory
+from effdet_plugin.engine.sampler import EpochSampler
 from effdet_plugin.errors import CheckpointError, ConfigError
 
 

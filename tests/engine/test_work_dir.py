@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import in_child
 from mmdet.registry import RUNNERS
 from mmengine.config import Config
 from mmengine.runner import Runner
-from toy import in_child, toy_config, train
+from toy import toy_config, train
 
 from effdet_plugin.engine.resume import (
     CONFIG,
