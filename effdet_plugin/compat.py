@@ -7,23 +7,26 @@ Importing this module
    build is for CUDA, so this happens with a CPU build of torch from another index);
 3. provides ``mmcv._ext`` from :mod:`effdet_plugin.mmcv_ops` if mmcv has no compiled operators
    (``mmcv-lite``, or an mmcv that was built without torch);
-4. lets configs of mmengine name ours in ``_base_``, as ``effdet_plugin::efficientdet/d2_coco.py``.
+4. lets configs of mmengine name ours in ``_base_``, as ``effdet_plugin::efficientdet/d2_coco.py``,
+   and formats the text of a config once: mmengine does it for each checkpoint, log and dump.
 
 Compiled operators are used if they are installed: 2 acts only after torchvision's own import error,
 and the finder of 3 is the last in ``sys.meta_path``.
 """
 
 import importlib
+import json
 import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from importlib.util import find_spec
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from effdet_plugin.errors import InstallError
 
@@ -52,6 +55,7 @@ _NEED_MMDET = (
         'data_check',
         'trained_model',
         'export',
+        'report',
     ),
 )
 # torchvision registers meta kernels for both on import: with `nms` alone it fails at `qnms`.
@@ -233,6 +237,25 @@ def read_our_bases() -> None:
     Config._get_cfg_path = staticmethod(find_ours)
 
 
+def format_configs_once() -> None:
+    """Make mmengine keep the formatted text of the last configs.
+
+    yapf takes most of a second for one of ours, and a run asks for the same text when it starts
+    (five times) and with each checkpoint.
+    """
+    module = importlib.import_module('mmengine.config.config')
+    format_code = module.FormatCode
+
+    @lru_cache(maxsize=4)
+    def format_text(text: str, settings: str) -> Any:
+        return format_code(text, **json.loads(settings))
+
+    def format_once(text: str, **settings: Any) -> Any:
+        return format_text(text, json.dumps(settings))
+
+    module.FormatCode = format_once  # type: ignore[attr-defined]
+
+
 def _release(text: str) -> tuple[int, ...]:
     """Return ``(2, 13, 0)`` for ``'2.13.0+cpu'``."""
     match = re.match(r'\d+(\.\d+)*', text)
@@ -263,6 +286,7 @@ def _apply() -> None:
         sys.meta_path.insert(0, NeedsMmdetFinder())
     else:
         read_our_bases()
+        format_configs_once()
 
 
 _apply()

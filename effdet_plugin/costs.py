@@ -8,7 +8,8 @@ Paper: Tan, Pang, Le, "EfficientDet", CVPR 2020, tables 4, 5 and 6.
 """
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,9 +18,14 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.module_tracker import ModuleTracker
 
 from effdet_plugin.config import Options, load
+from effdet_plugin.ops.shapes import ShapesOnly
+
+# Functions, not operators of aten: there an observer of each costs more time than the pass.
+_CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
+_TRANSPOSED = (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d)
 
 
 class Published(NamedTuple):
@@ -206,7 +212,7 @@ def build_on_meta(model: Mapping[str, Any], num_classes: int | None = None) -> n
     if num_classes is not None:
         model['bbox_head']['num_classes'] = num_classes
     init_default_scope('mmdet')
-    with torch.device('meta'):
+    with torch.device('meta'), ShapesOnly():
         return MODELS.build(model).eval()
 
 
@@ -241,17 +247,37 @@ def _parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
+class _Convolutions(ShapesOnly):
+    """Counts multiply-adds of convolutions by the modules around them, and all as ``Global``."""
+
+    def __init__(self, modules: ModuleTracker) -> None:
+        super().__init__()
+        self.modules = modules
+        self.by_path: Counter[str] = Counter()
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Call ``func``; an output (transposed: input) value of a convolution is one kernel."""
+        out = super().__torch_function__(func, types, args, kwargs)
+        if func in _CONVOLUTIONS or func in _TRANSPOSED:
+            weight = args[1] if len(args) > 1 else (kwargs or {})['weight']
+            values = out if func in _CONVOLUTIONS else args[0]
+            number = values.numel() * weight[0].numel()
+            self.by_path.update(dict.fromkeys(self.modules.parents, number))
+        return out
+
+
 def _multiply_adds(model: nn.Module, image_size: tuple[int, int]) -> dict[str, int]:
     """Return the multiply-adds of convolutions by module path, and the sum as ``Global``."""
     image = torch.zeros(1, 3, *image_size, device=next(model.parameters()).device)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), ModuleTracker() as modules, _Convolutions(modules) as counted:
         model(image, mode='tensor')
-    convolution = torch.ops.aten.convolution
-    # torch counts a multiply-add as two operations.
-    return {
-        path: operations.get(convolution, 0) // 2
-        for path, operations in counter.get_flop_counts().items()
-    }
+    return counted.by_path
 
 
 def _of_part(by_path: Mapping[str, int], path: str) -> int:

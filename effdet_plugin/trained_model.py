@@ -181,7 +181,7 @@ def set_nms(
         limit = float(np.nextafter(np.float32(score_thr), np.float32(0)))
         node |= {'score_thr': limit} if limit > head.postprocessor.score_thr else {}
         node |= {} if labels is None or not can_choose_classes(**node) else {'classes': labels}
-    head.postprocessor = MODELS.build(node)
+    head.postprocessor = MODELS.build(node).to(next(trained.model.parameters()).device)
 
 
 def folded(model: BaseModel, config: Config | None) -> BaseModel:

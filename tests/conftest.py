@@ -9,15 +9,20 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from command_lines import Tools
 from hypothesis import HealthCheck, settings
+from order import ordered
 
 import effdet_plugin  # noqa: F401  (before any test imports mmdet)
+from support import dont_format_configs
 
 # pytest-xdist's processes, and those that their tests start, share the cores.
 if 'PYTEST_XDIST_WORKER' in os.environ:
     os.environ['OMP_NUM_THREADS'] = '1'
 # Several processes share the cores, and small tensors gain nothing from many threads.
 torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', '2')))
+
+dont_format_configs()
 
 _COMMON = {'deadline': None, 'suppress_health_check': [HealthCheck.too_slow]}
 settings.register_profile('dev', max_examples=25, **_COMMON)
@@ -52,6 +57,13 @@ def _freed_memory_is_returned() -> Iterator[None]:
         trim(0)
 
 
+@pytest.fixture(scope='session')
+def tools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tools]:
+    """The command lines; what they have started ends with the session."""
+    with Tools(tmp_path_factory.mktemp('tools')) as started:
+        yield started
+
+
 def pytest_collection_finish() -> None:
     """Leave what is imported out of every later search for garbage.
 
@@ -62,8 +74,15 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.hookimpl(trylast=True)  # after tests were deselected
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU or the network where there is none (``EFFDET_TEST_WEIGHTS=1``)."""
+    """Skip what needs a GPU or the network where there is none (``EFFDET_TEST_WEIGHTS=1``).
+
+    Several processes get the tests in an order of which all of them end together.
+    """
+    number = int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', '1'))
+    if number > 1:
+        items[:] = ordered(items, number)
     absent = {
         'gpu': (not torch.cuda.is_available(), 'needs a CUDA device'),
         'weights': (

@@ -6,8 +6,10 @@ import subprocess
 import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import Any
 
 import pytest
+from mmengine.config import Config
 
 from effdet_plugin import compat
 from effdet_plugin.errors import InstallError
@@ -146,20 +148,51 @@ def test_mmcv_ext__finder_is_last_and_single() -> None:
     assert finders.index('MmcvExtFinder') > sys.meta_path.index(importlib.machinery.PathFinder)
 
 
-@pytest.mark.parametrize('unit', ['models', 'inference', 'own_data'])
-def test_without_openmmlab__ops_work_and_the_rest_says_what_to_install(unit: str) -> None:
-    done = run_python(
-        HIDE_OPENMMLAB + f'import effdet_plugin.ops; print("ops"); import effdet_plugin.{unit}'
-    )
+UNITS = ('models', 'inference', 'own_data')
+
+
+def test_without_openmmlab__ops_work_and_the_rest_says_what_to_install() -> None:
+    code = f"""
+import sys, traceback
+import effdet_plugin.ops
+print("ops")
+for unit in {UNITS}:
+    try:
+        __import__('effdet_plugin.' + unit)
+    except Exception:
+        traceback.print_exc()
+        print('end of', unit, file=sys.stderr)
+import effdet_plugin.models
+"""
+    done = run_python(HIDE_OPENMMLAB + code)
     assert done.returncode == 1
     assert done.stdout == 'ops\n'
-    assert (
-        done.stderr.strip()
-        .splitlines()[-1]
-        .startswith(
+    lines = done.stderr.strip().splitlines()
+    for unit, line in [
+        *((unit, lines[lines.index(f'end of {unit}') - 1]) for unit in UNITS),
+        ('models', lines[-1]),
+    ]:
+        assert line.startswith(
             f'effdet_plugin.errors.InstallError: effdet_plugin.{unit} needs mmengine, mmcv, mmdet'
         )
-    )
+
+
+def test_format_configs_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, dict[str, Any]]] = []
+
+    def format_code(text: str, **settings: Any) -> tuple[str, bool]:
+        asked.append((text, settings))
+        return text.replace('=', ' = '), True
+
+    monkeypatch.setattr('mmengine.config.config.FormatCode', format_code)
+    compat.format_configs_once()
+    cfg = Config({'a': 1})
+    assert [cfg.pretty_text, cfg.pretty_text] == ['a = 1', 'a = 1']
+    assert Config({'a': 2}).pretty_text == 'a = 2'
+    assert [text for text, _ in asked] == ['a=1', 'a=2']
+    assert asked[0][1]['style_config']['based_on_style'] == 'pep8'
+    cfg.a = 3
+    assert cfg.pretty_text == 'a = 3'
 
 
 class Torchvision:

@@ -3,11 +3,16 @@
 from pathlib import Path
 
 import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from effdet_plugin.costs import (
     REFERENCE,
     CostRow,
     Costs,
+    count_costs,
     count_rows,
     model_table,
     readme_table,
@@ -39,6 +44,26 @@ def test_count_rows__size_and_classes() -> None:
     # 10 classes fewer: 9 anchors of 64 weights and a bias each.
     assert row.costs.parameters == REFERENCE['lite0'].parameters - 10 * 9 * 65
     assert row.costs == count_rows([LITE0], None, '512x256')[0].costs  # the config has 80 classes
+
+
+def test_count_costs__equals_the_count_of_torch() -> None:
+    class Detector(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+            self.neck = nn.Sequential(nn.Conv2d(8, 8, 5, groups=4), nn.BatchNorm2d(8))
+            self.up = nn.ConvTranspose2d(8, 6, 3, stride=2, groups=2)
+
+        def forward(self, images: Tensor, mode: str) -> Tensor:
+            maps: Tensor = self.up(self.neck(self.backbone(images)))
+            return F.conv2d(input=maps, weight=torch.ones(2, 6, 1, 1))
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        Detector()(torch.zeros(1, 3, 40, 52), 'tensor')
+    costs = count_costs(Detector(), (40, 52))
+    assert costs.multiply_adds == counter.get_total_flops() // 2
+    backbone = sum(counter.get_flop_counts()['Detector.backbone'].values())
+    assert costs.multiply_adds_by_part == {'backbone': backbone // 2}
 
 
 def test_count_rows__refuses() -> None:

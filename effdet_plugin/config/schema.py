@@ -225,7 +225,7 @@ def type_keys(target: Callable[..., Any]) -> Keys:
 TOP_LEVEL_KEYS = signature_of(Runner).names - {'cfg'} | _words(
     'tta_model tta_pipeline vis_backends model_wrapper_cfg custom_imports image_size resize_mode '
     'runner_type sync_bn find_unused_parameters compile activation_checkpointing '
-    'efficient_conv_bn_eval'
+    'efficient_conv_bn_eval report'
 ).names  # fmt: skip
 
 

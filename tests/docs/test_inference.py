@@ -3,8 +3,6 @@
 import json
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command_lines import Tools
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
@@ -26,7 +25,7 @@ BLOCK = re.compile(r'^```(python|bash)\n(.*?)^```', re.MULTILINE | re.DOTALL)
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_inference__the_page_runs(tmp_path: Path) -> None:
+def test_inference__the_page_runs(tools: Tools, tmp_path: Path) -> None:
     write_image(tmp_path / 'a.jpg', np.full((40, 60, 3), 90, np.uint8))
     video = tmp_path / f'b{file_class().suffix}'
     with writing_video(video, 10) as file:
@@ -40,17 +39,10 @@ def test_inference__the_page_runs(tmp_path: Path) -> None:
     for kind, text in blocks:
         text = text.replace('IMAGE', 'a.jpg').replace('VIDEO', video.name)
         words = ['-c', text] if kind == 'python' else shlex.split(text.replace('\\\n', ' '))[1:]
-        done = subprocess.run(
-            [sys.executable, *words],
-            cwd=tmp_path,
-            env={'PYTHONPATH': str(tmp_path), 'PATH': '/usr/bin:/bin', 'OMP_NUM_THREADS': '1'},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=280,
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        said.append(done.stdout)
+        tool = tmp_path / words[0] if kind == 'bash' else '-c'
+        done = tools.start(tool, *words[1:], cwd=tmp_path).wait(280)
+        assert done.code == 0, done
+        said.append(done.out)
     assert '1 image' in said[0]
     assert f'{video.name}: 6 frames' in said[1]
     assert '1 image and 1 frame' in said[2]

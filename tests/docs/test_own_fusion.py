@@ -2,11 +2,10 @@
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command_lines import Tools
 
 from support import REPOSITORY
 
@@ -29,26 +28,19 @@ def clone(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(command: str, folder: Path) -> str:
-    """Run a command of the page with this Python; small, and quick to start."""
+def run(tools: Tools, command: str, folder: Path) -> str:
+    """Run a command of the page in a folder where Python finds its modules; return what it says."""
     words = shlex.split(command.replace('\\\n', ' '))
     assert words.pop(0) == '.venv/bin/python'
-    result = subprocess.run(
-        [sys.executable, *words],
-        cwd=folder,
-        env={'PYTHONPATH': str(folder), 'PATH': '/usr/bin:/bin', 'OMP_NUM_THREADS': '1'},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=280,
-    )
-    assert result.returncode == 0, result.stderr[-2000:]
-    return result.stdout
+    script, *arguments = words
+    result = tools.start(folder / script, *arguments, cwd=folder, PYTHONPATH=str(folder)).wait(280)
+    assert result.code == 0, result
+    return result.out
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_own_fusion__the_page_runs(clone: Path) -> None:
+def test_own_fusion__the_page_runs(tools: Tools, clone: Path) -> None:
     blocks = BLOCK.findall(PAGE.read_text())
     commands = [text.strip() for kind, text in blocks if kind == 'bash']
     for text in (text for kind, text in blocks if kind == 'python'):
@@ -59,12 +51,14 @@ def test_own_fusion__the_page_runs(clone: Path) -> None:
         'max_fusion.py',
     ]
 
-    table = run(f'{commands[0]} lite0_two_nodes_a_level.py --rounds 1 --image-size 64', clone)
+    table = run(
+        tools, f'{commands[0]} lite0_two_nodes_a_level.py --rounds 1 --image-size 64', clone
+    )
     for name in ('lite0_max', 'lite0_bifpn', 'lite0_two_nodes_a_level'):
         assert f'\n{name} ' in table
 
     data = REPOSITORY / 'tests' / 'data' / 'bccd_pair'
     train = commands[1].replace('DIR', str(data), 1).replace(' configs/ablation/lite0_bifpn.py', '')
-    out = run(f'{train} --seeds 0 --epochs 1 {SMALL}', clone)
+    out = run(tools, f'{train} --seeds 0 --epochs 1 {SMALL}', clone)
     assert re.search(r'^lite0_max +\S+M +\S+G +1 +0\.', out, re.MULTILINE)
     assert (clone / 'work_dirs' / 'max' / 'ablation.png').is_file()

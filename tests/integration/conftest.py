@@ -1,8 +1,7 @@
-"""A tiny project and the tools on it; the helpers beside these tests become importable."""
+"""A tiny project and trainings of it; the helpers beside these tests become importable."""
 
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,13 +10,6 @@ sys.path.append(str(Path(__file__).parent))
 
 from command_lines import Tools
 from tiny_project import Project, write_project
-
-
-@pytest.fixture(scope='session')
-def tools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tools]:
-    """The command lines; what they have started ends with the session."""
-    with Tools(tmp_path_factory.mktemp('tools')) as started:
-        yield started
 
 
 @pytest.fixture(scope='session')

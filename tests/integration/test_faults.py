@@ -47,8 +47,8 @@ def test_run__logs_each_step_and_its_files_have_the_usual_mode(whole_run: Path) 
         ('SIGKILL@3', {-9}, 1),  # before there is any checkpoint
         ('SIGKILL@11', {-9}, 9),
         ('write@8', {-25}, 5),  # epoch 2's is half-written
-        ('SIGTERM@11', {-15, 143}, 9),
-        ('SIGINT@11', {130}, 9),
+        ('SIGTERM@11', {-15, 143}, 12),  # with a checkpoint of that step
+        ('SIGINT@11', {130}, 12),
     ],
 )
 def test_stopped__goes_on(

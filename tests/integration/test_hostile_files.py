@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from command_lines import HERE, Result, Tools
+from command_lines import FAULTS, Result, Tools
 from tiny_project import Project, curve, load, must_equal, rows
 
 
@@ -267,7 +267,7 @@ def test_hostile_work_dir(
     shutil.copy(hostile.folder / 'zip.pth', work_dir / 'epoch_9.pth')
     for path in work_dir.rglob(newest):
         os.utime(path, (4e9, 4e9))
-    settings = dict(PYTHONPATH=f'{HERE}:{work_dir}')
+    settings = dict(PYTHONPATH=f'{FAULTS}:{work_dir}')
     results = {'': tools.train(project.config, work_dir, **settings)}
     assert not hostile.marker.exists()
     if newest in ('based.py', 'config.json'):
@@ -299,7 +299,7 @@ def test_config_in_a_checkpoint__is_not_run(
     checkpoint['meta']['cfg'] = f'import os\nos.makedirs({marker!r})\n{DUMP}'
     checkpoint['meta']['config'] = json.dumps(config)
     torch.save(checkpoint, path)
-    settings = dict(PYTHONPATH=f'{HERE}:{tmp_path}')  # where ``evil_module`` can be imported
+    settings = dict(PYTHONPATH=f'{FAULTS}:{tmp_path}')  # where ``evil_module`` can be imported
     commands = [
         ('test.py', project.config, path),
         ('infer.py', project.config, path, project.image, '--out', out),

@@ -56,6 +56,7 @@ default_hooks = dict(
     fault=dict(type='FaultHook'),
 )
 log_processor = dict(window_size=1)
+report = False
 randomness = dict(seed=3)
 """
 Curve = dict[int, float]

@@ -223,3 +223,29 @@ def test_check_channels__a_roi_head_with_a_channel_for_background(is_ours: bool)
         return
     with pytest.raises(ConfigError, match=r'head: .*SABLHead has 4 channels for 3 classes'):
         check_channels(nn.ModuleDict(dict(head=sabl)))
+
+
+@pytest.mark.parametrize(
+    ('kind', 'settings', 'gives_boxes'),
+    [
+        ('FCOSHead', {}, True),
+        ('ATSSHead', dict(anchor_generator=dict(type='AnchorGenerator', ratios=[1.0],
+                          octave_base_scale=8, scales_per_octave=1, strides=[8])), True),
+        ('RetinaHead', dict(reg_decoded_bbox=True), True),
+        ('RetinaHead', {}, False),
+    ],
+)  # fmt: skip
+def test_check_channels__huber_loss_of_boxes(
+    kind: str, settings: dict[str, Any], gives_boxes: bool
+) -> None:
+    loss = dict(type='HuberLoss', loss_weight=1.0)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        head = MODELS.build(
+            dict(type=kind, num_classes=3, in_channels=8, loss_bbox=loss, **settings)
+        )
+    model = nn.ModuleDict(dict(bbox_head=head))
+    if not gives_boxes:
+        check_channels(model)
+        return
+    with pytest.raises(ConfigError, match=f'bbox_head: HuberLoss: {kind} passes boxes'):
+        check_channels(model)

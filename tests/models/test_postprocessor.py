@@ -150,6 +150,16 @@ def test_classes__others_take_no_place(method: str, settings: dict[str, Any]) ->
             assert torch.equal(one[image], other[image][is_chosen][:10])
 
 
+def test_classes__are_on_the_device_before_the_call() -> None:
+    processor = DetectionPostProcessor(classes=[2, 0], nms_pre=5).to('meta')
+    assert processor.chosen is not None
+    assert processor.chosen.device.type == 'meta'
+    assert not processor.state_dict()
+    logits, deltas = (x.to('meta') for x in raw())
+    # On this device nothing has values: whatever is copied there from the host is an error.
+    assert processor(logits, deltas, ANCHORS.to('meta'), SIZE).labels.shape == (2, 100)
+
+
 @pytest.mark.parametrize('settings', [dict(class_wise=False), dict(nms_pre=0)])
 def test_classes__not_where_they_suppress_each_other(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match='classes suppress each other'):

@@ -1,6 +1,7 @@
 """Our networks with the weights of the oracle's recipe, by the name of an oracle file."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ import support
 from effdet_plugin.convert.key_map import apply, invert
 from effdet_plugin.convert.key_map_tensorflow import VARIABLES
 from effdet_plugin.convert.networks import Structure, state_shapes
+from effdet_plugin.ops.shapes import Uninitialised
 
 CONFIGS = support.REPOSITORY / 'configs' / 'efficientdet'
 
@@ -57,8 +59,9 @@ def build(model: str, option: str = '', every_endpoint: bool = False) -> Any:
         neck.update(in_channels=[0, 0, *neck.in_channels], start_level=2)
         config.model.backbone.out_indices = (0, 1, 2, 3, 4)
     init_default_scope('mmdet')
-    detector = MODELS.build(config.model)
-    detector.load_state_dict(recipe_state(model, structure_of(model, config.model)))
+    with Uninitialised():
+        detector = MODELS.build(config.model)
+    detector.load_state_dict(_whole_recipe_state(model, structure_of(model, config.model)))
     return detector.eval()
 
 
@@ -76,6 +79,12 @@ def structure_of(model: str, config: ConfigDict) -> Structure:
         node_bias=not neck.get('conv_bn_act_pattern', False),
         resample_norm=neck.get('apply_bn_for_resampling', True),
     )
+
+
+# Networks of several sizes and options follow each other with the same weights.
+@lru_cache(maxsize=1)
+def _whole_recipe_state(model: str, structure: Structure) -> dict[str, Tensor]:
+    return recipe_state(model, structure)
 
 
 def recipe_state(

@@ -42,10 +42,14 @@ def become_tool(request: dict[str, Any]) -> None:
     os.umask(request['umask'])
     if request['powerless']:
         become_powerless()
-    tool = Path(request['argv'][0])
-    sys.argv = request['argv']
-    sys.path[:1] = [str(tool.parent), *request['env'].get('PYTHONPATH', '').split(os.pathsep)]
-    runpy.run_path(str(tool), run_name='__main__')
+    tool, sys.argv = request['argv'][0], request['argv']
+    place = '' if tool == '-c' else str(Path(tool).parent)
+    sys.path[:1] = [place, *request['env'].get('PYTHONPATH', '').split(os.pathsep)]
+    if tool == '-c':
+        sys.argv = ['-c', *request['argv'][2:]]
+        exec(compile(request['argv'][1], '<string>', 'exec'), {'__name__': '__main__'})
+    else:
+        runpy.run_path(tool, run_name='__main__')
 
 
 def poll(pid: int) -> int | None:
@@ -58,7 +62,7 @@ def main() -> None:
     """Serve until stdin ends."""
     for name in HEAVY:
         import_module(name)
-    # More than half of a tiny training's time is yapf: it formats the config for each checkpoint.
+    # More than half of a tiny training's time is yapf, which formats the config.
     vars(import_module('mmengine.config.config'))['FormatCode'] = lambda text, **_: (text, True)
     gc.freeze()  # data sets collect garbage when they are built: of theirs, not of all imports
     print('ready', flush=True)

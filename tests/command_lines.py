@@ -1,7 +1,7 @@
 """The tools as people start them: arguments in; exit code, output and files out.
 
 `Tools` forks the processes from one that has imported everything (fork_server.py): an import takes
-longer than these trainings. ``EFFDET_TEST_REAL_PROCESSES=1`` starts a Python for each instead.
+longer than most of them. ``EFFDET_TEST_REAL_PROCESSES=1`` starts a Python for each instead.
 """
 
 import json
@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-REPOSITORY = HERE.parents[1]
+REPOSITORY = HERE.parent
+FAULTS = HERE / 'integration'  # has the fault hook, which configs import
 TIMEOUT = 120.0
 MARK = 'EFFDET_TEST_COMMAND'  # a variable of the processes that are not forked
 _THREADS = dict.fromkeys(('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS'), '1')
@@ -23,7 +24,7 @@ _THREADS = dict.fromkeys(('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_TH
 
 def environment(**more: str) -> dict[str, str]:
     """That of a process of one thread that finds the fault hook, and the server on this machine."""
-    path = os.pathsep.join([str(HERE), os.environ.get('PYTHONPATH', '')])
+    path = os.pathsep.join([str(FAULTS), os.environ.get('PYTHONPATH', '')])
     kept = {k: v for k, v in os.environ.items() if not k.lower().endswith('_proxy')}
     return {**kept, **_THREADS, 'PYTHONPATH': path, **more}
 
@@ -156,7 +157,7 @@ class Tools:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
-                env=environment(PYTHONPATH=os.pathsep.join([str(REPOSITORY), str(HERE)])),
+                env=environment(PYTHONPATH=os.pathsep.join([str(REPOSITORY), str(FAULTS)])),
                 cwd=self.folder,
             )
             assert self.server.stdout is not None
@@ -167,19 +168,29 @@ class Tools:
         return json.loads(self.server.stdout.readline())
 
     def start(
-        self, tool: str, *arguments: object, umask: int = 0o022, powerless: bool = False, **env: str
+        self,
+        tool: str | Path,
+        *arguments: object,
+        umask: int = 0o022,
+        powerless: bool = False,
+        cwd: Path | None = None,
+        **env: str,
     ) -> Started:
         """Start ``tools/TOOL``.
 
         Args:
-            tool: name of the script.
+            tool: name of the script, or path of one elsewhere, or ``-c``.
             *arguments: as on the command line.
             umask: of the process.
             powerless: without root's rights over modes of files.
+            cwd: its working directory; None: that of all.
             **env: further variables of its environment.
         """
         out, err = (self.folder / f'{len(self.started)}.{name}' for name in ('out', 'err'))
-        argv = [str(REPOSITORY / 'tools' / tool), *map(str, arguments)]
+        cwd = cwd or self.folder
+        tool = str(tool)
+        script = tool if tool == '-c' else str(REPOSITORY / 'tools' / tool)
+        argv = [script, *map(str, arguments)]
         if tool.endswith('.sh') or (os.environ.get('EFFDET_TEST_REAL_PROCESSES') and not powerless):
             command = ['bash' if tool.endswith('.sh') else sys.executable, *argv]
             with out.open('wb') as to_out, err.open('wb') as to_err:
@@ -188,14 +199,14 @@ class Tools:
                     stdin=subprocess.DEVNULL,
                     stdout=to_out,
                     stderr=to_err,
-                    cwd=self.folder,
+                    cwd=cwd,
                     env=environment(**env, **{MARK: str(err)}),
                     umask=umask,
                     start_new_session=True,
                 )
             started = Started(self, process.pid, out, err, process)
         else:
-            request = dict(argv=argv, out=str(out), err=str(err), cwd=str(self.folder))
+            request = dict(argv=argv, out=str(out), err=str(err), cwd=str(cwd))
             request |= dict(env=env, umask=umask, powerless=powerless)
             for path in (out, err):
                 path.touch()
