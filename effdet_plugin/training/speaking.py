@@ -79,7 +79,7 @@ class SpeakHook(Hook):
         runner.logger.info('Training\n' + table(self.rows))
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Start the clock anew: an evaluation may lie in between."""
+        """Restart the clock: an evaluation may lie in between."""
         self._timed, self._began = None, time.monotonic()
 
     def after_train_epoch(self, runner: Runner) -> None:
