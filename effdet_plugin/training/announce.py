@@ -1,6 +1,6 @@
 """What a training says of itself before its first step, as rows of name, value and reason."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -129,14 +129,19 @@ def count_boxes(dataset: Any) -> str:
     """Return the number of targets of a dataset; of a large one about, from every n-th image."""
     step = -(-len(dataset) // _MOST_READ) or 1
     places = range(0, len(dataset), step)
-    count = sum(
+    count = targets_in(dataset, places)
+    if step == 1:
+        return f'{count:,}'
+    return f'about {round(count * len(dataset) / len(places) / 1000) * 1000:,}'
+
+
+def targets_in(dataset: Any, places: Iterable[int]) -> int:
+    """Return the number of targets in some images: boxes without ``ignore_flag``."""
+    return sum(
         not one.get('ignore_flag', 0)
         for place in places
         for one in dataset.get_data_info(place).get('instances', [])
     )
-    if step == 1:
-        return f'{count:,}'
-    return f'about {round(count * len(dataset) / len(places) / 1000) * 1000:,}'
 
 
 def _classes(runner: Runner) -> Row:

@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 
 from effdet_plugin.config import find_sizes, set_image_size
 from effdet_plugin.own_data import dry_run_summary
+from effdet_plugin.training.announce import targets_in
 from effdet_plugin.training.running import build_runner, one_line_errors
 from effdet_plugin.training.train import TrainSettings, prepare
 
@@ -97,7 +98,7 @@ def _summary(runner: Runner, remarks: list[str]) -> dict[str, Any]:
         'classes': list(train.metainfo.get('classes', ())),
         'train_images': len(train),
         'val_images': sum(map(len, rest)),
-        'boxes': sum(_count_boxes(dataset) for dataset in sets),
+        'boxes': sum(targets_in(dataset, range(len(dataset))) for dataset in sets),
         'remarks': remarks,
     }
 
@@ -105,12 +106,3 @@ def _summary(runner: Runner, remarks: list[str]) -> dict[str, Any]:
 def _whole(dataset: Any) -> Any:
     """Return the whole dataset: `num_batch_per_epoch` of `shrink` makes mmengine wrap a slice."""
     return vars(dataset).get('_dataset', dataset)
-
-
-def _count_boxes(dataset: Any) -> int:
-    """Return the number of targets: boxes without ``ignore_flag``."""
-    return sum(
-        not instance.get('ignore_flag', 0)
-        for index in range(len(dataset))
-        for instance in dataset.get_data_info(index).get('instances', [])
-    )
