@@ -15,7 +15,7 @@ _RANDOM = (
 )
 
 
-class Uninitialised(TorchFunctionMode):
+class NoRandomValues(TorchFunctionMode):
     """Within it, no random values are drawn: the weights of a network that is built are zeros.
 
     For weights that are all overwritten, or that have no values (meta device). Not what the memory
@@ -37,7 +37,7 @@ class Uninitialised(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class ShapesOnly(Uninitialised):
+class ShapesOnly(NoRandomValues):
     """For the meta device: also, batch norm without data is a new map of its input's shape.
 
     torch computes that shape by the formula of the norm in Python, one meta tensor after the other:

@@ -2,7 +2,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from effdet_plugin.ops.shapes import ShapesOnly, Uninitialised
+from effdet_plugin.ops.shapes import NoRandomValues, ShapesOnly
 
 
 def network() -> nn.Module:
@@ -35,9 +35,9 @@ def test_shapes_only__values_stay() -> None:
     assert torch.allclose(found, images - 1)
 
 
-def test_uninitialised__draws_nothing_and_keeps_constants() -> None:
+def test_no_random_values__draws_nothing_and_keeps_constants() -> None:
     state = torch.get_rng_state()
-    with Uninitialised():
+    with NoRandomValues():
         built = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 4))
         nn.init.normal_(built[0].weight, 0, 0.1)
         nn.init.xavier_uniform_(built[2].weight)
@@ -52,7 +52,7 @@ def test_uninitialised__draws_nothing_and_keeps_constants() -> None:
     assert torch.equal(other[0].weight, first[0].weight)
 
 
-def test_uninitialised__any_device_and_outside_all_is_as_before() -> None:
+def test_no_random_values__any_device_and_outside_all_is_as_before() -> None:
     with torch.device('meta'), ShapesOnly():
         assert nn.Conv2d(3, 4, 3).weight.is_meta
     torch.manual_seed(1)

@@ -14,7 +14,7 @@ import support
 from effdet_plugin.convert.key_map import apply, invert
 from effdet_plugin.convert.key_map_tensorflow import VARIABLES
 from effdet_plugin.convert.networks import Structure, state_shapes
-from effdet_plugin.ops.shapes import Uninitialised
+from effdet_plugin.ops.shapes import NoRandomValues
 
 CONFIGS = support.REPOSITORY / 'configs' / 'efficientdet'
 
@@ -59,7 +59,7 @@ def build(model: str, option: str = '', every_endpoint: bool = False) -> Any:
         neck.update(in_channels=[0, 0, *neck.in_channels], start_level=2)
         config.model.backbone.out_indices = (0, 1, 2, 3, 4)
     init_default_scope('mmdet')
-    with Uninitialised():
+    with NoRandomValues():
         detector = MODELS.build(config.model)
     detector.load_state_dict(_whole_recipe_state(model, structure_of(model, config.model)))
     return detector.eval()

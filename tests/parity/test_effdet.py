@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import support
 from effdet_plugin.convert import convert
 from effdet_plugin.convert.networks import MODELS as NETWORKS
-from effdet_plugin.ops.shapes import Uninitialised
+from effdet_plugin.ops.shapes import NoRandomValues
 
 effdet = pytest.importorskip('effdet', reason='compares with effdet from PyPI: pip install effdet')
 
@@ -59,7 +59,7 @@ def our_network(model: str, state: dict[str, Tensor]) -> nn.Module:
     config.model.backbone.pretrained = False
     config.model.bbox_head.num_classes = 90
     init_default_scope('mmdet')
-    with Uninitialised():
+    with NoRandomValues():
         detector: nn.Module = MODELS.build(config.model)
     detector.load_state_dict(state)
     return detector.eval()
