@@ -1,54 +1,69 @@
-"""Functions in processes of their own, forked from the tests' one: nothing is imported again."""
+"""Functions in processes of their own, forked from one that has the imports and nothing else.
 
+Not from the tests' process: autograd forbids forks where it has threads for a device, which are
+those of a GPU, or of the stand-in for one that `torch.export` makes where a CUDA build finds none.
+"""
+
+import gc
 import multiprocessing
 import os
 import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 import torch
 
+from support import dont_format_configs
+
+# In this order: our package makes mmdet importable.
+_IMPORTS = ['effdet_plugin', 'mmdet.apis', 'mmdet.evaluation', 'pytest', 'hypothesis', 'support']
+
 
 def in_child(function: Callable[..., Any], *args: Any) -> int:
     """Call a function in a process of its own; return its exit code (-9 for killed)."""
-    process = multiprocessing.get_context('fork').Process(target=_alone, args=(function, args))
-    process.start()
+    process = _started(function, args)
     process.join()  # with a timeout it would wait for the loader's workers, too
     assert process.exitcode is not None
     return process.exitcode
 
 
-def in_processes(number: int, function: Callable[..., Any], *args: Any) -> list[int]:
+def in_processes(number: int, function: Callable[..., Any], *args: Any) -> list[int | None]:
     """Call a function in several processes that find each other; return their exit codes."""
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
-    context = multiprocessing.get_context('fork')
-    processes = []
-    for rank in range(number):
-        environment = {
-            'RANK': str(rank),
-            'LOCAL_RANK': str(rank),
-            'WORLD_SIZE': str(number),
-            'MASTER_ADDR': '127.0.0.1',
-            'MASTER_PORT': str(port),
-        }
-        process = context.Process(target=_alone, args=(function, args, environment))
-        process.start()
-        processes.append(process)
+    group = {'WORLD_SIZE': number, 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': port}
+    processes = [
+        _started(function, args, {**group, 'RANK': rank, 'LOCAL_RANK': rank})
+        for rank in range(number)
+    ]
     for process in processes:
         process.join()
     return [process.exitcode for process in processes]
 
 
+def _started(
+    function: Callable[..., Any], args: tuple[Any, ...], variables: dict[str, Any] | None = None
+) -> ForkServerProcess:
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(_IMPORTS)
+    environment = {**os.environ, **{name: str(x) for name, x in (variables or {}).items()}}
+    process = context.Process(target=_alone, args=(function, args, environment))
+    process.start()
+    return process
+
+
 def _alone(
-    function: Callable[..., Any], args: tuple[Any, ...], environment: dict[str, str] | None = None
+    function: Callable[..., Any], args: tuple[Any, ...], environment: dict[str, str]
 ) -> None:
-    """What a forked process needs: no thread pool of its parent, its own place in the group."""
+    """Set up the process, and call the function."""
+    gc.freeze()  # mmengine collects garbage with every dataset that it builds
+    os.environ.update(environment)
     torch.set_num_threads(1)
-    os.environ.update(environment or {})
+    dont_format_configs()
     function(*args)
     sys.stdout.flush()
     with suppress(AssertionError):

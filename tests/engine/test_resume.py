@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +60,8 @@ def test_kill__in_the_middle_of_an_epoch(tmp_path: Path, uninterrupted: Path, st
     assert_equal_runs(tmp_path, uninterrupted)
 
 
-def die_while_writing(name: str, share: float) -> Callable[[Any], None]:
-    """Return a training that is killed when this share of a file is written."""
+def die_while_writing(name: str, share: float, config: Any) -> None:
+    """Train, and be killed when this share of a file is written."""
     write_bytes, write_text = Path.write_bytes, Path.write_text
 
     def part_of(path: Path, content: bytes) -> int:
@@ -76,12 +75,9 @@ def die_while_writing(name: str, share: float) -> Callable[[Any], None]:
             part_of(path, content.encode())
         return write_text(path, content, **more)
 
-    def run(config: Any) -> None:
-        Path.write_bytes = part_of  # type: ignore[method-assign,assignment]
-        Path.write_text = part_of_text  # type: ignore[method-assign,assignment]
-        train(config)
-
-    return run
+    Path.write_bytes = part_of  # type: ignore[method-assign,assignment]
+    Path.write_text = part_of_text  # type: ignore[method-assign,assignment]
+    train(config)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +92,7 @@ def die_while_writing(name: str, share: float) -> Callable[[Any], None]:
 def test_kill__while_a_checkpoint_is_written(
     tmp_path: Path, uninterrupted: Path, name: str, share: float, left: str | None
 ) -> None:
-    assert in_child(die_while_writing(name, share), toy_config(tmp_path)) == -signal.SIGKILL
+    assert in_child(die_while_writing, name, share, toy_config(tmp_path)) == -signal.SIGKILL
     assert list(tmp_path.glob('.*.part-*'))
     found = find_resume(tmp_path)
     assert (None if found is None else found.name) == left
@@ -105,23 +101,24 @@ def test_kill__while_a_checkpoint_is_written(
     assert_equal_runs(tmp_path, uninterrupted)
 
 
+def die_before_the_pointer(work_dir: Path) -> None:
+    """Train, and be killed between the third file and the name of it in last_checkpoint."""
+    replace = os.replace
+
+    def kill(source: Any, target: Any) -> None:
+        if Path(target).name == 'last_checkpoint' and (work_dir / 'epoch_3.pth').exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(source, target)
+
+    os.replace = kill  # type: ignore[assignment]
+    train(toy_config(work_dir))
+
+
 def test_kill__before_last_checkpoint_names_the_new_file(
     tmp_path: Path, uninterrupted: Path
 ) -> None:
     """The third file is written, last_checkpoint still names the second, nothing was removed."""
-
-    def run(config: Any) -> None:
-        replace = os.replace
-
-        def count(source: Any, target: Any) -> None:
-            if Path(target).name == 'last_checkpoint' and (tmp_path / 'epoch_3.pth').exists():
-                os.kill(os.getpid(), signal.SIGKILL)
-            replace(source, target)
-
-        os.replace = count  # type: ignore[assignment]
-        train(config)
-
-    assert in_child(run, toy_config(tmp_path)) == -signal.SIGKILL
+    assert in_child(die_before_the_pointer, tmp_path) == -signal.SIGKILL
     assert (tmp_path / 'last_checkpoint').read_text().endswith('epoch_2.pth')
     assert {p.name for p in tmp_path.glob('epoch_*')} == {f'epoch_{n}.pth' for n in (1, 2, 3)}
     found = find_resume(tmp_path)
@@ -143,7 +140,7 @@ def test_kill__without_a_seed_the_run_keeps_the_one_it_drew(tmp_path: Path) -> N
 
 def test_max_keep_one__the_old_file_is_removed_after_the_new_one_is_written(tmp_path: Path) -> None:
     config = toy_config(tmp_path, default_hooks={'checkpoint': {'max_keep_ckpts': 1}})
-    assert in_child(die_while_writing('.epoch_2.', 0.5), config) == -signal.SIGKILL
+    assert in_child(die_while_writing, '.epoch_2.', 0.5, config) == -signal.SIGKILL
     assert [path.name for path in tmp_path.glob('epoch_*')] == ['epoch_1.pth']
 
 

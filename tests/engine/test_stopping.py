@@ -63,7 +63,7 @@ def test_stopped__and_resumed(
 ) -> None:
     changes = {'optim_wrapper': {'accumulative_counts': counts}}
     whole, cut = tmp_path / 'whole', tmp_path / 'cut'
-    assert in_child(lambda: train(toy_config(whole, **changes))) == 0
+    assert in_child(train, toy_config(whole, **changes)) == 0
     assert in_child(stopped, cut, SignalAt(number, step), changes) == code
     assert find_resume(cut) == cut / left
     done = -(-step // counts) * counts

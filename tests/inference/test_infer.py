@@ -5,6 +5,7 @@ import signal
 import sys
 import weakref
 from collections.abc import Generator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,7 @@ def test_infer__says_the_highest_score(tiny_config: Config, folder: Path, tmp_pa
 def test_infer__memory_is_flat(tiny_config: Config, video: Path, tmp_path: Path) -> None:
     """Only a few frames are decoded before they are needed."""
     alive: set[int] = set()
+    numbers = count()
     most = 0
 
     def watch(image: RGBImage, *rest: object) -> RGBImage:
@@ -195,8 +197,9 @@ def test_infer__memory_is_flat(tiny_config: Config, video: Path, tmp_path: Path)
 
     def counted(self: Video, *args: Any) -> Generator[Frame, None, None]:
         for frame in reader(self, *args):
-            alive.add(frame.number)
-            weakref.finalize(frame.image, alive.discard, frame.number)
+            number = next(numbers)
+            alive.add(number)
+            weakref.finalize(frame.image, alive.discard, number)
             yield frame
 
     with pytest.MonkeyPatch.context() as patch:
@@ -204,7 +207,7 @@ def test_infer__memory_is_flat(tiny_config: Config, video: Path, tmp_path: Path)
         patch.setattr('effdet_plugin.inference.run.draw_boxes', watch)
         result = infer(detector, [from_file(video)] * 3, tmp_path / 'out')
     assert result.num_frames == 27
-    assert 1 <= most <= 8
+    assert 1 <= most <= 10  # two queues of two, and one in each step before, between and after
 
 
 def test_infer__show_without_windows_is_one_line(

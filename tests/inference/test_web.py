@@ -81,7 +81,7 @@ def test_infer__an_mjpeg_stream_becomes_a_video(
     assert result.num_frames == 8
     assert {row['frame'] for row in result.predictions} == set(range(8))
     shots, _ = read(str(tmp_path / 'vis' / f'cam{file_class().suffix}'))
-    assert len(shots) == 8
+    assert len(shots) >= 8  # one that comes late is shown for longer
 
 
 def test_read__a_video(server: Server, tmp_path: Path) -> None:

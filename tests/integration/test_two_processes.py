@@ -1,42 +1,19 @@
 """N processes train like one, if the losses are divided by the positives of all."""
 
-import multiprocessing
-import os
-import socket
 from pathlib import Path
 
 import one_gradient
 import pytest
 import torch
+from forked import in_processes
 from torch import Tensor
 
 
 def gradients(processes: int, normalizer: str, folder: Path) -> dict[str, Tensor]:
-    """Those of a batch split over some processes, which are forked: none imports anything."""
+    """Those of a batch split over some processes."""
     out = folder / f'{normalizer}_{processes}.pt'
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
-    group = {'WORLD_SIZE': processes, 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': port}
-    context = multiprocessing.get_context('fork')
-    ranks = [
-        context.Process(target=_rank, args=({**group, 'RANK': rank}, normalizer, str(out)))
-        for rank in range(processes)
-    ]
-    for rank in ranks:
-        rank.start()
-    for rank in ranks:
-        rank.join(250)
-    codes = [rank.exitcode for rank in ranks]
-    for rank in ranks:
-        rank.kill()
-    assert codes == [0] * processes
+    assert in_processes(processes, one_gradient.main, normalizer, str(out)) == [0] * processes
     return torch.load(out, weights_only=True)
-
-
-def _rank(group: dict[str, object], normalizer: str, out: str) -> None:
-    os.environ.update({name: str(value) for name, value in group.items()})
-    one_gradient.main(normalizer, out)
 
 
 def worst_difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
