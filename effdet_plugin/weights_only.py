@@ -6,8 +6,10 @@ What a file may hold beside tensors and plain types is in `effdet_plugin.pickle_
 import os
 import re
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -26,6 +28,11 @@ _MAX_DEPTH = 100
 _MAX_VALUES = 10_000_000  # a checkpoint of the largest network has some 100,000
 _EXTRA = re.compile(r'(?:^|\.)_extra_state$')  # torch's name for what a module keeps beside tensors
 
+# Blocks of `weights_only_loads` in all threads, and what was set before the first of them.
+_lock = threading.Lock()
+_blocks: dict[object, Sequence[Any]] = {}
+_before: dict[str, Any] = {}
+
 Weights = dict[str, Tensor]
 Classes = Sequence[str] | None
 
@@ -41,26 +48,32 @@ def force_weights_only() -> None:
 
 @contextmanager
 def weights_only_loads(safe_globals: Sequence[Any] = ()) -> Iterator[None]:
-    """Do the same for the time of a block, in which the allow-list is in force.
-
-    Args:
-        safe_globals: Further classes without behaviour that files may hold.
-    """
-    settings = {name: os.environ.get(name) for name in (FORCE, _FORCE_NOT)}
-    # Classes that others have allowed may be under the names of the stand-ins.
-    allowed = torch.serialization.get_safe_globals()
-    force_weights_only()
-    torch.serialization.clear_safe_globals()
-    torch.serialization.add_safe_globals([*ALLOWED, *safe_globals])
+    """Do the same for the time of a block, with the allow-list and more ``safe_globals``."""
+    token = object()
+    with _lock:
+        if not _blocks:
+            # Others may have allowed classes under the names of the stand-ins.
+            _before['allowed'] = torch.serialization.get_safe_globals()
+            names = os.environ.keys() & {FORCE, _FORCE_NOT}
+            _before['settings'] = {name: os.environ[name] for name in names}
+        _blocks[token] = safe_globals
+        force_weights_only()
+        _allow(chain(ALLOWED, *_blocks.values()))
     try:
         yield
     finally:
-        torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(allowed)
-        for name, value in settings.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+        with _lock:
+            del _blocks[token]
+            # The last of all threads: what one restores while another loads would let it run code.
+            _allow(chain(ALLOWED, *_blocks.values()) if _blocks else _before['allowed'])
+            if not _blocks and FORCE not in _before['settings']:
+                del os.environ[FORCE]
+            os.environ.update({} if _blocks else _before['settings'])
+
+
+def _allow(classes: Iterable[Any]) -> None:
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals(list(classes))
 
 
 def load_weights_only(
@@ -117,7 +130,10 @@ def first_not_finite(checkpoint: Mapping[Any, Any]) -> str | None:
     """
     for part in (checkpoint.get('state_dict', checkpoint), checkpoint.get('ema_state_dict')):
         for name, value in part.items() if isinstance(part, Mapping) else ():
-            if isinstance(value, torch.Tensor) and not is_finite(value):
+            if not isinstance(value, torch.Tensor):
+                continue
+            # A network computes in float32, where large numbers of float64 are infinite.
+            if not is_finite(value.float() if value.dtype is torch.float64 else value):
                 return str(name).removeprefix('module.')
     return None
 
@@ -125,6 +141,7 @@ def first_not_finite(checkpoint: Mapping[Any, Any]) -> str | None:
 @torch.no_grad()
 def is_finite(value: torch.Tensor) -> bool:
     """Whether a tensor holds neither NaN nor infinity (true for integers)."""
+    value = torch.view_as_real(value) if value.is_complex() else value
     if not value.is_floating_point() or not value.numel() or value.is_meta:
         return True
     # float8 has no comparison. The extremes need no memory of the tensor's size.

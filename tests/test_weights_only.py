@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import threading
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -168,3 +169,50 @@ def test_force__reaches_loads_that_ask_for_pickles(
     with pytest.raises(pickle.UnpicklingError, match='mkdir'):
         torch.load(tmp_path / 'x.pth', weights_only=False)
     assert not (tmp_path / 'victim').exists()
+
+
+def test_force__of_two_threads_lasts_until_both_have_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(FORCE, raising=False)
+    victim = tmp_path / 'victim'
+    torch.save({'a': Call(os.mkdir, (str(victim),))}, tmp_path / 'evil.pth')
+    torch.save(VALUES, tmp_path / 'numpy.pth')
+    before = torch.serialization.get_safe_globals()
+    inside, left = threading.Event(), threading.Event()
+    seen: list[object] = []
+
+    def second() -> None:
+        with weights_only_loads():
+            inside.set()
+            left.wait(60)
+            with pytest.raises(pickle.UnpicklingError, match='mkdir'):
+                torch.load(tmp_path / 'evil.pth', weights_only=False)
+            seen.append(load_weights_only(tmp_path / 'numpy.pth').keys())
+
+    thread = threading.Thread(target=second)
+    with weights_only_loads():
+        thread.start()
+        assert inside.wait(60)
+    left.set()
+    thread.join()
+    assert seen == [VALUES.keys()]
+    assert not victim.exists()
+    assert FORCE not in os.environ
+    assert {*torch.serialization.get_safe_globals()} == {*before}
+
+
+@pytest.mark.parametrize(
+    'weight',
+    [
+        torch.tensor([1.0, 1e300], dtype=torch.float64),  # infinite in a network
+        torch.tensor([complex(1, float('nan'))]),
+        torch.tensor([1.0, float('inf')], dtype=torch.float16),
+        torch.tensor([float('nan'), 1.0], dtype=torch.bfloat16),
+        torch.tensor([float('nan')]).to(torch.float8_e4m3fn),
+    ],
+)
+def test_load__numbers_that_no_network_computes_with(tmp_path: Path, weight: torch.Tensor) -> None:
+    torch.save({'a': torch.ones(2), 'b.c': weight}, tmp_path / 'x.pth')
+    with pytest.raises(CheckpointError, match=r'not finite: b\.c holds NaN or infinity'):
+        load_weights_only(tmp_path / 'x.pth')

@@ -22,7 +22,7 @@ from effdet_plugin.config.embedded import EMBEDDED, embed
 from effdet_plugin.engine.optim import batches_per_update
 from effdet_plugin.errors import ConfigError, UserError
 from effdet_plugin.files import remove_parts, replacing, write_atomically
-from effdet_plugin.weights_only import first_not_finite, load_weights_only
+from effdet_plugin.weights_only import first_not_finite, is_finite, load_weights_only
 
 OPTIMIZER = 'optimizer_type'  # key of a checkpoint's meta
 LAST = 'last_checkpoint'  # mmengine's name of the file that names the newest checkpoint
@@ -129,7 +129,7 @@ class AtomicCheckpointHook(CheckpointHook):
         Raises:
             UserError: A weight is NaN or infinite.
         """
-        if name := first_not_finite(checkpoint):
+        if name := first_not_finite(checkpoint) or first_bad_state(checkpoint):
             raise UserError(
                 f'the weights are not finite after step {runner.iter}: {name} holds NaN or '
                 'infinity; no checkpoint of them is written; try a lower learning rate or a longer '
@@ -234,6 +234,27 @@ class AtomicCheckpointHook(CheckpointHook):
     def _remove(self, path: str) -> None:
         if self.file_backend.isfile(path):
             self.file_backend.remove(path)
+
+
+def first_bad_state(checkpoint: Mapping[str, Any]) -> str | None:
+    """Return the name of the first number of an optimizer that is NaN or infinite; None if none is.
+
+    The weights may be finite all the same: Adam's second moment overflows, and its weight stays
+    where it is from then on.
+
+    Args:
+        checkpoint: With the state of an optimizer in its ``optimizer``, or without.
+    """
+    pending: list[tuple[str, Any]] = [('optimizer', checkpoint.get('optimizer'))]
+    while pending:
+        name, value = pending.pop()
+        if isinstance(value, Mapping):
+            pending += [(f'{name}.{key}', part) for key, part in [*value.items()][::-1]]
+        elif isinstance(value, list | tuple):
+            pending += [(f'{name}.{place}', part) for place, part in enumerate(value)]
+        elif isinstance(value, torch.Tensor | float) and not is_finite(torch.as_tensor(value)):
+            return name
+    return None
 
 
 def random_state() -> dict[str, Any]:

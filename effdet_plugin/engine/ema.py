@@ -133,3 +133,19 @@ class RampUpEMAHook(EMAHook):
         """Make the averaged buffers of all processes equal (no work in one process)."""
         buffers = [b for b in self.ema_model.module.buffers() if b.is_floating_point()]
         all_reduce_params(buffers, op='mean')
+
+
+def count_updates(hook: EMAHook) -> None:
+    """Make an averaging hook of mmengine count updates of the weights, as `RampUpEMAHook` does.
+
+    Args:
+        hook: Changed in place; mmengine's own averages after each batch, also where several batches
+            make one update.
+    """
+    after_batch = hook.after_train_iter
+
+    def after_update(runner: Runner, *args: Any, **kwargs: Any) -> None:
+        if has_updated(runner.optim_wrapper):
+            after_batch(runner, *args, **kwargs)
+
+    hook.after_train_iter = after_update

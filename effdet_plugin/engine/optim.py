@@ -103,7 +103,7 @@ class ClippedOptimWrapper(ReferenceUpdate, OptimWrapper):
         weight_decay_mode: DecayMode = 'loss',
         accumulative_counts: int = 1,
     ) -> None:
-        OptimWrapper.__init__(self, optimizer, accumulative_counts)
+        OptimWrapper.__init__(self, optimizer, check_counts(accumulative_counts))
         self._prepare(clip_norm, weight_decay_mode)
 
 
@@ -135,7 +135,7 @@ class ClippedAmpOptimWrapper(ReferenceUpdate, AmpOptimWrapper):
         loss_scale: Literal['dynamic'] | float | dict[str, Any] = 'dynamic',
         dtype: str | None = None,
     ) -> None:
-        OptimWrapper.__init__(self, optimizer, accumulative_counts)
+        OptimWrapper.__init__(self, optimizer, check_counts(accumulative_counts))
         self._prepare(clip_norm, weight_decay_mode)
         # `--amp` has to work on CPUs, too, so the device is that of the parameters.
         self.device_type = optimizer.param_groups[0]['params'][0].device.type
@@ -204,9 +204,44 @@ def clip_each_then_all(grads: list[Tensor], max_norm: float) -> Tensor:
     return torch.linalg.vector_norm(norms)
 
 
+def check_counts(counts: Any) -> int:
+    """Return a number of batches for each update.
+
+    Raises:
+        ConfigError: It is no whole number from 1 on; mmengine takes 2.5, and updates at each fifth.
+    """
+    if isinstance(counts, bool) or not isinstance(counts, int) or counts < 1:
+        raise ConfigError(
+            f'accumulative_counts={counts!r} of the optim_wrapper must be a whole number of '
+            'batches, 1 or more'
+        )
+    return counts
+
+
+def check_scaling(auto_scale_lr: Any) -> dict[str, Any]:
+    """Return a config's ``auto_scale_lr``, empty where there is none.
+
+    Raises:
+        ConfigError: It is enabled and does not say for how many images the rate is.
+    """
+    scaling = auto_scale_lr or {}
+    base = scaling.get('base_batch_size') if isinstance(scaling, dict) else None
+    is_size = isinstance(base, int | float) and base > 0
+    if not isinstance(scaling, dict) or (scaling.get('enable') and not is_size):
+        raise ConfigError(
+            f'auto_scale_lr={auto_scale_lr!r} must be dict(enable=..., base_batch_size=N), where '
+            'the rate of the config is for N images'
+        )
+    return scaling
+
+
 def batches_per_update(optim_wrapper: OptimWrapper | OptimWrapperDict) -> int:
-    """Return ``accumulative_counts``; 1 for several optimizers, which mmengine does not count."""
-    return int(getattr(optim_wrapper, '_accumulative_counts', 1))
+    """Return ``accumulative_counts``; 1 for several optimizers, which mmengine does not count.
+
+    Raises:
+        ConfigError: See `check_counts`.
+    """
+    return check_counts(getattr(optim_wrapper, '_accumulative_counts', 1))
 
 
 def has_updated(optim_wrapper: OptimWrapper | OptimWrapperDict) -> bool:

@@ -37,6 +37,18 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         self.optimizer_cfg = _fused(self.optimizer_cfg, model)
         return super().__call__(model)
 
+    def _validate_cfg(self) -> None:
+        """Refuse to scale a weight decay that is not there; see mmengine."""
+        named = self.paramwise_cfg.get('custom_keys') or {}
+        keys = [*self.paramwise_cfg, *(key for settings in named.values() for key in settings)]
+        scales = [key for key in keys if key.endswith('decay_mult')]
+        if scales and self.optimizer_cfg.get('weight_decay') is None:
+            raise ConfigError(
+                f'optim_wrapper.optimizer has no weight_decay, which {scales[0]} of paramwise_cfg '
+                'multiplies: write weight_decay=0 (or another) into it'
+            )
+        super()._validate_cfg()
+
     def add_params(
         self,
         params: list[Group],

@@ -13,9 +13,9 @@ from zipfile import ZipFile, is_zipfile
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
-from torch import nn
+from torch import Tensor, nn
 
-from effdet_plugin.engine.checkpoint import INTERRUPTED, LAST, OPTIMIZER
+from effdet_plugin.engine.checkpoint import INTERRUPTED, LAST, OPTIMIZER, first_bad_state
 from effdet_plugin.errors import CheckpointError, UserError
 from effdet_plugin.files import read_json, write_atomically
 from effdet_plugin.weights_only import check_compatible, load_weights_only, weights_of
@@ -94,6 +94,10 @@ def check_resumable(path: Path | str) -> dict[str, Any]:
         CheckpointError: The file cannot be read, is damaged, or holds no training state.
     """
     checkpoint = load_weights_only(path)
+    if name := first_bad_state(checkpoint):
+        raise CheckpointError(
+            f'{path}: {name} is NaN or infinite: resume from an earlier checkpoint'
+        )
     missing = _TRAINING_STATE - checkpoint.keys()
     if missing:
         raise CheckpointError(
@@ -276,6 +280,8 @@ def check_continues(
                 f'{len(unused)} tensors of the checkpoint are not in the network of the config, '
                 f'e.g. {unused[0]}: {_ADVICE}'
             )
+        if name := first_bad_state(checkpoint):
+            raise CheckpointError(f'{name} is NaN or infinite: resume from an earlier checkpoint')
         _check_average(checkpoint, has_average)
         _check_optimizer(checkpoint, wrapper)
     except CheckpointError as error:
@@ -315,3 +321,30 @@ def _check_optimizer(checkpoint: Mapping[str, Any], wrapper: OptimWrapper) -> No
             f'that of the config {sum(here)} in {len(here)} (frozen layers, paramwise_cfg): '
             f'{_ADVICE}'
         )
+    # torch does not compare them, and gives the momentum of one parameter to another.
+    own_parameters = [value for group in optimizer.param_groups for value in group['params']]
+    for place, parameter in enumerate(own_parameters):
+        state = saved.get('state', {}).get(place) or {}
+        shapes = {
+            value.shape for value in state.values() if isinstance(value, Tensor) and value.dim()
+        }
+        if shapes - {parameter.shape}:
+            raise CheckpointError(
+                f'the optimizer of the checkpoint has other parameters than that of the config '
+                f'(number {place} is {list(shapes.pop())} there and {list(parameter.shape)} here; '
+                f'frozen layers, paramwise_cfg): {_ADVICE}'
+            )
+    _tell_settings(saved['param_groups'], optimizer.param_groups)
+
+
+def _tell_settings(there: Any, here: Any) -> None:
+    """Say which settings of the config do not count: torch takes the checkpoint's."""
+    for place, (old, new) in enumerate(zip(there, here, strict=True)):
+        for key in sorted(old.keys() & new.keys() - _SWITCHES - {'params', 'lr', 'initial_lr'}):
+            if old[key] != new[key]:
+                print_log(
+                    f'group {place} of the optimizer keeps {key}={old[key]!r} of the checkpoint; '
+                    f"the config's {new[key]!r} is not used",
+                    logger='current',
+                    level=logging.WARNING,
+                )

@@ -17,7 +17,7 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
@@ -27,9 +27,10 @@ from torch.utils.data import DataLoader
 from effdet_plugin.config import tell_resize_mode
 from effdet_plugin.config.embedded import EMBEDDED
 from effdet_plugin.download import WEB, local_path
+from effdet_plugin.engine.ema import RampUpEMAHook, count_updates
 from effdet_plugin.engine.load_weights import fetch_pretrained, skip_pretrained
 from effdet_plugin.engine.one_run import end_with_parent, only_run
-from effdet_plugin.engine.optim import batches_per_update
+from effdet_plugin.engine.optim import batches_per_update, check_scaling
 from effdet_plugin.engine.resume import (
     Resumable,
     check_continues,
@@ -165,6 +166,9 @@ class EfficientDetRunner(Runner):
     ) -> None:
         """Register a config's hooks, and those that every training needs; see the class."""
         super().register_hooks(default_hooks, custom_hooks)
+        for hook in self.hooks:
+            if isinstance(hook, EMAHook) and not isinstance(hook, RampUpEMAHook):
+                count_updates(hook)
         self.register_hook({'type': 'WholeEpochHook'})
         if self.distributed and not self.syncs_bn:
             self.register_hook({'type': 'SyncBuffersHook'})
@@ -198,12 +202,14 @@ class EfficientDetRunner(Runner):
         self, optim_wrapper: OptimWrapper, auto_scale_lr: dict[str, Any] | None = None
     ) -> None:
         """Scale the rate by the effective batch size; mmengine leaves accumulation out."""
+        scaling = check_scaling(auto_scale_lr)
         batches = batches_per_update(optim_wrapper)
-        if batches > 1 and auto_scale_lr and auto_scale_lr.get('enable'):
+        if isinstance(self._train_loop, EpochBasedTrainLoop):
+            batches = min(batches, len(self.train_dataloader))  # an epoch ends with an update
+        if batches > 1 and scaling.get('enable'):
             self.logger.info(f'LR is set for the {batches} batches of an update:')
-            base = auto_scale_lr['base_batch_size'] / batches
-            auto_scale_lr = {**auto_scale_lr, 'base_batch_size': base}
-        super().scale_lr(optim_wrapper, auto_scale_lr)
+            scaling = {**scaling, 'base_batch_size': scaling['base_batch_size'] / batches}
+        super().scale_lr(optim_wrapper, scaling or None)
 
     def _init_model_weights(self) -> None:
         """Initialise what no checkpoint is about to replace; see mmengine."""
@@ -259,12 +265,13 @@ class EfficientDetRunner(Runner):
         # mmengine executes it as a Python file when a run is resumed.
         if (embedded := meta.pop(EMBEDDED, None)) is not None:
             tell_resize_mode(embedded, self.cfg)
-        weights_of(checkpoint)  # checks that they are tensors by name
         model = self.model.module if is_model_wrapper(self.model) else self.model
         if self._resume and isinstance(self.optim_wrapper, OptimWrapper):
             has_average = any(isinstance(hook, EMAHook) for hook in self.hooks)
             check_continues(filename, checkpoint, model, self.optim_wrapper, has_average)
-        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        with _named(path):
+            weights_of(checkpoint)  # checks that they are tensors by name
+            self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         _load_checkpoint_to_model(model, checkpoint, strict, revise_keys=revise_keys)
         self._has_loaded = True
         self.logger.info(f'Load checkpoint from {filename}')
@@ -290,6 +297,15 @@ class EfficientDetRunner(Runner):
                 f'{filename}: no run can be resumed from it ({reason}); start a new run from its '
                 f'weights by --cfg-options load_from={filename}'
             ) from error
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name the file in the line of what does not fit."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f'{path}: {error}') from None
 
 
 @contextmanager

@@ -41,6 +41,7 @@ class WeightedLoss(nn.Module):
         weight: Tensor | None = None,
         avg_factor: Tensor | float | None = None,
         reduction_override: str | None = None,
+        **others: object,
     ) -> Tensor:
         """Weighted and reduced loss, computed in float32 for any type of ``pred``.
 
@@ -51,13 +52,20 @@ class WeightedLoss(nn.Module):
                 where the loss has one value per row, the mean of ``(N, K)`` over K counts.
             avg_factor: divisor of the sum.
             reduction_override: replaces ``reduction``.
+            **others: what some heads pass to their own loss.
 
         Returns:
             A scalar, or the unreduced loss for ``'none'``.
 
         Raises:
-            ConfigError: weights that are not of these rows (FSAF).
+            ConfigError: weights that are not of these rows (FSAF), or further arguments
+                (CenterNet's second version).
         """
+        if others:
+            raise ConfigError(
+                f'{type(self).__name__} takes no {", ".join(others)}, which this head passes: keep '
+                'its own loss'
+            )
         loss = self.unreduced(pred, target)
         if weight is not None:
             weight = weight.float()

@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from effdet_plugin.engine import resume
+from effdet_plugin.engine.checkpoint import first_bad_state
 from effdet_plugin.engine.resume import check_continues
 from effdet_plugin.errors import CheckpointError
 
@@ -77,3 +79,47 @@ def test_other__is_refused(
     with pytest.raises(CheckpointError, match=rf'^a/x\.pth: .*{words}') as error:
         check(content, model, make(model))
     assert '\n' not in str(error.value)
+
+
+def test_other_parameters_of_the_same_number__are_refused() -> None:
+    """torch would give the momentum of a frozen layer's weights to another's."""
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 5))
+    first, second = (torch.optim.SGD(part.parameters(), lr=0.1, momentum=0.9) for part in model)
+    model(torch.ones(1, 2)).sum().backward()
+    first.step()
+    content = {
+        'meta': {},
+        'state_dict': model.state_dict(),
+        'optimizer': first.state_dict(),
+    }
+    check(content, model, first)
+    with pytest.raises(CheckpointError, match=r'number 0 is \[3, 2\] there and \[5, 3\] here'):
+        check(content, model, second)
+
+
+def test_settings_that_do_not_count__are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(resume, 'print_log', lambda line, **_: lines.append(line))
+    model = network()
+    check(checkpoint(), model, torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.5))
+    assert lines == [
+        'group 0 of the optimizer keeps momentum=0.9 of the checkpoint; '
+        "the config's 0.5 is not used"
+    ]
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])
+def test_state_that_is_no_number__is_refused_by_name(value: float) -> None:
+    model = network()
+    optimizer = sgd(model)
+    model(torch.ones(2, 2)).sum().backward()
+    optimizer.step()
+    content = checkpoint(optimizer=optimizer.state_dict())
+    check(content, model, optimizer)
+    content['optimizer']['state'][1]['momentum_buffer'][0] = value
+    content['optimizer']['state'][2]['momentum_buffer'][0] = value
+    with pytest.raises(CheckpointError, match=r'optimizer\.state\.1\.momentum_buffer is NaN'):
+        check(content, model, optimizer)
+    content['optimizer']['param_groups'][0]['lr'] = value
+    assert first_bad_state({'optimizer': {'param_groups': [{'lr': value}]}}) is not None
+    assert first_bad_state({}) is None

@@ -186,3 +186,12 @@ def test_constructor__leaves_out_what_is_frozen() -> None:
 def test_constructor__refuses_a_decay_that_is_none(layer_decay: float | None) -> None:
     with pytest.raises(ConfigError, match='layer_decay'):
         build_constructor(layer_decay)
+
+
+def test_constructor__refuses_to_scale_a_decay_that_is_not_there() -> None:
+    """mmengine ends in a traceback."""
+    wrapper = {'type': 'OptimWrapper', 'optimizer': {'type': 'AdamW', 'lr': 0.1}}
+    build = OPTIM_WRAPPER_CONSTRUCTORS.get('GroupedOptimWrapperConstructor')
+    assert build is not None
+    with pytest.raises(ConfigError, match='no weight_decay, which norm_decay_mult'):
+        build(wrapper, {'norm_decay_mult': 0})(nn.Linear(2, 2))

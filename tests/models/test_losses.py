@@ -36,6 +36,14 @@ def test_reductions(case: int) -> None:
 
 
 @pytest.mark.parametrize('case', range(3))
+def test_arguments_of_another_loss__are_one_line(case: int) -> None:
+    """mmdet's CenterNetUpdateHead passes places and labels."""
+    loss, pred, target = cases()[case]
+    with pytest.raises(ConfigError, match=r'takes no pos_inds, pos_labels.*keep its own'):
+        loss(pred, target, pos_inds=torch.zeros(1), pos_labels=torch.zeros(1), avg_factor=1.0)
+
+
+@pytest.mark.parametrize('case', range(3))
 def test_weight__of_rows_and_of_the_whole(case: int) -> None:
     loss, pred, target = cases()[case]
     each = loss(pred, target, reduction_override='none')
