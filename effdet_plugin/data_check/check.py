@@ -57,8 +57,10 @@ def check_dataset(settings: CheckSettings) -> Report:
     else:
         description = read_dataset(settings.data, settings.images)
     findings = Findings()
-    # Several jsons may name the images of one folder.
-    unnoted = set() if settings.data.is_dir() else {'image_unused'}
+    # Boxes that are the same are among those that are nearly so.
+    unnoted = {'box_same'}
+    if not settings.data.is_dir():  # several jsons may name the images of one folder
+        unnoted.add('image_unused')
     findings.extend(one for one in description.findings if one.kind not in unnoted)
     description, copies = _check_images(description, findings)
     twice = _check_boxes(description, findings)

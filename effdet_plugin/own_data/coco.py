@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -11,7 +10,6 @@ from effdet_plugin.own_data.documents import (
     flag,
     four_numbers,
     is_angle,
-    is_finite,
     number,
     size,
     turn,
@@ -19,6 +17,7 @@ from effdet_plugin.own_data.documents import (
 )
 from effdet_plugin.own_data.find_images import Locator, Tree, note_unused
 from effdet_plugin.own_data.findings import Findings, printable
+from effdet_plugin.own_data.outlines import Outlined, extent_of, note_outlines
 
 Id = int | str
 # What some tools write as a category of its own for "nothing".
@@ -104,6 +103,7 @@ class _File:
         self._findings = findings
         self._box_ids: set[object] = set()
         self._double_box_ids = False
+        self._outlined: list[Outlined] = []
         self.categories = self._read_categories()
 
     def images(self) -> list[RawImage]:
@@ -112,6 +112,7 @@ class _File:
         for place, annotation in enumerate(self._list('annotations'), start=1):
             row = f'annotation {annotation.get("id", f"number {place}")}'
             self._add_box(by_id, annotation, row)
+        note_outlines(self.name, self._outlined, self._findings)
         images = [image for image in by_id.values() if image is not None]
         if self._double_box_ids:
             for image in images:
@@ -192,18 +193,18 @@ class _File:
         written = annotation.get('bbox')
         if isinstance(written, dict):
             written = [written.get(key) for key in ('x', 'y', 'width', 'height')]
+        extent = extent_of(annotation.get('segmentation'))
         if written:
             numbers = four_numbers(written, self.name, row, self._findings)
             if numbers is None:
                 return None
             x, y, width, height = numbers
-            return x, y, x + width, y + height
-        points = _points(annotation.get('segmentation'))
-        if not points or len(points) % 2 or not is_finite(points):
-            self._note('box_missing', row, '')
-            return None
-        self._note('box_from_outline', row, '')
-        return min(points[::2]), min(points[1::2]), max(points[::2]), max(points[1::2])
+            corners = x, y, x + width, y + height
+            if extent is not None:
+                self._outlined.append(Outlined(row, corners, extent))
+            return corners
+        self._note('box_missing' if extent is None else 'box_from_outline', row, '')
+        return extent
 
     def _box_id(self, written: object, row: str) -> int | None:
         box_id = _id_of(written)
@@ -264,15 +265,6 @@ def _rotation(annotation: dict[str, Any]) -> float:
                 pairs += [*entry.items(), (entry.get('name'), entry.get('value'))]
     angles = (turn(value) for key, value in pairs if is_angle(key))
     return next(filter(None, angles), 0)
-
-
-def _points(segmentation: object) -> list[float]:
-    """Return all points of polygons: a list of lists, or (VIA) one flat list."""
-    if not isinstance(segmentation, list):
-        return []
-    nested = [part if isinstance(part, list) else [part] for part in segmentation]
-    values = [number(value) for value in chain.from_iterable(nested)]
-    return [value for value in values if value is not None]
 
 
 def _id_of(value: object) -> Id | None:

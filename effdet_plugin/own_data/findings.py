@@ -71,7 +71,11 @@ REMARKS = {
     'box_thin': 'a box is thinner than one pixel: dropped',
     'box_swapped': 'a box has its corners swapped (min above max): put in order',
     'box_repeated': 'a row is written twice: one copy is kept',
-    'box_from_outline': 'an object has a polygon and no box: the extent of the polygon is its box',
+    'box_same': 'a box is there twice (one image, class and place): both are trained on',
+    'box_from_outline': (
+        'an object has a polygon or mask and no box: the extent of the outline is its box'
+    ),
+    'box_not_of_outline': '{detail}: the boxes are taken as written',
     'box_second': 'an object has several boxes: the first is taken',
     'box_confidence': 'a sixth number (a confidence, or an angle?) is not used',
     'box_rotated': (

@@ -199,7 +199,19 @@ class _Normaliser:
             if box.difficult:
                 self._findings.add('difficult', raw.source, box.row)
         kept = [place for place, fault in enumerate(faults) if fault in ('', 'box_clipped')]
-        return clipped[kept], [raw.boxes[place] for place in kept]
+        boxes = [raw.boxes[place] for place in kept]
+        self._note_same(raw, clipped[kept], boxes)
+        return clipped[kept], boxes
+
+    def _note_same(self, raw: RawImage, corners: NDArray[np.float64], boxes: list[RawBox]) -> None:
+        seen: set[object] = set()
+        for box, place in zip(boxes, corners.tolist(), strict=True):
+            key = (box.name, *place)
+            if box.crowd or box.difficult:
+                continue
+            if key in seen:
+                self._findings.add('box_same', raw.source, box.row)
+            seen.add(key)
 
     def _note_pixels(self, raw: RawImage, corners: NDArray[np.float64]) -> None:
         for place in np.flatnonzero((np.abs(corners) > _LARGEST_RELATIVE).any(axis=1)):
