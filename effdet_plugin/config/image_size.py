@@ -9,7 +9,7 @@ from mmengine.config import Config
 
 from effdet_plugin.config.schema import RESIZE_KEY, SIZE_KEY, dicts_below, signature_of
 from effdet_plugin.errors import ConfigError
-from effdet_plugin.images import check_resize_mode
+from effdet_plugin.images import MAX_PIXELS, check_resize_mode
 
 
 def parse_size(value: str | int | tuple[int, int]) -> tuple[int, int]:
@@ -23,7 +23,7 @@ def parse_size(value: str | int | tuple[int, int]) -> tuple[int, int]:
         ``(height, width)``.
 
     Raises:
-        ConfigError: The value is none of these, or not positive.
+        ConfigError: The value is none of these, not positive, or more than `MAX_PIXELS`.
     """
     is_pair = isinstance(value, (tuple, list)) and len(value) == 2
     text = f'{value[1]}x{value[0]}' if is_pair else str(value).strip()  # type: ignore[index]
@@ -32,6 +32,10 @@ def parse_size(value: str | int | tuple[int, int]) -> tuple[int, int]:
     if not width or not height:
         raise ConfigError(
             f'image size {value!r}: give one number (640) or WIDTHxHEIGHT (1920x1280), in pixels'
+        )
+    if width * height > MAX_PIXELS:
+        raise ConfigError(
+            f'image size {value!r}: more than {MAX_PIXELS // 1_000_000} million pixels'
         )
     return height, width
 

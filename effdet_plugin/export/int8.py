@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from effdet_plugin.export.extras import need
+from effdet_plugin.export.extras import need, quiet
 from effdet_plugin.export.program import INPUT_NAME
 from effdet_plugin.export.runtime import Array
 
@@ -75,7 +75,7 @@ def quantize_onnx(model: Any, feed: Feed) -> Any:
     network = network_nodes(model.graph)
     copy = type(model)()
     copy.CopyFrom(model)
-    with tempfile.TemporaryDirectory() as folder:
+    with quiet(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'int8.onnx'
         quantization.quantize_static(
             copy,

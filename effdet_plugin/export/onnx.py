@@ -1,6 +1,5 @@
 """ONNX: written by PyTorch's exporter, run by ONNX Runtime."""
 
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from effdet_plugin.errors import CheckpointError, ConfigError
-from effdet_plugin.export.extras import need
+from effdet_plugin.export.extras import need, quiet
 from effdet_plugin.export.int8 import Feed, quantize_onnx
 from effdet_plugin.export.metadata import KEY, Metadata
 from effdet_plugin.export.nms_operator import translations
@@ -30,8 +29,7 @@ def build(program: Program) -> Any:
     need('onnxscript', EXTRA)
     import torch
 
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
+    with quiet():
         made = torch.onnx.export(
             program.exported,
             (),

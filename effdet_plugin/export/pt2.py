@@ -22,13 +22,16 @@ _TRACES = ('stack_trace', 'nn_module_stack', 'source_fn_stack', 'torch_fn', 'fro
 def build(program: Program) -> Any:
     """Return the exported program, without the example that it was made with (6 MB of zeros).
 
-    What the exporter noted of the source is dropped, too: it has paths of this machine.
+    What the exporter noted of the source is dropped, too: it has paths of this machine. So is code:
+    loading would run it.
 
     Args:
         program: Of `effdet_plugin.export.program`.
     """
     exported = program.exported
     exported._example_inputs = None
+    # Code that checks the input's sizes, of programs of any size; `check_images` does it.
+    exported._guards_code = []
     for module in exported.graph_module.modules():
         for node in module.graph.nodes if hasattr(module, 'graph') else ():
             for key in _TRACES:

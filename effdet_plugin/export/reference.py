@@ -37,7 +37,8 @@ class Reference:
         self.metadata = metadata
         self.size = metadata.image_size or DYNAMIC_SIZE
         prepare = Preparation(trained.model, self.size, metadata.resize_dtype, metadata.resize_mode)
-        if metadata.input == 'uint8':  # a batch of pixels has one size: the second is the first's
+        # A batch of pixels has one size: the second is the first's, as where there is only one.
+        if metadata.input == 'uint8' or len(images) == 1:
             images = [images[0], np.ascontiguousarray(images[0][:, ::-1]), *images[1:]]
         self.inputs = np.stack([prepare(image) for image in images])
         self.feeds = list(images) if metadata.input == 'uint8' else list(self.inputs)

@@ -13,6 +13,8 @@ from effdet_plugin.export.runtime import Array
 
 EXTRA = 'tflite'
 _WITH_WEIGHTS = ('CONV_2D', 'DEPTHWISE_CONV_2D')  # of these networks
+_BIAS_STEPS = 2**30  # of 2**31, so that the products have room beside it
+_DEAD = 1e-3  # filters below this share of the largest one do not widen a range for the others
 
 
 class Images(Protocol):
@@ -124,4 +126,33 @@ def _ranges(quantizer: Any, content: bytes, samples: _Samples) -> Any:
     )
     for sample in samples:  # one by one: it makes a list of what it gets
         calibrator.calibrate({'serving_default': [sample]}, quantizer._recipe_manager)
-    return calibrator.get_model_qsvs()
+    ranges = calibrator.get_model_qsvs()
+    _make_room_for_biases(content, ranges)
+    return ranges
+
+
+def _make_room_for_biases(content: bytes, ranges: Any) -> None:
+    """Widen the range of a convolution's input where its bias does not fit into 32 bits.
+
+    A bias is counted in steps of the input's times the weights'. After a training of a few steps
+    both are tiny beside the bias of the classes, -4.6: it was cut off, and sums ran over.
+    """
+    interpreter = need('ai_edge_litert.interpreter', EXTRA).Interpreter(model_content=content)
+    names = {tensor['index']: tensor['name'] for tensor in interpreter.get_tensor_details()}
+    for operator in interpreter._get_ops_details():
+        if operator['op_name'] not in _WITH_WEIGHTS:
+            continue
+        taken, weight, bias = operator['inputs'][:3]
+        if names[taken] not in ranges:  # the graph's input, whose steps are grey levels
+            continue
+        # Filters come first, but for the one filter per channel of a depthwise convolution.
+        axis = -1 if operator['op_name'] == 'DEPTHWISE_CONV_2D' else 0
+        filters = np.moveaxis(interpreter.get_tensor(weight), axis, 0)
+        largest = np.abs(filters.reshape(len(filters), -1)).max(axis=1)
+        steps = np.maximum(largest, _DEAD * largest.max()) / 127
+        least = np.abs(interpreter.get_tensor(bias)) / (_BIAS_STEPS * steps)
+        limits = ranges[names[taken]]
+        width = limits['max'] - limits['min']
+        wanted = 255 * least.max()
+        if (width < wanted).all():
+            limits['max'] = limits['max'] + (wanted - width)

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
+from numbers import Integral
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -237,13 +238,13 @@ def split_model(
     return config, checkpoint
 
 
-def _check_choices(batch_size: int, **given: str | None) -> None:
+def _check_choices(batch_size: Any, **given: str | None) -> None:
     known = {'precision': list(PRECISIONS), 'nms': list(NMS), 'channel_order': list(ORDERS)}
     for name, value in given.items():
         if value is not None and value not in known[name]:
             raise ConfigError(f'{name}={value!r}: choose {" or ".join(known[name])}')
-    if batch_size < 1:
-        raise ConfigError(f'batch_size={batch_size}: at least 1')
+    if not isinstance(batch_size, Integral) or int(batch_size) < 1:
+        raise ConfigError(f'batch_size={batch_size!r}: give a whole number, at least 1')
 
 
 def _each(images: Image | Iterable[Image]) -> Iterator[Image]:

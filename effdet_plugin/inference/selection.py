@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from numbers import Integral, Real
+from typing import Any
 
 import torch
 from mmengine.structures import InstanceData
@@ -33,8 +35,9 @@ class Selection:
     def __post_init__(self) -> None:
         """Check the values."""
         check_score_thr(self.score_thr)
-        if self.max_per_img is not None and self.max_per_img < 1:
-            raise ConfigError(f'max_per_img={self.max_per_img}: keep at least 1')
+        most: Any = self.max_per_img
+        if most is not None and (not isinstance(most, Integral) or int(most) < 1):
+            raise ConfigError(f'max_per_img={most!r}: give a whole number, at least 1')
 
     def labels(self, names: Sequence[str]) -> list[int] | None:
         """Return the labels of the classes to keep; None for all.
@@ -66,15 +69,18 @@ class Selection:
         return kept if self.max_per_img is None else kept[: self.max_per_img]
 
 
-def check_score_thr(value: float) -> None:
+def check_score_thr(value: Any) -> None:
     """Check a score threshold.
 
     Raises:
         ConfigError: It is not from 0 to 1.
     """
-    if not 0 <= value <= 1:
-        percent = f'; {value:g} % is {value / 100:g}' if 1 < value <= 100 else ''
-        raise ConfigError(f'score threshold {value:g}: scores are from 0 to 1{percent}')
+    if not isinstance(value, Real):
+        raise ConfigError(f'score threshold {value!r}: give a number from 0 to 1')
+    number = float(value)
+    if not 0 <= number <= 1:
+        percent = f'; {number:g} % is {number / 100:g}' if 1 < number <= 100 else ''
+        raise ConfigError(f'score threshold {number:g}: scores are from 0 to 1{percent}')
 
 
 def _label(one: str | int, names: Sequence[str]) -> int:

@@ -33,6 +33,12 @@ def test_parse_size__refuses(value: Any) -> None:
     assert '\n' not in str(error.value)
 
 
+@pytest.mark.parametrize('value', ['1000000', '100000x1001', (10**9, 1)])
+def test_parse_size__more_than_fits_in_memory(value: Any) -> None:
+    with pytest.raises(ConfigError, match='more than 100 million pixels'):
+        parse_size(value)
+
+
 @given(st.integers(1, 9999), st.integers(1, 9999))
 def test_parse_size__text_is_width_first(height: int, width: int) -> None:
     assert parse_size(f'{width}x{height}') == (height, width)

@@ -132,6 +132,7 @@ def test_files__of_any_size(trained: TrainedModel, tmp_path: Path) -> None:
             reference.inputs = np.ascontiguousarray(
                 np.random.default_rng(0).normal(size=(2, 3, *size)), np.float32
             )
+            reference.feeds = list(reference.inputs)
             difference = reference.compare(runtime, 2, -1.5)
             assert check.failures(difference, known) == '', (path.name, size)
     sample = Detector(None, tmp_path / 'raw.onnx', image_size='384x256')(images(1)[0])[0]
@@ -219,7 +220,7 @@ def test_detector__foreign_and_renamed_files(
     written: Callable[[str, str], Path], tmp_path: Path, form: str
 ) -> None:
     suffix = api.FORMATS[form]
-    for other in api.FORMATS.values():
+    for other in (api.FORMATS[name] for name in FORMATS):
         if other != suffix:
             renamed = tmp_path / f'renamed{suffix}'
             renamed.write_bytes(written('hard', form).with_suffix(other).read_bytes())

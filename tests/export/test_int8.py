@@ -12,10 +12,10 @@ from effdet_plugin.export.int8 import between_convolutions
 from effdet_plugin.export.metadata import Metadata
 
 
-def metadata(precision: str) -> Metadata:
+def metadata(precision: str, end: str = 'postprocess') -> Metadata:
     return Metadata(
         'onnx', ('a', 'b'), (64, 64), (1.0,) * 3, (1.0,) * 3, 0.0, 'letterbox', 'uint8',
-        'postprocess', {}, 'float', precision, '1', '', '{}',
+        end, {}, 'float', precision, '1', '', '{}',
     )  # fmt: skip
 
 
@@ -52,6 +52,25 @@ def test_check__of_int8_looks_for_overlapping_detections_of_score_03() -> None:
     assert 'of score >= 0.3, 100.0% found again' in loose.text(metadata('int8'))
     lost = detections([[40.0, 0.0, 60.0, 20.0]], [0.8])
     assert check.compare(expected, lost, metadata('int8'), 64).matched == 0
+
+
+def test_check__of_int8_compares_scores_not_logits() -> None:
+    """A score of 8 bits has no logit below -6.2."""
+    expected = {
+        'logits': np.array([[[-11.0], [-5.0], [2.0]]], np.float32),
+        'deltas': np.ones((1, 3, 4), np.float32),
+    }
+    found = {**expected, 'logits': np.maximum(expected['logits'], -6.2)}
+    known = {name: metadata(name, end='raw') for name in ('fp32', 'int8')}
+    strict, loose = (check.compare(expected, found, one, 64) for one in known.values())
+    assert strict.raw == pytest.approx(4.8 / 11)
+    assert (loose.expected, loose.matched, loose.raw) == (1, 1.0, 0.0)
+    assert 'value, 100.0% of 1 scores >= 0.3 within 0.4' in loose.text(known['int8'])
+    wrong = check.compare(expected, {**expected, 'logits': -expected['logits']}, known['int8'], 64)
+    assert (wrong.expected, wrong.matched) == (3, 0.0)
+    assert 'matched' in check.failures(wrong, known['int8'])
+    moved = {**expected, 'deltas': -expected['deltas']}
+    assert 'raw' in check.failures(check.compare(expected, moved, known['int8'], 64), known['int8'])
 
 
 @pytest.mark.parametrize(

@@ -157,3 +157,12 @@ def test_metadata__the_resize_mode_is_the_configs(trained: TrainedModel) -> None
     ]
     assert not below[0].any()
     assert below[1].all()
+
+
+def test_reference__of_one_image_has_its_mirror_image(trained: TrainedModel) -> None:
+    metadata = api.metadata_of(trained, api.Options())
+    reference = api.Reference(trained, metadata, export_networks.images(1))
+    first, second = reference.inputs
+    assert not np.array_equal(first, second)
+    found = reference.run(2)
+    assert len(found['num']) == 2

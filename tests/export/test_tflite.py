@@ -8,13 +8,24 @@ import numpy as np
 import pytest
 import torch
 from fake_runtime import metadata_of
-from tflite_support import CLASSES, SIZE, Files, found_again, images, needs_packages, rows_of
+from tflite_support import (
+    CLASSES,
+    MISSING,
+    SIZE,
+    Files,
+    found_again,
+    images,
+    needs_packages,
+    rows_of,
+)
+from torch import Tensor, nn
 
 from effdet_plugin.config.embedded import embed
 from effdet_plugin.errors import CheckpointError, ConfigError, InstallError, UserError
 from effdet_plugin.export import load_runtime, tflite, tflite_graph, tflite_metadata
 from effdet_plugin.export.api import Options
 from effdet_plugin.export.extras import need
+from effdet_plugin.export.tflite_quant import quantized
 from effdet_plugin.inference import Detector
 from effdet_plugin.trained_model import TrainedModel
 
@@ -113,6 +124,35 @@ class TestFiles:
         path.write_bytes(tflite_metadata.with_labels(tflite_graph.packed(model), CLASSES))
         with pytest.raises(CheckpointError, match='not those of its metadata'):
             load_runtime(path)
+
+
+class Tiny(nn.Module):
+    """Maps and weights as after a few steps: tiny beside the bias of the classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1)
+        nn.init.normal_(self.first.weight, std=1e-5)
+        nn.init.zeros_(self.first.bias)
+        nn.init.normal_(self.last.weight, std=1e-3)
+        nn.init.constant_(self.last.bias, -4.6)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.last(self.first(images.permute(0, 3, 1, 2)))
+
+
+@pytest.mark.export
+@pytest.mark.skipif(bool(MISSING), reason=f'needs {", ".join(MISSING)}: the extra tflite')
+def test_int8__a_bias_of_more_than_32_bits(trained: TrainedModel) -> None:
+    known = metadata_of(trained, format='tflite', precision='int8')
+    pixels = np.random.default_rng(0).normal(size=(2, 3, 16, 16)).astype(np.float32)
+    content = quantized(tflite.converted(Tiny(), (16, 16)), known, pixels)
+    interpreter = need('ai_edge_litert.interpreter', 'tflite').Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    taken, given = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    interpreter.set_tensor(taken['index'], np.zeros(taken['shape'], taken['dtype']))
+    interpreter.invoke()
+    assert np.abs(interpreter.get_tensor(given['index']) + 4.6).max() < 0.05
 
 
 def test_labels__a_line_for_each_class(tmp_path: Path) -> None:

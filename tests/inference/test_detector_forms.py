@@ -54,6 +54,7 @@ def test_detector__streams_lazily(monkeypatch: pytest.MonkeyPatch) -> None:
         (('a.pth', 'own.py'), 'config first'),
         (('d0_coco', 'none', 'cpu', 25), '25 % is 0.25'),
         (('d0_coco', 'none', 'cpu', 0.1, 0), 'batch_size=0'),
+        (('d0_coco', 'none', 'cpu', 0.1, 1.5), 'batch_size=1.5'),
     ],
 )
 def test_detector__refuses(arguments: tuple[Any, ...], words: str) -> None:

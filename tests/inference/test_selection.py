@@ -64,6 +64,8 @@ def test_selection__keeps_the_best_of_the_chosen_classes() -> None:
         ({'score_thr': -0.1}, 'from 0 to 1'),
         ({'score_thr': float('nan')}, 'from 0 to 1'),
         ({'max_per_img': 0}, 'at least 1'),
+        ({'max_per_img': 2.5}, 'whole number'),
+        ({'score_thr': '0.3'}, 'give a number from 0 to 1'),
     ],
 )
 def test_selection__refuses(arguments: dict[str, Any], words: str) -> None:
