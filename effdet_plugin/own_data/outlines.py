@@ -100,6 +100,7 @@ def _points(segmentation: list[Any]) -> list[float]:
 
 
 def _extent_of_mask(mask: dict[str, Any]) -> Corners | None:
+    """Return what ``pycocotools.mask.toBbox`` gives; that ends the process on a height of 0."""
     sides: Any = mask.get('size')
     height_width = size(*sides) if isinstance(sides, list) and len(sides) == 2 else None
     runs = _runs(mask.get('counts'))

@@ -69,8 +69,10 @@ def test_check__of_int8_compares_scores_not_logits() -> None:
     wrong = check.compare(expected, {**expected, 'logits': -expected['logits']}, known['int8'], 64)
     assert (wrong.expected, wrong.matched) == (3, 0.0)
     assert 'matched' in check.failures(wrong, known['int8'])
-    moved = {**expected, 'deltas': -expected['deltas']}
-    assert 'raw' in check.failures(check.compare(expected, moved, known['int8'], 64), known['int8'])
+    nothing = {**expected, 'logits': np.full((1, 3, 1), -9, np.float32)}
+    for one in (expected, nothing):
+        moved = check.compare(one, {**one, 'deltas': -one['deltas']}, known['int8'], 64)
+        assert 'raw' in check.failures(moved, known['int8'])
 
 
 @pytest.mark.parametrize(
