@@ -48,6 +48,7 @@ from effdet_plugin.weights_only import (
 
 AUTO = 'auto'  # `resume`: from the newest checkpoint of the work dir
 _SYNC_BN_CHOICES = (None, True, False, 'torch')
+_OF_WORKERS = ('persistent_workers', 'prefetch_factor')
 # Parameters of mallopt (glibc, malloc.h).
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _TOP_PAD_BYTES = 64 << 20
@@ -109,10 +110,13 @@ class EfficientDetRunner(Runner):
     ) -> DataLoader[Any]:
         """Pin the memory of batches that go to a GPU, unless the config decides; see mmengine.
 
-        Copies from other memory make the host wait.
+        Copies from other memory make the host wait. With ``num_workers=0`` what the config says of
+        workers is dropped: PyTorch refuses it, and the configs set it.
         """
-        if isinstance(dataloader, dict) and get_device() == 'cuda':
-            dataloader = {'pin_memory': True, **dataloader}
+        if isinstance(dataloader, dict):
+            pinned = {'pin_memory': True} if get_device() == 'cuda' else {}
+            of_workers = () if dataloader.get('num_workers') else _OF_WORKERS
+            dataloader = {**pinned, **{k: v for k, v in dataloader.items() if k not in of_workers}}
         return Runner.build_dataloader(dataloader, seed, diff_rank_seed)
 
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:

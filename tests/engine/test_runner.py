@@ -258,6 +258,20 @@ def test_loader__persistent_workers_learn_the_epoch(workers: int) -> None:
         assert {seed for _, seed in samples} == {3}
 
 
+def test_loader__without_workers_drops_what_the_config_says_of_them() -> None:
+    settings = {'persistent_workers': True, 'prefetch_factor': 2, 'dataset': Pairs()}
+    sampler = {'type': 'DefaultSampler'}
+    loader = EfficientDetRunner.build_dataloader(
+        {'num_workers': 0, 'batch_size': 2, 'sampler': sampler, **settings}
+    )
+    assert len(loader.dataset) == 7  # type: ignore[arg-type]
+    assert not loader.persistent_workers
+    kept = EfficientDetRunner.build_dataloader(
+        {'num_workers': 1, 'batch_size': 2, 'sampler': sampler, **settings}
+    )
+    assert (kept.persistent_workers, kept.prefetch_factor) == (True, 2)
+
+
 @pytest.mark.parametrize(('own', 'expected'), [(None, 5), (11, 11)])
 def test_seed__goes_to_a_dataset_that_has_none(own: int | None, expected: int) -> None:
     dataset = Pairs(seed=own)
