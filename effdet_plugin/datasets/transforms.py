@@ -46,8 +46,8 @@ class SizedTransform(BaseTransform):
         resize_mode: ``'letterbox'``, ``'stretch'`` or ``'stretch_mediapipe'``, see above.
 
     Raises:
-        ConfigError: Another ``resize_dtype`` or ``resize_mode``; on use, an ``image_size`` that
-            nobody has set.
+        ConfigError: An ``image_size`` that is none, another ``resize_dtype`` or ``resize_mode``; on
+            use, an ``image_size`` that nobody has set.
     """
 
     def __init__(
@@ -59,7 +59,13 @@ class SizedTransform(BaseTransform):
         if resize_dtype not in ('uint8', 'float32'):
             raise ConfigError(f"resize_dtype={resize_dtype!r}; choose 'uint8' or 'float32'")
         check_resize_mode(resize_mode)
-        self.image_size = image_size
+        match image_size:
+            case None:
+                self.image_size: ImageSize | None = None
+            case (int(height), int(width)) if height > 0 and width > 0:
+                self.image_size = height, width
+            case _:
+                raise ConfigError(f'image_size={image_size!r}: give (height, width) in pixels')
         self.resize_dtype = resize_dtype
         self.resize_mode = resize_mode
 
@@ -70,7 +76,7 @@ class SizedTransform(BaseTransform):
                 f'{type(self).__name__}: no image_size; write it into this step of the pipeline, '
                 'or into an EfficientDetDataset around the dataset'
             )
-        return int(self.image_size[0]), int(self.image_size[1])
+        return self.image_size
 
     def resize(self, image: np.ndarray, height: int, width: int) -> np.ndarray:
         """Bilinear without antialiasing, as TensorFlow's ``resize``, OpenCV's or MediaPipe's."""

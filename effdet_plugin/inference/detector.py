@@ -282,7 +282,9 @@ def _test_pipeline(config: Config) -> tuple[Compose, bool]:
 def _without_loaders(steps: Sequence[Any]) -> list[Any]:
     """Drop the steps that read files, also inside ``TestTimeAug`` and ``TileViews``."""
     kept = []
-    for step in steps:
+    for number, step in enumerate(steps):
+        if not isinstance(step, dict) or 'type' not in step:
+            raise ConfigError(f'test pipeline: step {number} has no type')
         if step['type'] == 'TestTimeAug':
             groups = [_without_loaders(group) for group in step['transforms']]
             kept.append({**step, 'transforms': [group for group in groups if group]})

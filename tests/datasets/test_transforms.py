@@ -132,3 +132,9 @@ def test_size__missing_or_unknown_type() -> None:
         LetterBox().transform(results(4, 4))
     with pytest.raises(ValueError, match="resize_dtype='float16'"):
         LetterBox((4, 4), resize_dtype='float16')
+
+
+@pytest.mark.parametrize('size', [(64,), (0, 64), 'large', 3.5, (64, 64, 3)])
+def test_letter_box__a_size_that_is_none(size: Any) -> None:
+    with pytest.raises(ConfigError, match='image_size='):
+        LetterBox(size)

@@ -167,6 +167,12 @@ def test_detector__mistakes_are_one_line(tiny_config: Config, tmp_path: Path) ->
         Detector(tmp_path / 'none.py', 'none')
 
 
+def test_detector__a_step_without_a_type(tiny_config: Config) -> None:
+    tiny_config.test_dataloader.dataset.dataset.pipeline.append({'meta_keys': []})
+    with pytest.raises(ConfigError, match=r'step \d+ has no type'):
+        Detector(tiny_config, 'none', 'cpu')
+
+
 class _Trap:
     """An object whose unpickling leaves a mark."""
 
