@@ -57,8 +57,10 @@ def network_forms(trained: TrainedModel, size: tuple[int, int], settings: Settin
         settings: ``forms`` names what is made.
 
     Raises:
-        ConfigError: The network cannot be folded.
+        ConfigError: The network cannot be folded; a form of training.
     """
+    if 'recompute' in settings.forms:
+        raise ConfigError('--forms recompute: only training keeps maps; choose it with train')
     made: dict[str, Form] = {}
     for name in settings.forms:
         model = form_of(trained.model, name, size)

@@ -8,7 +8,7 @@ from effdet_plugin.config import Options
 from effdet_plugin.errors import ConfigError
 
 # Forms of a checkpoint's network, the first of them the plain one.
-FORMS = ('eager', 'channels_last', 'folded', 'fast', 'bf16', 'fp16', 'compiled')
+FORMS = ('eager', 'channels_last', 'folded', 'fast', 'bf16', 'fp16', 'compiled', 'recompute')
 DEFAULT_FORMS = ('eager', 'channels_last', 'folded', 'fast', 'bf16')
 RIVALS = ('effdet',)
 
@@ -26,7 +26,7 @@ class Settings:
         threads: Number of threads; None: torch's choice.
         device: None takes the fastest one available.
         forms: Of `FORMS`. ``fast`` is folded and channels_last, ``bf16``, ``fp16`` and
-            ``compiled`` are fast ones.
+            ``compiled`` are fast ones; ``recompute`` is meant for training.
         against: ``'effdet'`` or None.
         image_size: Replaces the config's.
         options: ``--cfg-options``.

@@ -48,7 +48,7 @@ def measure(settings: Settings, tell: Callable[[str], None]) -> Report:
 
     Args:
         settings: ``batches`` are timed one after the other; of ``forms``, ``eager``,
-            ``channels_last`` and ``bf16`` (which is channels_last, too) are meant.
+            ``channels_last``, ``bf16`` and ``recompute`` (both channels_last, too) are meant.
         tell: Told what is being done.
 
     Raises:
@@ -90,10 +90,11 @@ def variants(settings: Settings) -> list[Variant]:
         Variant('eager'),
         Variant('channels_last', channels_last=True),
         Variant('bf16', channels_last=True, is_bf16=True),
+        Variant('recompute', channels_last=True, recomputes=True),
     ]
     chosen = [variant for variant in made if variant.name in settings.forms]
     if not chosen:
-        raise ConfigError('train: --forms has none of eager, channels_last, bf16')
+        raise ConfigError('train: --forms has none of eager, channels_last, bf16, recompute')
     if settings.against:
         chosen.append(Variant('effdet', is_rival=True, keeps_memory=False))
         chosen += [
@@ -104,7 +105,7 @@ def variants(settings: Settings) -> list[Variant]:
                 is_bf16=own.is_bf16,
             )
             for own in chosen
-            if not own.is_rival
+            if not own.is_rival and not own.recomputes
         ]
     return chosen
 

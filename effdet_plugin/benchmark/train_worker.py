@@ -6,7 +6,7 @@ so is the peak of its memory.
 
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,6 +21,7 @@ from effdet_plugin.trained_model import TrainedModel, device_of, load_trained
 
 Losses = dict[str, Tensor]
 BOXES_PER_IMAGE = 8  # COCO has 7.3 in a training image
+_RECOMPUTE = 'model.recompute_norm_act'
 CLIP_NORM = 10.0  # of effdet's train.py, and of our configs
 
 
@@ -34,6 +35,7 @@ class Variant:
         channels_last: Memory format of network and images.
         is_bf16: Forward pass under autocast to bfloat16.
         keeps_memory: Freed memory stays in the process (glibc), as `tools/train.py` sets it.
+        recomputes: Norms and activations are computed again in backward.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Variant:
     channels_last: bool = False
     is_bf16: bool = False
     keeps_memory: bool = True
+    recomputes: bool = False
 
 
 def serve(connection: Connection, variant: Variant, settings: Settings, batch: int) -> None:
@@ -76,12 +79,18 @@ class Subject:
         self.device = device_of(settings.device)
         self.variant = variant
         torch.manual_seed(0)
+        options = settings.options or {}
+        if variant.recomputes:
+            if isinstance(options, Mapping):
+                options = {**options, _RECOMPUTE: True}
+            else:
+                options = [*options, f'{_RECOMPUTE}=True']
         trained = load_trained(
             settings.config,
             settings.models[0],
             self.device,
             image_size=settings.image_size,
-            options=settings.options,
+            options=options,
         )
         size = _size_of(trained)
         generator = torch.Generator().manual_seed(0)

@@ -7,8 +7,9 @@
 
 network: forms of the network (eager, channels_last, folded, fast = both, bf16 and compiled fast
 ones), with post-processing (hard, soft) where the head is ours, and exported files with what they
-contain. Outputs are compared first. end2end: files to detections, with their parts. train:
-a training step (forms eager, channels_last, bf16) on random images, from pixels to the update.
+contain. Outputs are compared first. end2end: files to detections, with their parts. train: a
+training step on random images, from pixels to the update (forms eager, channels_last, bf16 and
+recompute, which keeps fewer maps).
 """
 
 import sys
@@ -19,7 +20,7 @@ from effdet_plugin.cli.model_words import add_model
 from effdet_plugin.cli.options import add_config_options
 
 MODES = ('network', 'end2end', 'train')
-FORMS = ('eager', 'channels_last', 'folded', 'fast', 'bf16', 'fp16', 'compiled')
+FORMS = ('eager', 'channels_last', 'folded', 'fast', 'bf16', 'fp16', 'compiled', 'recompute')
 
 
 def add_arguments(parser: ArgumentParser) -> None:

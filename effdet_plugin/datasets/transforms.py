@@ -63,7 +63,7 @@ class SizedTransform(BaseTransform):
             case None:
                 self.image_size: ImageSize | None = None
             case (int(height), int(width)) if height > 0 and width > 0:
-                self.image_size = height, width
+                self.image_size = int(height), int(width)  # True is an int, too
             case _:
                 raise ConfigError(f'image_size={image_size!r}: give (height, width) in pixels')
         self.resize_dtype = resize_dtype

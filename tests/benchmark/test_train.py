@@ -49,6 +49,13 @@ def test_measure__what_differs_is_not_timed() -> None:
     train._compare([Fake(OURS, None), Fake(others[1], None)])
 
 
+def test_recompute__is_of_the_network() -> None:
+    variant = Variant('recompute', channels_last=True, recomputes=True, keeps_memory=False)
+    network = Subject(variant, settings(), 1).trainer.network
+    assert network.backbone.recompute_norm_act
+    assert network.bbox_head.recompute_norm_act
+
+
 def test_variants__effdet_also_as_well_as_it_can() -> None:
     names = [v.name for v in train.variants(settings(forms=('eager', 'fast'), against='effdet'))]
     assert names == ['eager', 'effdet', 'effdet eager, memory kept']

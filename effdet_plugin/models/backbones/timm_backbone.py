@@ -21,6 +21,7 @@ from effdet_plugin.errors import ConfigError
 from effdet_plugin.models.backbones.pretrained import load_pretrained
 from effdet_plugin.models.layers.activation_checkpoint import checkpoint_activations
 from effdet_plugin.models.layers.conv import check_momentum
+from effdet_plugin.models.layers.norm_act import make_recomputing, recomputed_norms
 
 # timm's feature extractors that call their modules one after the other.
 CHAINS = (EfficientNetFeatures, MobileNetV3Features, FeatureListNet)
@@ -53,6 +54,8 @@ class TimmBackbone(BaseModule):
             0.01 (google/automl efficientdet/backbone/efficientnet_builder.py: 0.99).
         drop_path_rate: stochastic depth: block i of N is dropped with probability ``rate * i / N``.
         with_cp: recompute activations in backward, to save memory.
+        recompute_norm_act: recompute only batch norms and their activations, which takes little
+            time; see :mod:`effdet_plugin.models.layers.norm_act`.
         model_kwargs: further arguments of ``timm.create_model``, e.g. ``dict(act_layer='relu6')``.
         init_cfg: mmengine's; an alternative to ``pretrained``.
 
@@ -78,6 +81,7 @@ class TimmBackbone(BaseModule):
         norm_momentum: float | None = None,
         drop_path_rate: float = 0.0,
         with_cp: bool = False,
+        recompute_norm_act: bool = False,
         model_kwargs: dict[str, Any] | None = None,
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
@@ -91,6 +95,9 @@ class TimmBackbone(BaseModule):
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.with_cp = with_cp
+        self.recompute_norm_act = recompute_norm_act
+        if recompute_norm_act:
+            make_recomputing(self.model)
         self.out_channels: list[int] = self.model.feature_info.channels()
         self.strides: list[int] = self.model.feature_info.reduction()
         if norm_momentum is not None:
@@ -119,10 +126,11 @@ class TimmBackbone(BaseModule):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Images ``(B, 3, H, W)`` -> a map ``(B, C_i, H / s_i, W / s_i)`` for each out index."""
         try:
-            if self.with_cp and self.training and isinstance(self.model, CHAINS):
-                features = self._forward_recomputing(x)
-            else:
-                features = self.model(x)
+            with recomputed_norms(self.recompute_norm_act and self.training):
+                if self.with_cp and self.training and isinstance(self.model, CHAINS):
+                    features = self._forward_recomputing(x)
+                else:
+                    features = self.model(x)
         except (AssertionError, RuntimeError) as error:
             if not SIZE_ERROR.search(str(error)):
                 raise

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.models.dense_heads.tower import Tower
 from effdet_plugin.models.layers.conv import NORM_MOMENTUM
+from effdet_plugin.models.layers.norm_act import recomputed_norms
 from effdet_plugin.models.losses import loss_normalizer
 from effdet_plugin.ops.boxes import gather_rows
 
@@ -41,6 +42,8 @@ class EfficientDetHead(BaseDenseHead):
         act: name of the activation, such as ``'swish'`` or ``'relu6'``.
         survival_prob: see :class:`~effdet_plugin.models.dense_heads.tower.Tower`.
         norm_momentum: momentum of every BN, see :class:`~effdet_plugin.models.BiFPN`.
+        recompute_norm_act: recompute batch norms and activations in backward, to save memory; see
+            :mod:`effdet_plugin.models.layers.norm_act`.
         anchor_generator: config; None: ``EfficientDetAnchorGenerator`` with its defaults.
         bbox_coder: config; None: ``EfficientDetBoxCoder``.
         assigner: config; the type needs ``assign_batch``. None: ``BatchMaxIoUAssigner``.
@@ -74,6 +77,7 @@ class EfficientDetHead(BaseDenseHead):
         act: str = 'swish',
         survival_prob: float | None = None,
         norm_momentum: float = NORM_MOMENTUM,
+        recompute_norm_act: bool = False,
         anchor_generator: dict[str, Any] | None = None,
         bbox_coder: dict[str, Any] | None = None,
         assigner: dict[str, Any] | None = None,
@@ -104,6 +108,7 @@ class EfficientDetHead(BaseDenseHead):
         self.loss_normalizer = loss_normalizer
         self.normalizer_value = normalizer_value
         self.mask_zero_targets = mask_zero_targets
+        self.recompute_norm_act = recompute_norm_act
         self.counts_positives = False
         self.positives: Tensor | None = None
         self.postprocessor = MODELS.build(postprocessor or dict(type='DetectionPostProcessor'))
@@ -146,7 +151,8 @@ class EfficientDetHead(BaseDenseHead):
                 f'bbox_head.num_levels={self.num_levels}, but the neck gives {len(feats)} maps: '
                 'set it, and as many strides of the anchor generator'
             )
-        return self.cls_tower(feats), self.box_tower(feats)
+        with recomputed_norms(self.recompute_norm_act and self.training):
+            return self.cls_tower(feats), self.box_tower(feats)
 
     def flatten(self, outputs: Sequence[Tensor], width: int) -> Tensor:
         """Outputs ``(B, A * width, h, w)`` -> ``(B, N, width)`` by level, row, column, anchor."""

@@ -17,6 +17,7 @@ from effdet_plugin.models.layers.conv import (
     init_fan_in_normal,
     init_normal,
 )
+from effdet_plugin.models.layers.norm_act import norm_act
 
 
 class Tower(nn.Module):
@@ -70,7 +71,7 @@ class Tower(nn.Module):
     def features(self, x: Tensor, level: int) -> Tensor:
         """Map ``(B, feat_channels, h, w)`` of one level after all repeats, without prediction."""
         for repeat, (conv, norms) in enumerate(zip(self.convs, self.norms, strict=True)):
-            y = self.act(norms[level](conv(x)))  # type: ignore[index]
+            y = norm_act(norms[level], self.act, conv(x))  # type: ignore[index]
             skip = self.survival_prob is not None and repeat > 0
             x = drop_connect(y, self.survival_prob, self.training) + x if skip else y  # type: ignore[arg-type]
         return x
