@@ -92,7 +92,7 @@ class Subject:
             image_size=settings.image_size,
             options=options,
         )
-        size = _size_of(trained)
+        size = size_of(trained)
         generator = torch.Generator().manual_seed(0)
         pixels = torch.randint(0, 256, (batch, 3, *size), generator=generator, dtype=torch.uint8)
         self.pixels = pixels.to(self.device)
@@ -250,7 +250,8 @@ class _Rival:
         self._optimizer.zero_grad()
 
 
-def _size_of(trained: TrainedModel) -> tuple[int, int]:
+def size_of(trained: TrainedModel) -> tuple[int, int]:
+    """Return (height, width) of the config's network input."""
     from effdet_plugin.config import find_sizes, parse_size
 
     return parse_size(next(find_sizes(trained.config.test_dataloader))[1])

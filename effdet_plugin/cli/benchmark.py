@@ -4,12 +4,14 @@
     %(prog)s network d0_coco none --against effdet --forms fast compiled
     %(prog)s end2end best.pth best.onnx --images DIR --json figures.json
     %(prog)s train d0_coco none --batch 4 --threads 2 --against effdet
+    %(prog)s postprocess d0_coco none --threads 1 --against effdet
 
 network: forms of the network (eager, channels_last, folded, fast = both, bf16 and compiled fast
 ones), with post-processing (hard, soft) where the head is ours, and exported files with what they
 contain. Outputs are compared first. end2end: files to detections, with their parts. train: a
 training step on random images, from pixels to the update (forms eager, channels_last, bf16 and
-recompute, which keeps fewer maps).
+recompute, which keeps fewer maps). postprocess: from the head's maps to detections, of a scene with
+objects and of flat maps.
 """
 
 import sys
@@ -19,7 +21,7 @@ from pathlib import Path
 from effdet_plugin.cli.model_words import add_model
 from effdet_plugin.cli.options import add_config_options
 
-MODES = ('network', 'end2end', 'train')
+MODES = ('network', 'end2end', 'train', 'postprocess')
 FORMS = ('eager', 'channels_last', 'folded', 'fast', 'bf16', 'fp16', 'compiled', 'recompute')
 
 
