@@ -24,7 +24,7 @@ from effdet_plugin.convert.sources import Selection, Source, select
 from effdet_plugin.download import WEB, cache_dir, fetch
 from effdet_plugin.errors import CheckpointError
 from effdet_plugin.files import replacing
-from effdet_plugin.weights_only import classes_of, is_finite
+from effdet_plugin.weights_only import classes_of, first_not_finite
 
 FORMATS = ('mmengine', 'effdet', 'npz')
 # As google/automl's README, tf2/README and Det-AdvProp page give them.
@@ -213,7 +213,7 @@ def _convert(
 
     def read(key: str) -> Tensor:
         tensor = source.read(selection.names[key])
-        if not is_finite(tensor):
+        if first_not_finite({key: tensor}):
             raise CheckpointError(
                 f'the weights are not finite: {selection.names[key]} holds NaN or infinity'
             )

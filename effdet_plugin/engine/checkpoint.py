@@ -20,6 +20,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from effdet_plugin import __version__
 from effdet_plugin.config.embedded import EMBEDDED, embed
 from effdet_plugin.engine.optim import batches_per_update
+from effdet_plugin.engine.schedule import SCHEDULES, schedule_types
 from effdet_plugin.errors import ConfigError, UserError
 from effdet_plugin.files import remove_parts, replacing, write_atomically
 from effdet_plugin.weights_only import first_not_finite, is_finite, load_weights_only
@@ -140,6 +141,7 @@ class AtomicCheckpointHook(CheckpointHook):
         checkpoint['meta'][EMBEDDED] = embed(runner.cfg)
         optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
         checkpoint['meta'][OPTIMIZER] = type(optimizer).__name__
+        checkpoint['meta'][SCHEDULES] = schedule_types(runner.param_schedulers)
         for key in checkpoint.keys() - _STATE_DICTS:
             checkpoint[key] = to_weights_only(checkpoint[key])
 

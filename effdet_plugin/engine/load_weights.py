@@ -2,7 +2,10 @@
 
 import logging
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pickle import UnpicklingError
 from typing import Any
 
 from mmdet.registry import HOOKS
@@ -13,15 +16,19 @@ from mmengine.runner import BaseLoop, Runner
 from torch import Tensor, nn
 
 from effdet_plugin.download import WEB, local_path
+from effdet_plugin.errors import CheckpointError
 from effdet_plugin.weights_only import (
     Classes,
     Weights,
     check_classes,
     check_compatible,
     classes_of,
+    explain_refusal,
+    first_not_finite,
     load_weights_only,
     num_classes_of,
     weights_of,
+    weights_only_loads,
 )
 
 # The last convolution of a head's tower; its depthwise half does not depend on the classes.
@@ -182,3 +189,26 @@ def skip_pretrained(model: nn.Module) -> None:
             init_cfg: Any = module.init_cfg
             if init_cfg.get('type') == 'Pretrained':
                 module.init_cfg = None  # type: ignore[assignment]
+
+
+@contextmanager
+def refusals_are_told(place: Any) -> Iterator[None]:
+    """Load without running code, and say in one line what was not read for that reason."""
+    try:
+        with weights_only_loads():
+            yield
+    except UnpicklingError as error:
+        raise CheckpointError(explain_refusal(place, str(error))) from None
+    except (FileNotFoundError, ImportError) as error:  # an unknown scheme is a path to mmengine
+        reason = ' '.join(str(error).split())[:200]
+        raise CheckpointError(f'{place}: {reason}: give the path of a file, or https://') from error
+
+
+def check_finite(checkpoint: Mapping[str, Any], place: str) -> None:
+    """Refuse weights that did not pass `load_weights_only`: NaN or infinity, by name.
+
+    Raises:
+        CheckpointError: ``place`` and the name of the first tensor.
+    """
+    if name := first_not_finite(checkpoint):
+        raise CheckpointError(f'{place}: not finite: {name} holds NaN or infinity')

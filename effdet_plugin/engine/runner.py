@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -28,7 +27,12 @@ from effdet_plugin.config import tell_resize_mode
 from effdet_plugin.config.embedded import EMBEDDED
 from effdet_plugin.download import WEB, local_path
 from effdet_plugin.engine.ema import RampUpEMAHook, count_updates
-from effdet_plugin.engine.load_weights import fetch_pretrained, skip_pretrained
+from effdet_plugin.engine.load_weights import (
+    check_finite,
+    fetch_pretrained,
+    refusals_are_told,
+    skip_pretrained,
+)
 from effdet_plugin.engine.one_run import end_with_parent, only_run
 from effdet_plugin.engine.optim import batches_per_update, check_scaling
 from effdet_plugin.engine.resume import (
@@ -37,10 +41,10 @@ from effdet_plugin.engine.resume import (
     newest_resumable,
     write_config,
 )
+from effdet_plugin.engine.schedule import check_schedules
 from effdet_plugin.engine.stopping import ContinuedTrainLoop
 from effdet_plugin.errors import CheckpointError, ConfigError, UserError
 from effdet_plugin.weights_only import (
-    explain_refusal,
     load_weights_only,
     weights_of,
     weights_only_loads,
@@ -221,8 +225,9 @@ class EfficientDetRunner(Runner):
         if self._load_from is not None:
             skip_pretrained(self.model)
         fetch_pretrained(self.model)
-        with _refusals_are_told('init_cfg'):
+        with refusals_are_told('init_cfg'):
             super()._init_model_weights()
+        check_finite(self.model.state_dict(), 'the initial weights (init_cfg, pretrained)')
 
     def load_or_resume(self) -> None:
         """Load what there is to load; see mmengine."""
@@ -259,8 +264,10 @@ class EfficientDetRunner(Runner):
         """
         is_web = str(filename).startswith(WEB)
         if not is_web and '://' in str(filename):
-            with _refusals_are_told(filename):  # mmengine's own names, of its own addresses
-                return super().load_checkpoint(filename, map_location, strict, revise_keys)
+            with refusals_are_told(filename):  # mmengine's own names, of its own addresses
+                loaded = super().load_checkpoint(filename, map_location, strict, revise_keys)
+            check_finite(loaded, filename)
+            return loaded
         path = local_path(filename) if is_web else Path(filename).expanduser()
         checkpoint = self._take(path) or load_weights_only(path, map_location)
         meta = checkpoint.get('meta') or {}
@@ -273,6 +280,8 @@ class EfficientDetRunner(Runner):
         if self._resume and isinstance(self.optim_wrapper, OptimWrapper):
             has_average = any(isinstance(hook, EMAHook) for hook in self.hooks)
             check_continues(filename, checkpoint, model, self.optim_wrapper, has_average)
+            with _named(path):
+                check_schedules(checkpoint, self.param_schedulers)
         with _named(path):
             weights_of(checkpoint)  # checks that they are tensors by name
             self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
@@ -310,16 +319,6 @@ def _named(path: Path) -> Iterator[None]:
         yield
     except CheckpointError as error:
         raise CheckpointError(f'{path}: {error}') from None
-
-
-@contextmanager
-def _refusals_are_told(place: Any) -> Iterator[None]:
-    """Load without running code, and say in one line what was not read for that reason."""
-    try:
-        with weights_only_loads():
-            yield
-    except UnpicklingError as error:
-        raise CheckpointError(explain_refusal(place, str(error))) from None
 
 
 def _reraise(record: logging.LogRecord) -> None:

@@ -8,7 +8,7 @@ run takes milestones and length from the checkpoint even if the config has chang
 import logging
 import math
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from mmdet.registry import PARAM_SCHEDULERS
@@ -16,11 +16,16 @@ from mmengine.logging import print_log
 from mmengine.optim import _ParamScheduler
 from mmengine.optim.scheduler.param_scheduler import INF, OptimizerType
 
-from effdet_plugin.errors import ConfigError
+from effdet_plugin.errors import CheckpointError, ConfigError
 
+SCHEDULES = 'scheduler_types'  # key of a checkpoint's meta
 Decay = Literal['cosine', 'stepwise', 'polynomial', 'constant']
+_OTHER = (
+    'param_scheduler of the checkpoint is {}, that of the config {}: resume with the config it was '
+    'trained with, or start a new run from its weights by load_from'
+)
 # How far a schedule is; the rest of its state are its hyper-parameters.
-_PROGRESS = ('last_step', '_global_step', '_last_value', 'verbose')
+_PROGRESS = {'last_step', '_global_step', '_last_value', 'verbose'}
 
 
 def lr_factor(
@@ -173,8 +178,10 @@ class ReferenceLR(_ParamScheduler):
             state_dict: Of `state_dict`, or of another scheduler of mmengine.
         """
         here, there = _hyper_parameters(self.state_dict()), _hyper_parameters(state_dict)
-        # mmengine's schedulers do not have it; then the length of an epoch counts as unchanged.
-        there.setdefault('steps_per_epoch', self.steps_per_epoch)
+        # mmengine's schedulers do not have it: one of epochs counts these, of one of steps the
+        # length of an epoch counts as unchanged.
+        per_epoch = 1.0 if there.get('by_epoch') else self.steps_per_epoch
+        there.setdefault('steps_per_epoch', per_epoch)
         changes = [
             f'{key} is {reprlib.repr(there.get(key))} there and {reprlib.repr(value)} here'
             for key, value in here.items()
@@ -207,3 +214,67 @@ def _hyper_parameters(state: dict[str, Any]) -> dict[str, Any]:
     """Return the hyper-parameters in a schedule's state, by name."""
     rest = {key: value for key, value in state.items() if key not in _PROGRESS}
     return {**rest.pop('settings', {}), **rest}
+
+
+def schedule_types(schedules: Any) -> list[str] | None:
+    """Return the class names of a runner's schedules; None of several optimizers."""
+    if isinstance(schedules, dict):
+        return None
+    return [type(schedule).__name__ for schedule in schedules or ()]
+
+
+def check_schedule_types(checkpoint: Mapping[str, Any], own: Sequence[str] | None) -> None:
+    """Refuse to resume a training with other schedules.
+
+    mmengine takes the attributes of one schedule for those of another, and leaves out those that
+    have no partner. Only `ReferenceLR` continues after any other.
+
+    Args:
+        checkpoint: Its meta tells the types where `AtomicCheckpointHook` has written it.
+        own: Names of the config's schedules, see `schedule_types`; None passes.
+
+    Raises:
+        CheckpointError: One line that says what differs.
+    """
+    saved = checkpoint.get('param_schedulers', [])
+    if not own or not isinstance(saved, list):
+        return
+    types = (checkpoint.get('meta') or {}).get(SCHEDULES) or [''] * len(saved)
+    follows = bool(saved) and set(own) == {ReferenceLR.__name__} and len(own) <= len(saved)
+    fits = len(types) == len(own) and all(
+        old in ('', new) for old, new in zip(types, own, strict=True)
+    )
+    if not follows and not fits:
+        there = ', '.join(map(str, types)) if any(types) else f'{len(saved) or "no"} of them'
+        raise CheckpointError(_OTHER.format(there, ', '.join(own)))
+
+
+def check_schedules(checkpoint: Mapping[str, Any], schedules: Any) -> None:
+    """Do the same with built schedules, also where the types are unknown, and tell settings.
+
+    Args:
+        checkpoint: Its content.
+        schedules: Of the runner: a list, None, or a dict for several optimizers, which passes.
+
+    Raises:
+        CheckpointError: One line that says what differs.
+    """
+    check_schedule_types(checkpoint, schedule_types(schedules))
+    saved = checkpoint.get('param_schedulers')
+    if not isinstance(schedules, list) or not isinstance(saved, list):
+        return
+    for state, schedule in zip(saved, schedules, strict=False):
+        if isinstance(schedule, ReferenceLR) or not isinstance(state, dict):
+            continue
+        name, own = type(schedule).__name__, schedule.state_dict()
+        if unknown := own.keys() - state.keys() or state.keys() - own.keys():
+            raise CheckpointError(_OTHER.format(f'none with the {min(unknown)} of {name}', name))
+        for key in sorted(own.keys() - _PROGRESS):
+            if own[key] != state[key]:  # milestones are a dict, and a Counter until written
+                old, new = (dict(v) if isinstance(v, dict) else v for v in (state[key], own[key]))
+                print_log(
+                    f'{name} keeps {key}={reprlib.repr(old)} of the checkpoint; the '
+                    f"config's {reprlib.repr(new)} is not used (ReferenceLR would use it)",
+                    logger='current',
+                    level=logging.WARNING,
+                )

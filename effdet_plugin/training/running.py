@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmdet.registry import HOOKS, MODELS, RUNNERS
+from mmdet.registry import HOOKS, MODELS, PARAM_SCHEDULERS, RUNNERS
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.hooks import CheckpointHook, EMAHook
@@ -30,7 +30,8 @@ from effdet_plugin.engine.resume import (
     newest_resumable,
 )
 from effdet_plugin.engine.runner import AUTO
-from effdet_plugin.errors import ConfigError, UserError
+from effdet_plugin.engine.schedule import check_schedule_types
+from effdet_plugin.errors import CheckpointError, ConfigError, UserError
 from effdet_plugin.files import write_errors
 from effdet_plugin.models.losses import check_channels
 
@@ -187,7 +188,8 @@ def check_resume(cfg: Config, given: Resumable | None = None) -> Resumable | Non
         The checkpoint, for `EfficientDetRunner.already_read`; None if there is none yet.
 
     Raises:
-        CheckpointError: The checkpoint is damaged, or of another network, optimizer or average.
+        CheckpointError: The checkpoint is damaged, or of another network, optimizer, average or
+            schedule.
     """
     found = given or _checkpoint(cfg)
     if found is None:
@@ -213,6 +215,14 @@ def _compare(path: Path, checkpoint: dict[str, Any], cfg: Config) -> None:
         hooks = [HOOKS.get(hook['type']) for hook in cfg.get('custom_hooks') or []]
     has_average = any(isinstance(hook, type) and issubclass(hook, EMAHook) for hook in hooks)
     check_continues(path, checkpoint, model, wrapper, has_average)
+    schedules = cfg.get('param_scheduler') or []
+    schedules = [schedules] if 'type' in schedules else schedules
+    if not isinstance(schedules, dict):  # of several optimizers
+        names = [PARAM_SCHEDULERS.get(schedule['type']).__name__ for schedule in schedules]
+        try:
+            check_schedule_types(checkpoint, names)
+        except CheckpointError as error:
+            raise CheckpointError(f'{path}: {error}') from None
 
 
 def _checkpoint(cfg: Config) -> Resumable | None:

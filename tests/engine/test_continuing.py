@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine.optim import CosineAnnealingLR, LinearLR, MultiStepLR
 from torch import nn
 
-from effdet_plugin.engine import resume
+from effdet_plugin.engine import resume, schedule
 from effdet_plugin.engine.checkpoint import first_bad_state
 from effdet_plugin.engine.resume import check_continues
+from effdet_plugin.engine.schedule import ReferenceLR, check_schedules
 from effdet_plugin.errors import CheckpointError
 
 
@@ -123,3 +125,79 @@ def test_state_that_is_no_number__is_refused_by_name(value: float) -> None:
     content['optimizer']['param_groups'][0]['lr'] = value
     assert first_bad_state({'optimizer': {'param_groups': [{'lr': value}]}}) is not None
     assert first_bad_state({}) is None
+
+
+def schedules(*makers: Any) -> list[Any]:
+    optimizer = sgd(network())
+    return [make(optimizer) for make in makers]
+
+
+def saved(*makers: Any, named: bool = True) -> dict[str, Any]:
+    built = schedules(*makers)
+    types = [type(one).__name__ for one in built]
+    meta = {'scheduler_types': types} if named else {}
+    return {'meta': meta, 'param_schedulers': [one.state_dict() for one in built]}
+
+
+def linear(optimizer: Any) -> LinearLR:
+    return LinearLR(optimizer, end=3)
+
+
+def steps(optimizer: Any, first: int = 2) -> MultiStepLR:
+    return MultiStepLR(optimizer, milestones=[first])
+
+
+def cosine(optimizer: Any) -> CosineAnnealingLR:
+    return CosineAnnealingLR(optimizer, T_max=4)
+
+
+def reference(optimizer: Any) -> ReferenceLR:
+    return ReferenceLR(optimizer, end=4)
+
+
+@pytest.mark.parametrize(
+    ('content', 'own', 'words'),
+    [
+        (saved(reference), [steps], 'is ReferenceLR, that of the config MultiStepLR'),
+        (saved(linear, steps), [steps], 'is LinearLR, MultiStepLR, that of the config MultiStepLR'),
+        (saved(steps), [linear, steps], 'is MultiStepLR, that of the config LinearLR, MultiStepLR'),
+        (saved(linear, named=False), [steps], 'is none with the gamma of MultiStepLR'),
+        (saved(steps, named=False), [linear, steps], 'is 1 of them, that of the config LinearLR'),
+        ({'meta': {}}, [cosine], 'is no of them, that of the config CosineAnnealingLR'),
+        ({'meta': {}}, [reference], 'is no of them, that of the config ReferenceLR'),
+    ],
+)
+def test_other_schedule__is_refused(content: dict[str, Any], own: list[Any], words: str) -> None:
+    with pytest.raises(CheckpointError, match=f'^param_scheduler of the checkpoint {words}') as e:
+        check_schedules(content, schedules(*own))
+    assert '\n' not in str(e.value)
+
+
+def test_schedule__settings_that_do_not_count_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(schedule, 'print_log', lambda line, **_: lines.append(line))
+    for content in (saved(linear, steps), saved(linear, steps, named=False)):
+        check_schedules(content, schedules(linear, steps))
+    check_schedules(saved(linear, steps), schedules(reference))  # it tells when it continues
+    check_schedules(saved(linear), None)  # mmengine says so
+    assert lines == []
+    check_schedules(saved(linear, steps), schedules(linear, lambda o: steps(o, 3)))
+    assert lines == [
+        "MultiStepLR keeps milestones={2: 1} of the checkpoint; the config's {3: 1} is not used "
+        '(ReferenceLR would use it)'
+    ]
+
+
+def test_reference__continues_at_the_epoch_of_a_schedule_that_counts_epochs() -> None:
+    (there,), (here,) = (
+        schedules(cosine),
+        schedules(
+            lambda o: ReferenceLR(
+                o, max_epochs=8, warmup_epochs=0, steps_per_epoch=10, by_epoch=False
+            )
+        ),
+    )
+    for _ in range(4):
+        there.step()
+    here.load_state_dict(there.state_dict())
+    assert (here._global_step, here.last_step) == (40, 40)

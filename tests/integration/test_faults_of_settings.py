@@ -76,6 +76,10 @@ optim_wrapper = dict(optimizer=optimizer, weight_decay_mode='decoupled')
         'model = dict(neck=dict(out_channels=24), bbox_head=dict(in_channels=24))',
         ('model', 'network', 'neck', 'bbox_head'),
     ),
+    'other_schedule': (
+        "param_scheduler = [dict(_delete_=True, type='MultiStepLR', milestones=[2])]",
+        ('param_scheduler of the checkpoint is referencelr',),
+    ),
     'other_backbone': (
         "model = dict(backbone=dict(model_name='test_efficientnet_gn'))",
         ('model', 'network', 'backbone'),
