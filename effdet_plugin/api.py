@@ -114,7 +114,9 @@ class Detector:
             UserError: One line that says what is wrong, where, and what to do.
         """
         wanted = {'score_thr': score_thr, **settings}
-        if self._detector is None or self._detector[0] != wanted:
+        # A local name: another thread may ask for other settings meanwhile.
+        known = self._detector
+        if known is None or known[0] != wanted:
             detector = inference.Detector(
                 self.config,
                 self._weights(),
@@ -123,8 +125,8 @@ class Detector:
                 options=self.options,
                 **wanted,
             )
-            self._detector = wanted, detector
-        found = self._detector[1](images)
+            self._detector = known = wanted, detector
+        found = known[1](images)
         is_one = isinstance(images, str | Path | Pillow.Image) or getattr(images, 'ndim', 0) == 3
         return found[0] if is_one else found
 

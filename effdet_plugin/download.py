@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import torch
 
-from effdet_plugin.errors import CheckpointError
+from effdet_plugin.errors import CheckpointError, escaped
 from effdet_plugin.files import sha256
 
 ATTEMPTS = 5  # in a row without a new byte
@@ -86,9 +86,22 @@ def fetch(url: str, folder: Path, name: str) -> Path:
 
 def _fetch(url: str, target: Path, name: str) -> None:
     if not url.startswith('https://'):
-        print(f'warning: {url} is not encrypted: anybody on the way can change it', file=sys.stderr)
+        print(
+            f'warning: {escaped(url)} is not encrypted: anybody on the way can change it',
+            file=sys.stderr,
+        )
     partial = target.with_name(target.name + '.part')
     _download(url, partial, name)
+    with partial.open('rb') as file:
+        head = file.read(200).lstrip().lower()
+    # Kept, they would be what the address has from then on.
+    if not head or head.startswith((b'<!doctype html', b'<html')):
+        partial.unlink()
+        found = 'a web page' if head else 'nothing'
+        raise CheckpointError(
+            f'{name}: {url} answers with {found}, not with a file: give the address of the file '
+            'itself (of GitHub and Hugging Face the one of "raw" or "download")'
+        )
     digest = sha256(partial)
     known = _HASH_IN_NAME.search(urlsplit(url).path)
     if known and not digest.startswith(known[1]):

@@ -56,6 +56,21 @@ def test_fetch__resumes_what_an_earlier_process_left(server: Server, tmp_path: P
     assert server.requests == ['bytes=777-']
 
 
+@pytest.mark.parametrize(
+    ('page', 'words'),
+    [(b'\n <!DOCTYPE html><title>log in</title>', 'a web page'), (b'', 'nothing')],
+)
+def test_fetch__what_is_no_file_is_not_kept(
+    server: Server, tmp_path: Path, page: bytes, words: str
+) -> None:
+    """A page to log in, or one about the file: the next attempt must not find it."""
+    server.files['a/x.bin'] = page
+    with pytest.raises(CheckpointError, match=f'answers with {words}, not with a file'):
+        fetch(f'{server.url}a/x.bin', tmp_path, 'x')
+    server.files['a/x.bin'] = CONTENT
+    assert fetch(f'{server.url}a/x.bin', tmp_path, 'x').read_bytes() == CONTENT
+
+
 @pytest.mark.parametrize('left', [CONTENT, CONTENT + b'of another file'])
 def test_fetch__complete_or_too_long_part(server: Server, tmp_path: Path, left: bytes) -> None:
     server.files['a/x.bin'] = CONTENT

@@ -26,6 +26,7 @@ _SCOPES = ('mmdet.', 'mmengine.', 'mmcv.')
 _DROPPED = (
     'pretrained', 'init_cfg', 'checkpoint', 'load_from', '_scope_', 'custom_imports',
     'teacher_config', 'teacher_ckpt', 'backend_args', 'file_client_args',
+    'checkpoint_path', 'pretrained_cfg', 'pretrained_cfg_overlay', 'cache_dir',  # of timm
     'freeze',  # an expression, for training only
 )  # fmt: skip
 _ADDRESSES = ('hf-hub:', 'hf_hub:', 'local-dir:')  # of timm's model names

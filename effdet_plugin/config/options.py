@@ -7,6 +7,7 @@ from mmengine.config import Config, DictAction
 
 from effdet_plugin.config import schema
 from effdet_plugin.config.image_size import set_image_size, set_resize_mode
+from effdet_plugin.config.other_names import OPTIONS
 from effdet_plugin.config.schema import RESIZE_KEY, SIZE_KEY, dicts_below
 from effdet_plugin.errors import ConfigError
 
@@ -126,6 +127,8 @@ def _meant(cfg: Config, place: str, key: str, names: Iterable[str]) -> str:
         ``; did you mean 'x'?`` with keys of the place or whole paths; '' where the meaning is
         unknown.
     """
+    if not place and key in OPTIONS:
+        return f'; it is an option of the command: {OPTIONS[key]}'
     usual = schema.paths_meant(key)
     found = [name for name in schema.keys_meant(key) if name in names]
     found = (

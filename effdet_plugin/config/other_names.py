@@ -38,8 +38,17 @@ _NAMES = {
     'randomness.seed': 'seed random_seed',
     'default_hooks.checkpoint.interval': 'save_interval checkpoint_interval save_period',
     'default_hooks.logger.interval': 'log_interval print_interval log_every',
+    'custom_hooks': 'early_stop early_stopping patience early_stopping_patience callbacks hooks',
+    'param_scheduler': 'lr_config lr_scheduler lr_schedule scheduler schedule sched',
     'param_scheduler.0.warmup_epochs': 'warmup warmup_epochs num_warmup_epochs',
 }  # fmt: skip
+
+# What no config has: other names of an option of the commands, and that option.
+OPTIONS = {
+    **dict.fromkeys(['device', 'devices', 'gpu', 'gpus', 'gpu_id', 'gpu_ids'], '--device'),
+    **dict.fromkeys(['amp', 'fp16', 'half', 'mixed_precision', 'precision'], '--amp of a training'),
+    **dict.fromkeys(['resume_from', 'auto_resume'], '--resume of a training'),
+}
 
 # The usual places of a setting by any of its names without word breaks, the most usual first.
 PATHS: dict[str, list[str]] = {}

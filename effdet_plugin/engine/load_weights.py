@@ -199,9 +199,11 @@ def refusals_are_told(place: Any) -> Iterator[None]:
             yield
     except UnpicklingError as error:
         raise CheckpointError(explain_refusal(place, str(error))) from None
-    except (FileNotFoundError, ImportError) as error:  # an unknown scheme is a path to mmengine
-        reason = ' '.join(str(error).split())[:200]
-        raise CheckpointError(f'{place}: {reason}: give the path of a file, or https://') from error
+    # mmengine takes an unknown scheme for a path, and looks a name up in its lists.
+    except (FileNotFoundError, ImportError, KeyError) as error:
+        reason = ' '.join(str(error).split())[:200].rstrip('.')
+        reason = f'{reason} is no name there' if isinstance(error, KeyError) else reason
+        raise CheckpointError(f'{place}: {reason}; give the path of a file, or https://') from error
 
 
 def check_finite(checkpoint: Mapping[str, Any], place: str) -> None:

@@ -150,6 +150,10 @@ def test_hostile__what_is_not_needed_is_left_out(
     config['test_dataloader']['sampler'] = config['test_dataloader']['dataset']['evil'] = DOTTED
     config['model']['init_cfg'] = config['model']['backbone']['init_cfg'] = weights
     config['model']['backbone']['pretrained'] = weights['checkpoint']
+    config['model']['backbone']['model_kwargs'] = {
+        'pretrained': True, 'checkpoint_path': 'evil.pth', 'cache_dir': '/evil',
+        'pretrained_cfg': {'file': 'evil.pth'}, 'pretrained_cfg_overlay': {'file': 'evil.pth'},
+    }  # fmt: skip
     config['model']['_scope_'] = 'evil_module'
     found = embedded_config(checkpoint_of(config, CLASSES))
     text = found.pretty_text

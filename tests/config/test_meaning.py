@@ -37,6 +37,9 @@ def custom() -> Config:
         ('model.pretrained', 'model.backbone.pretrained'),
         ('seed', 'randomness.seed'),
         ('weights', 'load_from'),
+        ('early_stopping', 'custom_hooks'),
+        ('patience', 'custom_hooks'),
+        ('lr_config', 'param_scheduler'),
         ('num_cells', 'model.neck.num_cells'),  # no other name: the config has it elsewhere
         ('model.bbox_head.gamma', 'model.bbox_head.loss_cls.gamma'),
         ('model.nek', 'neck'),  # by its letters
@@ -46,6 +49,14 @@ def test_options__suggest_by_meaning(custom: Config, key: str, meant: str) -> No
     with pytest.raises(ConfigError) as error:
         merge_options(custom.copy(), [f'{key}=1'])
     assert f'; did you mean {meant!r}?' in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('key', 'option'), [('device', '--device'), ('amp', '--amp'), ('resume_from', '--resume')]
+)
+def test_options__that_are_options_of_the_command(custom: Config, key: str, option: str) -> None:
+    with pytest.raises(ConfigError, match=f"no '{key}'; it is an option of the command: {option}"):
+        merge_options(custom.copy(), [f'{key}=1'])
 
 
 def test_options__no_letters_where_the_meaning_is_not_taken(custom: Config) -> None:

@@ -257,6 +257,16 @@ def test_convert__weights_that_are_not_finite_are_refused_by_name(
         convert(path)
 
 
+def test_convert__numbers_that_only_float64_holds_are_refused(tmp_path: Path) -> None:
+    values = {name: torch.zeros(shape) for name, shape in variables('d0').items()}
+    name = 'class_net/class-predict/bias'
+    values[name] = values[name].double()
+    convert(_write_npz(tmp_path / 'x.npz', values))
+    values[name][3] = 1e300
+    with pytest.raises(CheckpointError, match=r'x\.npz.*class_net/class-predict/bias.*infinity'):
+        convert(_write_npz(tmp_path / 'x.npz', values))
+
+
 @pytest.mark.parametrize('is_level_first', [False, True])
 def test_convert__native_effdet_model(tmp_path: Path, is_level_first: bool) -> None:
     effdet = pytest.importorskip('effdet', reason='makes a model of effdet from PyPI')

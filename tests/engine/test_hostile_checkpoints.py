@@ -135,6 +135,40 @@ def test_address__loads_and_initialises(
         assert len(server.requests) == 1
 
 
+class SpoiltToyNet(ToyNet):
+    """A `ToyNet` whose initial weights no reader of ours has seen, as those of timm's arguments."""
+
+    def init_weights(self) -> None:
+        """Put a NaN and an infinity into two tensors."""
+        for name, value in (('backbone.1.weight', torch.nan), ('backbone.1.bias', torch.inf)):
+            self.get_parameter(name).data[1] = value
+
+
+def test_initial_weights_that_are_not_finite__by_name(tmp_path: Path) -> None:
+    config = toy_config(tmp_path, **SHORT)
+    config.model = {'type': SpoiltToyNet}
+    with pytest.raises(CheckpointError, match=r'backbone\.1\.weight holds NaN or infinity$'):
+        train(config)
+
+
+@pytest.mark.parametrize(
+    ('place', 'words'),
+    [('file:///x.pth', 'can not be found;'), ('torchvision://resnet5', "'resnet5' is no name")],
+)
+@pytest.mark.parametrize('door', ['load_from', 'init_cfg'])
+def test_names_of_mmengine__unknown_ones_are_a_line(
+    tmp_path: Path, place: str, words: str, door: str
+) -> None:
+    config = toy_config(tmp_path, **SHORT)
+    if door == 'load_from':
+        config.load_from = place
+    else:
+        init_cfg = {'type': 'Pretrained', 'checkpoint': place}
+        config.model = {'type': 'InitialisedToyNet', 'init_cfg': init_cfg}
+    with pytest.raises(CheckpointError, match=words):
+        train(config)
+
+
 def test_resume__config_in_the_checkpoint_is_not_executed(theirs: Path, tmp_path: Path) -> None:
     """mmengine's ``resume`` executes ``meta['config']`` as a Python file."""
     content = to_weights_only(load_weights_only(theirs))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import effdet_plugin
-from effdet_plugin import Detector
+from effdet_plugin import Detector, inference
 from effdet_plugin.api import best_checkpoint
 from effdet_plugin.errors import CheckpointError, ConfigError
 
@@ -44,6 +44,39 @@ def test_export__a_file_that_predicts(trained: Detector, data: Path, tmp_path: P
     path = trained.export('onnx', tmp_path / 'm.onnx', nms='hard')
     found = Detector(path).predict(data / '10.png', score_thr=0.0)
     assert len(found.pred_instances)
+
+
+def test_predict__another_thread_asks_for_other_settings(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does so between the choice of a detector and its use."""
+    model = Interrupted('a.pth')
+    monkeypatch.setattr(inference, 'Detector', Told)
+    assert model.predict([data], score_thr=0.5) == [0.5]
+    assert model.others == [0.25]
+    assert model.predict([data], score_thr=0.5) == [0.5]
+
+
+class Told:
+    """In the place of a detector: says with which threshold it was made."""
+
+    def __init__(self, *_: Any, score_thr: float, **__: Any) -> None:
+        self.score_thr = score_thr
+
+    def __call__(self, images: list[Path]) -> list[float]:
+        return [self.score_thr for _ in images]
+
+
+class Interrupted(Detector):
+    """Predicts with other settings as soon as it has a detector."""
+
+    others: Any = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == '_detector' and value is not None and self.others is None:
+            self.others = []
+            self.others = self.predict(['b.png'], score_thr=0.25)
 
 
 def test_detector__mistakes(tmp_path: Path) -> None:
