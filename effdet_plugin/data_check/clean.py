@@ -10,6 +10,7 @@ import numpy as np
 from effdet_plugin.data_check.report import Report, check_apart
 from effdet_plugin.data_check.sheets import CopiedImage
 from effdet_plugin.errors import DatasetError
+from effdet_plugin.files import write_errors
 from effdet_plugin.own_data.dataset import DatasetDescription, Image, Split
 from effdet_plugin.own_data.write import image_root, write_coco
 
@@ -88,5 +89,6 @@ def _copy_images(original: DatasetDescription, copies: set[int], root: Path, fol
         for image in split or []:
             target = _target(image, root, folder)
             if id(image) not in copies and not target.exists():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(image.path, target)
+                with write_errors(folder):
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(image.path, target)

@@ -19,7 +19,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from effdet_plugin.demo.scene_painter import CLASSES, Pixels, SceneObject, draw_scene
 from effdet_plugin.errors import DatasetError
-from effdet_plugin.files import RGBImage
+from effdet_plugin.files import RGBImage, write_errors
 from effdet_plugin.images import read_image
 from effdet_plugin.inference.detector import Detector
 from effdet_plugin.inference.draw import Drawable, side_by_side, stack
@@ -56,7 +56,8 @@ def make_scenes(out_dir: Path | str, train: int = 320, val: int = 64, seed: int 
     counts = dict(zip(SPLITS, (train, val), strict=True))
     info = {'description': 'effdet_plugin scenes', 'version': VERSION, 'seed': seed, **counts}
     if not out_dir.exists() or not any(out_dir.iterdir()):
-        _make(out_dir, counts, seed, info)
+        with write_errors(out_dir):
+            _make(out_dir, counts, seed, info)
     if not _holds(out_dir, info):
         raise DatasetError(f'{out_dir} has other content; remove it or choose another folder')
     return out_dir
@@ -68,7 +69,8 @@ def _make(out_dir: Path, counts: dict[str, int], seed: int, info: dict[str, Any]
     part = Path(tempfile.mkdtemp(prefix=f'.{out_dir.name}-', dir=out_dir.parent))
     try:
         _write_splits(part, counts, seed, info)
-        part.chmod(0o755)  # mkdtemp gives access to its owner only
+        # mkdtemp gives access to its owner only, whatever the umask says.
+        part.chmod((part / 'annotations').stat().st_mode)
         os.replace(part, out_dir)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):

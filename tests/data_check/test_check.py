@@ -15,7 +15,7 @@ from effdet_plugin.data_check import (
     write_json,
     write_report,
 )
-from effdet_plugin.errors import DatasetError
+from effdet_plugin.errors import DatasetError, WriteError
 from effdet_plugin.own_data import read_dataset
 from support import REPOSITORY
 
@@ -96,6 +96,9 @@ def test_clean_copy__refuses_the_data_and_what_is_there(tmp_path: Path) -> None:
     (tmp_path / 'full' / 'notes.txt').touch()
     with pytest.raises(DatasetError, match='not empty'):
         write_clean_copy(report, tmp_path / 'full')
+    (tmp_path / 'a_file').touch()
+    with pytest.raises(WriteError, match='a_file/clean: cannot be opened or written'):
+        write_clean_copy(report, tmp_path / 'a_file' / 'clean')
 
 
 def test_report__page_images_and_json(tmp_path: Path) -> None:

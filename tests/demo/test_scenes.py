@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pycocotools.coco import COCO
 from effdet_plugin.demo import scene_painter, scenes
 from effdet_plugin.demo.scene_painter import CLASSES
 from effdet_plugin.demo.scenes import make_scenes, scene
-from effdet_plugin.errors import DatasetError
+from effdet_plugin.errors import DatasetError, WriteError
 
 
 def _pixels(path: Path) -> NDArray[Any]:
@@ -144,3 +145,16 @@ def test_make_scenes__a_folder_of_other_files_is_refused(tmp_path: Path) -> None
     (tmp_path / 'annotations' / 'val.json').write_text(json.dumps({'images': []}))
     with pytest.raises(DatasetError):
         make_scenes(tmp_path, train=1, val=1)
+
+
+def test_make_scenes__has_the_usual_mode_or_says_what_is_in_the_way(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        folder = make_scenes(tmp_path / 'scenes', 1, 1)
+    finally:
+        os.umask(before)
+    modes = {path.stat().st_mode & 0o777 for path in (folder, *folder.rglob('*'))}
+    assert modes == {0o700, 0o600}
+    (tmp_path / 'a_file').touch()
+    with pytest.raises(WriteError, match='a_file/scenes: cannot be opened or written'):
+        make_scenes(tmp_path / 'a_file' / 'scenes', 1, 1)
