@@ -1,7 +1,7 @@
 """The losses, with mmdet's signature so that other heads can use them, and their normaliser."""
 
 import torch
-from mmdet.models.dense_heads import FCOSHead
+from mmdet.models.dense_heads import FCOSHead, PAAHead
 from mmdet.models.losses import accuracy
 from mmdet.models.losses.utils import weight_reduce_loss
 from mmdet.registry import MODELS
@@ -163,6 +163,7 @@ class SigmoidFocalLoss(WeightedLoss):
 def check_channels(model: nn.Module) -> None:
     """Refuse heads that no loss can tell: what they do is neither in its arguments nor its targets.
 
+    PAA's, which compares losses of single anchors, would compare their boxes' alone.
     A RoI head that has a channel for background beside `SigmoidFocalLoss` (SABL's): mmdet's other
     RoI heads ask the loss for its channels. And a head that gives `HuberLoss` decoded boxes: in
     pixels, nearly all errors are beyond any ``delta``, and large boxes outweigh small ones.
@@ -180,6 +181,11 @@ def check_channels(model: nn.Module) -> None:
         layer = getattr(head, 'fc_cls', None)
         if not isinstance(getattr(head, 'loss_cls', None), SigmoidFocalLoss):
             continue
+        if isinstance(head, PAAHead):
+            raise ConfigError(
+                f'{name}: SigmoidFocalLoss: {type(head).__name__} sums the losses of an anchor '
+                'over its classes, which here are one number: keep its own loss_cls'
+            )
         if isinstance(layer, nn.Linear) and layer.out_features == head.num_classes + 1:
             raise ConfigError(
                 f'{name}: SigmoidFocalLoss: {type(head).__name__} has {layer.out_features} '

@@ -233,6 +233,22 @@ def test_check_channels__a_roi_head_with_a_channel_for_background(is_ours: bool)
         check_channels(nn.ModuleDict(dict(head=sabl)))
 
 
+def test_check_channels__paa_compares_losses_of_single_anchors() -> None:
+    """It sums what it takes for the losses of an anchor's classes."""
+    anchors = dict(
+        type='AnchorGenerator', ratios=[1.0], octave_base_scale=8, scales_per_octave=1, strides=[8]
+    )
+    settings: dict[str, Any] = dict(num_classes=3, in_channels=8, anchor_generator=anchors)
+    own = dict(type='FocalLoss', use_sigmoid=True)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        for loss in (own, dict(type='SigmoidFocalLoss', use_sigmoid=True)):
+            head = MODELS.build(dict(type='PAAHead', loss_cls=loss, **settings))
+            if loss is own:
+                check_channels(nn.ModuleDict(dict(head=head)))
+    with pytest.raises(ConfigError, match=r'^head: SigmoidFocalLoss: PAAHead sums .* keep its own'):
+        check_channels(nn.ModuleDict(dict(head=head)))
+
+
 @pytest.mark.parametrize(
     ('kind', 'settings', 'gives_boxes'),
     [
