@@ -288,6 +288,18 @@ class EfficientDetHead(BaseDenseHead):
             ConfigError: boxes are to be clipped, but the metainfo has no image size.
         """
         assert batch_img_metas is not None
+        if len(batch_img_metas) > 1 and cls_scores[0].device.type == 'cpu':
+            # One image after the other: the logits of a batch are more than the caches hold.
+            return [
+                self.predict_by_feat(
+                    [x[i : i + 1] for x in cls_scores],
+                    [x[i : i + 1] for x in bbox_preds],
+                    batch_img_metas=[meta],
+                    rescale=rescale,
+                    with_nms=with_nms,
+                )[0]
+                for i, meta in enumerate(batch_img_metas)
+            ]
         image_size = batch_img_metas[0].get('batch_input_shape')
         levels = self.anchors(cls_scores, image_size)
         logits, deltas = self.flatten(cls_scores, self.num_classes), self.flatten(bbox_preds, 4)
