@@ -1,12 +1,14 @@
 """Activation checkpointing that updates BN statistics once, though the forward pass runs twice."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
+
+from effdet_plugin.models.layers.norm_act import plain_norms
 
 
 @contextmanager
@@ -36,5 +38,6 @@ def checkpoint_activations(module: nn.Module, *args: Any) -> Any:
         module,
         *args,
         use_reentrant=False,  # the reentrant variant ignores context_fn
-        context_fn=lambda: (nullcontext(), _frozen_statistics(module)),
+        # Both passes have to keep the same tensors; norms need not be recomputed on their own here.
+        context_fn=lambda: (plain_norms(), _frozen_statistics(module)),
     )

@@ -92,14 +92,24 @@ def recomputed_norms(is_on: bool) -> AbstractContextManager[None]:
     return _recomputing() if is_on else nullcontext()
 
 
+def plain_norms() -> AbstractContextManager[None]:
+    """Return a context inside `recomputed_norms` in which norms are as PyTorch has them."""
+    return _set(None)
+
+
 @contextmanager
 def _recomputing() -> Iterator[None]:
     outputs = _Outputs()
+    with _set(outputs), saved_tensors_hooks(outputs.pack, _unpack):
+        yield
+
+
+@contextmanager
+def _set(outputs: '_Outputs | None') -> Iterator[None]:
     before = getattr(_state, 'outputs', None)
     _state.outputs = outputs
     try:
-        with saved_tensors_hooks(outputs.pack, _unpack):
-            yield
+        yield
     finally:
         _state.outputs = before
 
@@ -158,21 +168,23 @@ class _Outputs:
         self._layers: dict[int, tuple[weakref.ref[Tensor], int, _Layer]] = {}
 
     def add(self, output: Tensor, layer: _Layer) -> None:
-        """Note an output, as it is now."""
-        self._layers[output.data_ptr()] = weakref.ref(output), output._version, layer
+        """Note an output, as it is now, for as long as it lives."""
+        address, layers = output.data_ptr(), self._layers
+
+        def forget(gone: weakref.ref[Tensor]) -> None:
+            if address in layers and layers[address][0] is gone:
+                del layers[address]
+
+        layers[address] = weakref.ref(output, forget), output._version, layer
 
     def pack(self, saved: Tensor) -> Any:
         """Return the layer if its output is to be kept, else the tensor itself."""
-        found = self._layers.get(saved.data_ptr())
-        if found is None:
-            return saved
-        reference, version, layer = found
-        output = reference()
-        if output is None:  # its memory is another tensor's now
-            del self._layers[saved.data_ptr()]
+        reference, version, layer = self._layers.get(saved.data_ptr(), (None, 0, None))
+        output = reference() if reference else None
+        if output is None or saved._version != version:
             return saved
         is_whole = saved.shape == output.shape and saved.stride() == output.stride()
-        return layer if is_whole and saved._version == version else saved
+        return layer if is_whole else saved
 
 
 def _unpack(packed: Any) -> Tensor:

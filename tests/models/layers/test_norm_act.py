@@ -44,7 +44,8 @@ def one_step(network: nn.Module, images: Tensor, is_on: bool) -> tuple[list[Tens
 @pytest.mark.parametrize('order', [FIRST, LAST])
 @pytest.mark.parametrize('kind', ACTIVATIONS)
 def test_norm_act__is_the_plain_layers(kind: Callable[[], nn.Module], order: Any) -> None:
-    plain = Block(kind()).double().train().to(memory_format=order)
+    plain = Block(kind()).double().train()
+    plain.to(memory_format=order)  # type: ignore[call-overload]
     saving = copy.deepcopy(plain)
     images = (3 * torch.randn(2, 3, 9, 7, dtype=torch.float64)).contiguous(memory_format=order)
     expected, gradients = one_step(plain, images, False)
@@ -67,13 +68,22 @@ def test_norm_act__bf16_within_its_rounding() -> None:
     torch.testing.assert_close(own, gradients, rtol=2e-2, atol=1e-3)
 
 
-@pytest.mark.parametrize('momentum', [0.1, None])
-@pytest.mark.parametrize('model_name', [LITE0, B0, 'mobilenetv3_small_050', 'resnet18'])
-def test_backbone__same_gradients_and_statistics(model_name: str, momentum: float | None) -> None:
-    plain = TimmBackbone(model_name, out_indices=(0, 2), drop_path_rate=0.2).train()
-    saving = TimmBackbone(
-        model_name, out_indices=(0, 2), drop_path_rate=0.2, recompute_norm_act=True
-    ).train()
+@pytest.mark.parametrize(
+    ('model_name', 'momentum', 'with_cp'),
+    [
+        (LITE0, 0.1, False),
+        (B0, None, False),
+        (B0, 0.1, True),
+        ('mobilenetv3_small_050', 0.1, False),
+        ('resnet18', 0.1, False),
+    ],
+)
+def test_backbone__same_gradients_and_statistics(
+    model_name: str, momentum: float | None, with_cp: bool
+) -> None:
+    settings: dict[str, Any] = {'out_indices': (0, 2), 'drop_path_rate': 0.2}
+    plain = TimmBackbone(model_name, **settings).train()
+    saving = TimmBackbone(model_name, **settings, with_cp=with_cp, recompute_norm_act=True).train()
     saving.load_state_dict(plain.state_dict())
     for module in [*plain.modules(), *saving.modules()]:
         if isinstance(module, nn.BatchNorm2d):
@@ -135,6 +145,20 @@ def test_backbone__nothing_outlives_the_step() -> None:
         assert sum(isinstance(x, Tensor) for x in gc.get_objects()) == before
     finally:
         gc.enable()
+
+
+def test_outputs__are_forgotten_with_their_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    noted: list[int] = []
+    add = norm_act._Outputs.add
+
+    def counting(self: norm_act._Outputs, output: Tensor, layer: Any) -> None:
+        add(self, output, layer)
+        noted.append(len(self._layers))
+
+    monkeypatch.setattr(norm_act._Outputs, 'add', counting)
+    TimmBackbone(B0, recompute_norm_act=True).train()(torch.randn(1, 3, 64, 64))
+    assert len(noted) > 30
+    assert max(noted) <= 3  # else a layer's input would live as long as the forward pass
 
 
 def test_backbone__in_evaluation_mode_nothing_changes() -> None:
