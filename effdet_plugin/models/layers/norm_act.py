@@ -234,7 +234,10 @@ _state = threading.local()
 
 
 def _is_active(norm: nn.Module, act: nn.Module, x: Tensor) -> bool:
-    """Whether a norm with activation is to recompute: in training, of an activation known here."""
+    """Whether a norm with activation is to recompute: in training, of an activation known here.
+
+    Not a norm that is synchronised over GPUs, whose statistics are not computed here.
+    """
     return (
         not torch.compiler.is_compiling()
         and getattr(_state, 'outputs', None) is not None
