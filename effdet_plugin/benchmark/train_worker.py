@@ -6,7 +6,7 @@ so is the peak of its memory.
 
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from effdet_plugin.benchmark.settings import Settings
+from effdet_plugin.config.options import parse_options
 from effdet_plugin.engine.runner import keep_freed_memory
 from effdet_plugin.trained_model import TrainedModel, device_of, load_trained
 
 Losses = dict[str, Tensor]
 BOXES_PER_IMAGE = 8  # COCO has 7.3 in a training image
-_RECOMPUTE = 'model.recompute_norm_act'
 CLIP_NORM = 10.0  # of effdet's train.py, and of our configs
 
 
@@ -79,12 +79,9 @@ class Subject:
         self.device = device_of(settings.device)
         self.variant = variant
         torch.manual_seed(0)
-        options = settings.options or {}
+        options = parse_options(settings.options or {})
         if variant.recomputes:
-            if isinstance(options, Mapping):
-                options = {**options, _RECOMPUTE: True}
-            else:
-                options = [*options, f'{_RECOMPUTE}=True']
+            options['model.recompute_norm_act'] = True
         trained = load_trained(
             settings.config,
             settings.models[0],

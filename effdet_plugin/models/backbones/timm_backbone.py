@@ -67,7 +67,8 @@ class TimmBackbone(BaseModule):
         ConfigError: unknown model name, or one without ``features_only``; ``out_indices`` that
             the network does not have, or not in ascending order; more frozen stages than there
             are, or frozen stages in a network that is not a stem and one series of stages (HRNet,
-            VGG, ViT); images of a size that the network does not take.
+            VGG, ViT); ``recompute_norm_act`` where it would save nothing; images of a size that the
+            network does not take.
     """
 
     def __init__(

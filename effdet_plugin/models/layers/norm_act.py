@@ -21,6 +21,8 @@ from torch.autograd.function import once_differentiable
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from effdet_plugin.errors import ConfigError
+
 _aten: Any = torch.ops.aten
 
 
@@ -33,7 +35,7 @@ class _Activation:
     backward: Callable[[Tensor, Tensor], Tensor]
 
 
-ACTIVATIONS: dict[type[nn.Module], _Activation] = {
+KERNELS: dict[type[nn.Module], _Activation] = {
     nn.SiLU: _Activation(_aten.silu_, F.silu, _aten.silu_backward),
     nn.ReLU: _Activation(_aten.relu_, F.relu, lambda g, y: _aten.threshold_backward(g, y, 0)),
     nn.ReLU6: _Activation(
@@ -63,11 +65,20 @@ def make_recomputing(network: nn.Module) -> None:
 
     Args:
         network: Changed.
+
+    Raises:
+        ConfigError: It has none: its norms and activations are layers of their own (ResNet), or it
+            has another kind of norm.
     """
-    for module in network.modules():
-        if type(module) is BatchNormAct2d:
-            # timm's builders take no class of one's own for this layer.
-            module.__class__ = RecomputingBatchNormAct2d
+    layers = [module for module in network.modules() if type(module) is BatchNormAct2d]
+    if not layers:
+        raise ConfigError(
+            'backbone.recompute_norm_act: this network has no layer of batch norm and activation '
+            'in one, and would save nothing; leave it out, or use with_cp'
+        )
+    for layer in layers:
+        # timm's builders take no class of one's own for this layer.
+        layer.__class__ = RecomputingBatchNormAct2d
 
 
 def norm_act(norm: nn.Module, act: nn.Module, x: Tensor) -> Tensor:
@@ -245,7 +256,7 @@ def _is_active(norm: nn.Module, act: nn.Module, x: Tensor) -> bool:
         and norm.training
         and isinstance(norm, nn.BatchNorm2d)
         and norm.running_mean is not None
-        and type(act) in ACTIVATIONS
+        and type(act) in KERNELS
         and x.numel() > x.shape[1]  # of a single value a norm of ours has its own rule
     )
 
@@ -256,7 +267,7 @@ def _apply(norm: Any, act: nn.Module, x: Tensor) -> Tensor:
         norm.num_batches_tracked.add_(1)
         factor = 1.0 / float(norm.num_batches_tracked) if factor is None else factor
     layers: list[_Layer] = []
-    activation = ACTIVATIONS[type(act)]
+    activation = KERNELS[type(act)]
     output: Tensor = _NormAct.apply(x, norm.weight, norm.bias, norm, factor, layers, activation)
     _state.outputs.add(output, layers[0])
     return output

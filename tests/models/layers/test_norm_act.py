@@ -10,10 +10,11 @@ import torch
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
+from effdet_plugin.errors import ConfigError
 from effdet_plugin.models.backbones import TimmBackbone
 from effdet_plugin.models.layers import norm_act
 from effdet_plugin.models.layers.conv import BatchNorm2d
-from effdet_plugin.models.layers.norm_act import ACTIVATIONS, recomputed_norms
+from effdet_plugin.models.layers.norm_act import KERNELS, recomputed_norms
 
 LITE0, B0 = 'tf_efficientnet_lite0', 'tf_efficientnet_b0'
 LAST, FIRST = torch.channels_last, torch.contiguous_format
@@ -42,7 +43,7 @@ def one_step(network: nn.Module, images: Tensor, is_on: bool) -> tuple[list[Tens
 
 
 @pytest.mark.parametrize('order', [FIRST, LAST])
-@pytest.mark.parametrize('kind', ACTIVATIONS)
+@pytest.mark.parametrize('kind', KERNELS)
 def test_norm_act__is_the_plain_layers(kind: Callable[[], nn.Module], order: Any) -> None:
     plain = Block(kind()).double().train()
     plain.to(memory_format=order)  # type: ignore[call-overload]
@@ -75,7 +76,6 @@ def test_norm_act__bf16_within_its_rounding() -> None:
         (B0, None, False),
         (B0, 0.1, True),
         ('mobilenetv3_small_050', 0.1, False),
-        ('resnet18', 0.1, False),
     ],
 )
 def test_backbone__same_gradients_and_statistics(
@@ -97,6 +97,11 @@ def test_backbone__same_gradients_and_statistics(
         saving.state_dict().items(), plain.state_dict().values(), strict=True
     ):
         assert torch.equal(value, other), name
+
+
+def test_backbone__where_nothing_is_saved() -> None:
+    with pytest.raises(ConfigError, match='recompute_norm_act: this network has no layer'):
+        TimmBackbone('resnet18', recompute_norm_act=True)
 
 
 def kept_bytes(network: nn.Module, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> int:
