@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from effdet_plugin.benchmark.counting import operators
 from effdet_plugin.benchmark.settings import Settings
 from effdet_plugin.config.options import parse_options
 from effdet_plugin.engine.runner import keep_freed_memory
@@ -121,16 +122,8 @@ class Subject:
         return 1000 * (time.perf_counter() - wall), 1000 * (time.process_time() - cpu)
 
     def operators(self) -> int:
-        """Return how many operators a step calls, without those that they call themselves."""
-        from torch.profiler import ProfilerActivity, profile
-
-        with profile(activities=[ProfilerActivity.CPU]) as found:
-            self.step()
-        return sum(
-            event.name.startswith('aten::')
-            and not (event.cpu_parent and event.cpu_parent.name.startswith('aten::'))
-            for event in found.events()
-        )
+        """Return how many operators a step calls that compute or copy."""
+        return operators(self.step).total()
 
     def peak_mb(self) -> float:
         """Return the largest memory so far, above that before the first step."""

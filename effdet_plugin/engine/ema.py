@@ -90,9 +90,10 @@ class RampUpEMA(ExponentialMovingAverage):
         self, names: list[str], sources: dict[str, Tensor]
     ) -> tuple[list[Tensor], list[Tensor]]:
         averages = [self.avg_parameters[name] for name in names]
-        return averages, [
-            sources[name].to(average.device) for name, average in zip(names, averages, strict=True)
-        ]
+        found = [sources[name] for name in names]
+        pairs = zip(found, averages, strict=True)
+        # Asked first: `to` is an operator for each tensor even where it has nothing to do.
+        return averages, [x if x.device == own.device else x.to(own.device) for x, own in pairs]
 
 
 @HOOKS.register_module()

@@ -53,22 +53,22 @@ class Fusion(nn.Module):
 
     def normalized_weights(self) -> Tensor | None:
         """Weights that the maps are multiplied with, ``(n,)`` or ``(n, C)``; None for ``sum``."""
-        if self.weights is None:
-            return None
-        # In float32 under autocast, too: half precision would lose the epsilon.
-        weights = self.weights.float()
-        if self.method.endswith('fast_attn'):
-            weights = F.relu(weights)
-            return weights / (weights.sum(0, keepdim=True) + EPSILON)
-        return torch.softmax(weights, dim=0)
+        return None if self.weights is None else _normalized(self.weights, self.method, 0)
 
-    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """n maps ``(B, C, H, W)`` -> one of the same shape."""
-        weights = self.normalized_weights()
-        if weights is None:
+    def forward(self, inputs: Sequence[Tensor], scales: Sequence[Tensor] = ()) -> Tensor:
+        """Fuse the maps.
+
+        Args:
+            inputs: n maps ``(B, C, H, W)``.
+            scales: those of :func:`fusion_scales`, where it has computed them.
+
+        Returns:
+            One map of the same shape.
+        """
+        if self.weights is None:
             terms = list(inputs)
         else:
-            scales = weights.to(inputs[0].dtype).reshape(len(inputs), -1, 1, 1)
+            scales = scales or _scales(self.weights[None], self.method, inputs[0].dtype)
             terms = [x * scale for x, scale in zip(inputs, scales, strict=True)]
         # A sum of scaled terms, not a stack, which would copy all maps; it also exports and
         # quantises best. The order of the terms fixes the rounding.
@@ -80,6 +80,50 @@ class Fusion(nn.Module):
     def extra_repr(self) -> str:
         """Show the method in ``repr``."""
         return f'method={self.method!r}'
+
+
+def fusion_scales(fusions: Sequence[nn.Module], dtype: torch.dtype) -> list[Sequence[Tensor]]:
+    """What each fusion multiplies its maps with, computed for all alike at once.
+
+    A network has dozens of fusions of two or three numbers: one after the other these take more
+    operators, and on a GPU more launches, than the maps themselves.
+
+    Args:
+        fusions: any modules.
+        dtype: of the maps.
+
+    Returns:
+        For each fusion, n scalars or n tensors ``(C, 1, 1)``; empty where it is no :class:`Fusion`
+        or has no weights.
+    """
+    alike: dict[tuple[str, torch.Size], list[int]] = {}
+    for number, fusion in enumerate(fusions):
+        if isinstance(fusion, Fusion) and fusion.weights is not None:
+            alike.setdefault((fusion.method, fusion.weights.shape), []).append(number)
+    scales: list[Sequence[Tensor]] = [()] * len(fusions)
+    for (method, shape), numbers in alike.items():
+        weights = torch.stack([fusions[number].weights for number in numbers])  # type: ignore[misc]
+        flat = _scales(weights, method, dtype)
+        for place, number in enumerate(numbers):
+            scales[number] = flat[place * shape[0] : (place + 1) * shape[0]]
+    return scales
+
+
+def _scales(weights: Tensor, method: str, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Factors of the maps of k fusions, k * n of them, from weights ``(k, n)`` or ``(k, n, C)``."""
+    # Scalars have no dimensions: their gradient needs no reshaping.
+    size = (-1,) if weights.dim() == 2 else (-1, weights.shape[2], 1, 1)
+    return _normalized(weights, method, 1).to(dtype).reshape(size).unbind()
+
+
+def _normalized(weights: Tensor, method: str, dim: int) -> Tensor:
+    """Weights of the same shape, normalised over the inputs, which are dimension ``dim``."""
+    # In float32 under autocast, too: half precision would lose the epsilon.
+    weights = weights.float()
+    if method.endswith('fast_attn'):
+        weights = F.relu(weights)
+        return weights / (weights.sum(dim, keepdim=True) + EPSILON)
+    return torch.softmax(weights, dim)
 
 
 def build_fusion(fusion: str | dict[str, Any], num_inputs: int, channels: int) -> nn.Module:

@@ -33,7 +33,7 @@ from effdet_plugin.models.layers.conv import (
     build_conv,
     init_glorot_uniform,
 )
-from effdet_plugin.models.layers.fusion import build_fusion
+from effdet_plugin.models.layers.fusion import build_fusion, fusion_scales
 from effdet_plugin.models.layers.resample import Resample
 from effdet_plugin.models.necks.topology import NodeSpec, Topology, build_topology, output_ids
 
@@ -72,8 +72,16 @@ class FusionNode(nn.Module):
         self.bn = BatchNorm2d(channels, norm_momentum)
         self.act_last = conv_bn_act_pattern
 
-    def forward(self, inputs: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    def forward(
+        self, inputs: Sequence[Tensor], size: tuple[int, int], scales: Sequence[Tensor] = ()
+    ) -> Tensor:
         """Maps ``(B, C_k, h_k, w_k)`` -> ``(B, channels, *size)``.
+
+        Args:
+            inputs: the maps.
+            size: (height, width) of the node's level.
+            scales: of the fusion, where they are known; see
+                :func:`~effdet_plugin.models.layers.fusion.fusion_scales`.
 
         Raises:
             ConfigError: no integer stride pools a map to ``size``.
@@ -86,7 +94,7 @@ class FusionNode(nn.Module):
                     'which is not its size halved and rounded up; make the sides of the images '
                     "multiples of the backbone's coarsest stride"
                 )
-        x = self.fusion(maps)
+        x = self.fusion(maps, scales) if scales else self.fusion(maps)
         if self.act_last:
             return self.act(self.bn(self.conv(x)))
         return self.bn(self.conv(self.act(x)))
@@ -115,17 +123,27 @@ class PyramidCell(nn.Module):
             for node in topology
         )
 
-    def forward(self, feats: Sequence[Tensor]) -> list[Tensor]:
-        """Maps of all levels, finest first -> maps of the same sizes with ``channels`` channels."""
-        maps = self.run_nodes(feats)
+    def forward(
+        self, feats: Sequence[Tensor], scales: Sequence[Sequence[Tensor]] = ()
+    ) -> list[Tensor]:
+        """Maps of all levels, finest first -> maps of the same sizes with ``channels`` channels.
+
+        Args:
+            feats: the maps.
+            scales: of each node's fusion, where they are known.
+        """
+        maps = self.run_nodes(feats, scales)
         return [maps[i] for i in self.outputs]
 
-    def run_nodes(self, feats: Sequence[Tensor]) -> list[Tensor]:
+    def run_nodes(
+        self, feats: Sequence[Tensor], scales: Sequence[Sequence[Tensor]] = ()
+    ) -> list[Tensor]:
         """Input maps followed by the output of every node, in order."""
         maps = list(feats)
         sizes = [(x.shape[-2], x.shape[-1]) for x in feats]
-        for spec, node in zip(self.topology, self.nodes, strict=True):
-            maps.append(node([maps[i] for i in spec.inputs], sizes[spec.level]))
+        scales = scales or [()] * len(self.nodes)
+        for spec, node, own in zip(self.topology, self.nodes, scales, strict=True):
+            maps.append(node([maps[i] for i in spec.inputs], sizes[spec.level], own))
         return maps
 
 
@@ -256,7 +274,12 @@ class BiFPN(BaseModule):
         if len(feats) != self.num_inputs:
             raise ConfigError(f'BiFPN: got {len(feats)} maps, in_channels names {self.num_inputs}')
         maps = self.add_levels(feats)
-        for cell in self.cells:
-            recompute = self.with_cp and self.training
-            maps = checkpoint_activations(cell, maps) if recompute else cell(maps)
+        cells: Any = self.cells
+        scales = iter(
+            fusion_scales([node.fusion for cell in cells for node in cell.nodes], maps[0].dtype)
+        )
+        recompute = self.with_cp and self.training
+        for cell in cells:
+            own = [next(scales) for _ in cell.nodes]
+            maps = checkpoint_activations(cell, maps, own) if recompute else cell(maps, own)
         return tuple(maps)

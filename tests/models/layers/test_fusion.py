@@ -2,10 +2,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from effdet_plugin.errors import ConfigError
-from effdet_plugin.models.layers.fusion import METHODS, Fusion, build_fusion
+from effdet_plugin.models.layers.fusion import METHODS, Fusion, build_fusion, fusion_scales
 
 
 @pytest.mark.parametrize('method', METHODS)
@@ -65,3 +66,16 @@ def test_fusion__unknown_method() -> None:
 def test_fusion__a_bare_class_name_is_told_the_config_form() -> None:
     with pytest.raises(ConfigError, match=r"'MaxFusion'.*dict\(type='YourClass'\)$"):
         build_fusion('MaxFusion', 2, 4)
+
+
+def test_scales__of_many_fusions_at_once_are_those_of_each() -> None:
+    numbers = [2, 3, 2] * len(METHODS)
+    fusions = [Fusion(n, METHODS[k // 3], channels=4) for k, n in enumerate(numbers)]
+    for fusion in fusions:
+        if fusion.weights is not None:
+            nn.init.normal_(fusion.weights)
+    maps = [torch.randn(2, 4, 3, 3) for _ in range(3)]
+    together = fusion_scales([*fusions, nn.Identity()], torch.float32)
+    assert together[-1] == ()
+    for fusion, scales, n in zip(fusions, together, numbers, strict=False):
+        assert torch.equal(fusion(maps[:n], scales), fusion(maps[:n]))
