@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.models.dense_heads.tower import Tower
+from effdet_plugin.models.layers.activation_checkpoint import checkpoint_activations
 from effdet_plugin.models.layers.conv import NORM_MOMENTUM
 from effdet_plugin.models.layers.norm_act import recomputed_norms
 from effdet_plugin.models.losses import loss_normalizer
@@ -44,6 +45,7 @@ class EfficientDetHead(BaseDenseHead):
         norm_momentum: momentum of every BN, see :class:`~effdet_plugin.models.BiFPN`.
         recompute_norm_act: recompute batch norms and activations in backward, to save memory; see
             :mod:`effdet_plugin.models.layers.norm_act`.
+        with_cp: recompute each whole tower in backward.
         anchor_generator: config; None: ``EfficientDetAnchorGenerator`` with its defaults.
         bbox_coder: config; None: ``EfficientDetBoxCoder``.
         assigner: config; the type needs ``assign_batch``. None: ``BatchMaxIoUAssigner``.
@@ -78,6 +80,7 @@ class EfficientDetHead(BaseDenseHead):
         survival_prob: float | None = None,
         norm_momentum: float = NORM_MOMENTUM,
         recompute_norm_act: bool = False,
+        with_cp: bool = False,
         anchor_generator: dict[str, Any] | None = None,
         bbox_coder: dict[str, Any] | None = None,
         assigner: dict[str, Any] | None = None,
@@ -108,7 +111,7 @@ class EfficientDetHead(BaseDenseHead):
         self.loss_normalizer = loss_normalizer
         self.normalizer_value = normalizer_value
         self.mask_zero_targets = mask_zero_targets
-        self.recompute_norm_act = recompute_norm_act
+        self.recompute_norm_act, self.with_cp = recompute_norm_act, with_cp
         self.counts_positives = False
         self.positives: Tensor | None = None
         self.postprocessor = MODELS.build(postprocessor or dict(type='DetectionPostProcessor'))
@@ -151,8 +154,13 @@ class EfficientDetHead(BaseDenseHead):
                 f'bbox_head.num_levels={self.num_levels}, but the neck gives {len(feats)} maps: '
                 'set it, and as many strides of the anchor generator'
             )
+        towers = (self.cls_tower, self.box_tower)
         with recomputed_norms(self.recompute_norm_act and self.training):
-            return self.cls_tower(feats), self.box_tower(feats)
+            if self.with_cp and self.training:
+                logits, deltas = (checkpoint_activations(tower, feats) for tower in towers)
+            else:
+                logits, deltas = (tower(feats) for tower in towers)
+        return logits, deltas
 
     def flatten(self, outputs: Sequence[Tensor], width: int) -> Tensor:
         """Outputs ``(B, A * width, h, w)`` -> ``(B, N, width)`` by level, row, column, anchor."""

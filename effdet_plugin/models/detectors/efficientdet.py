@@ -30,8 +30,8 @@ class EfficientDet(SingleStageDetector):
         test_cfg: mmdet's; not needed.
         data_preprocessor: config of the data preprocessor.
         init_cfg: mmengine's.
-        with_cp: recompute the activations of backbone and neck in backward, to save memory. A part
-            without an argument ``with_cp`` is left as it is.
+        with_cp: recompute the activations of backbone, neck and head in backward, to save memory. A
+            part without an argument ``with_cp`` is left as it is.
         recompute_norm_act: likewise of batch norms with their activations in backbone and head,
             which takes less time and saves less.
         channels_last: keep convolution weights and inputs in channels-last memory order.
@@ -45,8 +45,8 @@ class EfficientDet(SingleStageDetector):
 
     Raises:
         ConfigError: ``compile`` without a C++ compiler, or with ``recompute_norm_act``; ``with_cp``
-            if neither backbone nor neck has it, ``recompute_norm_act`` likewise; a ``freeze`` that
-            matches nothing or everything.
+            if no part has it, ``recompute_norm_act`` likewise; a ``freeze`` that matches nothing or
+            everything.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class EfficientDet(SingleStageDetector):
     ) -> None:
         # Before the parts are built: their constructors read these.
         if with_cp:
-            backbone, neck = _with('with_cp', backbone, neck)
+            backbone, neck, bbox_head = _with('with_cp', backbone, neck, bbox_head)
         if recompute_norm_act:
             if compile:
                 raise ConfigError(
@@ -137,7 +137,7 @@ def _with(switch: str, *parts: dict[str, Any]) -> list[dict[str, Any]]:
     able = [_takes(part.get('type'), switch) for part in parts]
     if not any(able):
         raise ConfigError(
-            f'model.{switch}: {" and ".join(str(part["type"]) for part in parts)} cannot recompute '
+            f'model.{switch}: none of {", ".join(str(part["type"]) for part in parts)} can recompute '
             'activations; leave it out'
         )
     return [{**p, switch: True} if a else p for p, a in zip(parts, able, strict=True)]

@@ -81,10 +81,11 @@ def test_predict__samples_with_instances() -> None:
     assert found.pred_instances.bboxes.shape == plain.bboxes.shape
 
 
-def test_with_cp__reaches_backbone_and_neck() -> None:
+def test_with_cp__reaches_backbone_neck_and_head() -> None:
     detector = build(with_cp=True)
     assert detector.backbone.with_cp
     assert detector.neck.with_cp
+    assert detector.bbox_head.with_cp
     assert not build().neck.with_cp
 
 
@@ -117,7 +118,7 @@ def test_with_cp__reaches_an_argument_of_a_base_class() -> None:
 
 
 def test_with_cp__refused_where_nothing_has_it() -> None:
-    with pytest.raises(ConfigError, match='with_cp: SSDVGG and FPN'):
+    with pytest.raises(ConfigError, match='with_cp: none of SSDVGG, FPN, RetinaHead'):
         EfficientDet(dict(type='SSDVGG', depth=11), FPN, RETINA, with_cp=True)
     with pytest.raises(KeyError, match='NoSuchNet'):
         EfficientDet(dict(type='NoSuchNet'), FPN, RETINA, with_cp=True)
