@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from effdet_plugin.benchmark.report import Report
 
 # A mode is a module of this package with `measure(settings, tell) -> Report`.
-MODES = ('network', 'end2end', 'train', 'postprocess')
+MODES = ('network', 'end2end', 'train', 'memory', 'postprocess')
 
 __all__ = ['DEFAULT_FORMS', 'FORMS', 'MODES', 'Settings', 'run']
 

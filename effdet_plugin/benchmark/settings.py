@@ -8,7 +8,10 @@ from effdet_plugin.config import Options
 from effdet_plugin.errors import ConfigError
 
 # Forms of a checkpoint's network, the first of them the plain one.
-FORMS = ('eager', 'channels_last', 'folded', 'fast', 'bf16', 'fp16', 'compiled', 'recompute')
+FORMS = (
+    *('eager', 'channels_last', 'folded', 'fast', 'bf16', 'fp16', 'compiled', 'recompute'),
+    'checkpoint',
+)
 DEFAULT_FORMS = ('eager', 'channels_last', 'folded', 'fast', 'bf16')
 RIVALS = ('effdet',)
 
@@ -26,7 +29,8 @@ class Settings:
         threads: Number of threads; None: torch's choice.
         device: None takes the fastest one available.
         forms: Of `FORMS`. ``fast`` is folded and channels_last, ``bf16``, ``fp16`` and
-            ``compiled`` are fast ones; ``recompute`` is meant for training.
+            ``compiled`` are fast ones; ``recompute`` and ``checkpoint`` are meant for
+            training.
         against: ``'effdet'`` or None.
         image_size: Replaces the config's.
         options: ``--cfg-options``.

@@ -26,17 +26,19 @@ BOUND, BF16_BOUND = 5e-3, 0.1
 
 
 @dataclass
-class _Worker:
+class Worker:
     """The process of a variant."""
 
     variant: Variant
     connection: Connection
 
     def ask(self, request: str) -> Any:
+        """Send a request of `effdet_plugin.benchmark.train_worker.serve` and return the answer."""
         self.connection.send(request)
         return self.answer()
 
     def answer(self) -> Any:
+        """Wait for an answer; an exception is raised here."""
         found = self.connection.recv()
         if isinstance(found, Exception):
             raise found
@@ -47,8 +49,8 @@ def measure(settings: Settings, tell: Callable[[str], None]) -> Report:
     """Measure.
 
     Args:
-        settings: ``batches`` are timed one after the other; of ``forms``, ``eager``,
-            ``channels_last``, ``bf16`` and ``recompute`` (both channels_last, too) are meant.
+        settings: ``batches`` are timed one after the other; of ``forms``, those of `variants` are
+            meant.
         tell: Told what is being done.
 
     Raises:
@@ -59,16 +61,9 @@ def measure(settings: Settings, tell: Callable[[str], None]) -> Report:
     report = Report(describe(device, threads), [])
     for batch in settings.batches:
         prefix = f'train/b{batch}/{label_of(settings.models[0], settings)}'
-        with _workers(settings, batch, tell) as workers:
-            _compare(workers)
-            figures: dict[str, Figures] = {w.variant.name: Figures() for w in workers}
-            for number in range(-WARM_UP, settings.rounds):
-                for worker in workers:
-                    tell(f'{prefix} {worker.variant.name}, round {number}')
-                    wall, cpu = worker.ask('step')
-                    if number >= 0:
-                        figures[worker.variant.name].wall_ms.append(wall)
-                        figures[worker.variant.name].cpu_ms.append(cpu)
+        with workers_of(settings, batch, tell) as workers:
+            compare(workers)
+            figures = time_steps(workers, settings.rounds, tell)
             for worker in workers:
                 name = worker.variant.name
                 figures[name].peak_mb = worker.ask('peak')
@@ -90,11 +85,13 @@ def variants(settings: Settings) -> list[Variant]:
         Variant('eager'),
         Variant('channels_last', channels_last=True),
         Variant('bf16', channels_last=True, is_bf16=True),
-        Variant('recompute', channels_last=True, recomputes=True),
+        Variant('recompute', channels_last=True, switch='model.recompute_norm_act'),
+        Variant('checkpoint', channels_last=True, switch='model.with_cp'),
     ]
     chosen = [variant for variant in made if variant.name in settings.forms]
     if not chosen:
-        raise ConfigError('train: --forms has none of eager, channels_last, bf16, recompute')
+        names = ', '.join(variant.name for variant in made)
+        raise ConfigError(f'--forms has none of {names}, which a training step has')
     if settings.against:
         chosen.append(Variant('effdet', is_rival=True, keeps_memory=False))
         chosen += [
@@ -105,19 +102,19 @@ def variants(settings: Settings) -> list[Variant]:
                 is_bf16=own.is_bf16,
             )
             for own in chosen
-            if not own.is_rival and not own.recomputes
+            if not own.is_rival and not own.switch
         ]
     return chosen
 
 
 @contextmanager
-def _workers(
+def workers_of(
     settings: Settings, batch: int, tell: Callable[[str], None]
-) -> Iterator[list[_Worker]]:
+) -> Iterator[list[Worker]]:
     """Start all processes, one after the other, and end them."""
     context = get_context('spawn')  # CUDA and the threads of torch do not survive a fork
     started: list[Any] = []
-    workers: list[_Worker] = []
+    workers: list[Worker] = []
     try:
         for variant in variants(settings):
             tell(f'building {variant.name}')
@@ -128,7 +125,7 @@ def _workers(
             process.start()
             there.close()  # so that the end of the process is noticed
             started.append(process)
-            workers.append(_Worker(variant, here))
+            workers.append(Worker(variant, here))
             workers[-1].answer()
         yield workers
     finally:
@@ -136,7 +133,7 @@ def _workers(
             process.kill()
 
 
-def _compare(workers: list[_Worker]) -> None:
+def compare(workers: list[Worker]) -> None:
     """Refuse to time things that do not compute the same."""
     first, *others = [(worker.variant, worker.ask('loss')) for worker in workers]
     for variant, losses in others:
@@ -149,7 +146,22 @@ def _compare(workers: list[_Worker]) -> None:
                 )
 
 
-def _relate(report: Report, prefix: str, workers: list[_Worker]) -> None:
+def time_steps(
+    workers: list[Worker], rounds: int, tell: Callable[[str], None]
+) -> dict[str, Figures]:
+    """Time training steps in turns; times by the name of the variant."""
+    figures: dict[str, Figures] = {worker.variant.name: Figures() for worker in workers}
+    for number in range(-WARM_UP, rounds):
+        for worker in workers:
+            tell(f'{worker.variant.name}, round {number}')
+            wall, cpu = worker.ask('step')
+            if number >= 0:
+                figures[worker.variant.name].wall_ms.append(wall)
+                figures[worker.variant.name].cpu_ms.append(cpu)
+    return figures
+
+
+def _relate(report: Report, prefix: str, workers: list[Worker]) -> None:
     """Relate all to effdet as its users run it, and say what the best forms make of each other."""
     known = [worker.variant for worker in workers]
     reference = f'{prefix} {next((v.name for v in known if v.is_rival), known[0].name)}'

@@ -8,6 +8,7 @@ import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ class Variant:
         channels_last: Memory format of network and images.
         is_bf16: Forward pass under autocast to bfloat16.
         keeps_memory: Freed memory stays in the process (glibc), as `tools/train.py` sets it.
-        recomputes: Norms and activations are computed again in backward.
+        switch: Option of the config that is set to True, such as ``'model.with_cp'``.
     """
 
     name: str
@@ -44,7 +45,7 @@ class Variant:
     channels_last: bool = False
     is_bf16: bool = False
     keeps_memory: bool = True
-    recomputes: bool = False
+    switch: str | None = None
 
 
 def serve(connection: Connection, variant: Variant, settings: Settings, batch: int) -> None:
@@ -52,7 +53,7 @@ def serve(connection: Connection, variant: Variant, settings: Settings, batch: i
 
     ``'loss'``: the losses of one batch in eval mode, in which both packages compute the same;
     ``'step'``: wall and CPU ms of a step; ``'operators'``: how many a step calls; ``'peak'``: MB
-    above the start. An exception is sent instead of an answer.
+    above the start; ``'memory'``: see `Subject.memory`. An exception is sent instead of an answer.
     """
     if variant.keeps_memory:
         keep_freed_memory()
@@ -65,6 +66,7 @@ def serve(connection: Connection, variant: Variant, settings: Settings, batch: i
             'step': subject.timed_step,
             'operators': subject.operators,
             'peak': subject.peak_mb,
+            'memory': subject.memory,
         }
         connection.send('ready')
         while (request := connection.recv()) is not None:
@@ -81,8 +83,8 @@ class Subject:
         self.variant = variant
         torch.manual_seed(0)
         options = parse_options(settings.options or {})
-        if variant.recomputes:
-            options['model.recompute_norm_act'] = True
+        if variant.switch:
+            options[variant.switch] = True
         trained = load_trained(
             settings.config,
             settings.models[0],
@@ -125,6 +127,26 @@ class Subject:
         """Return how many operators a step calls that compute or copy."""
         return operators(self.step).total()
 
+    def memory(self) -> dict[str, float]:
+        """Return MB of torch's allocations above those before a step.
+
+        ``'kept'``: after the forward pass, what backward needs; ``'largest'``: the largest in the
+        step. What the C library or a caching allocator holds beyond them is in `peak_mb`.
+        """
+        losses: Losses = {}
+
+        def forward() -> None:
+            losses.update(self._forward())
+
+        def backward() -> None:
+            self.trainer.update(sum(losses.values(), torch.zeros(())))
+
+        kept, largest = allocated_mb(forward, self.device)
+        return {
+            'kept': kept,
+            'largest': max(largest, kept + allocated_mb(backward, self.device)[1]),
+        }
+
     def peak_mb(self) -> float:
         """Return the largest memory so far, above that before the first step."""
         if self.device.type == 'cuda':
@@ -145,6 +167,25 @@ class Subject:
     def _wait(self) -> None:
         if self.device.type == 'cuda':
             torch.cuda.synchronize(self.device)
+
+
+def allocated_mb(call: Callable[[], Any], device: torch.device) -> tuple[float, float]:
+    """Return MB that torch holds after a call, and the largest during it, above those before."""
+    if device.type == 'cuda':
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        now, largest = torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
+        return (now - before) / 2**20, (largest - before) / 2**20
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        call()
+    # Torch has no counter on CPUs; the profiler notes each allocation.
+    events = [e for e in found.profiler.kineto_results.events() if e.name() == '[memory]']
+    events.sort(key=lambda event: event.start_ns())
+    sums = list(accumulate((event.nbytes() for event in events), initial=0))
+    return sums[-1] / 2**20, max(sums) / 2**20
 
 
 def random_boxes(

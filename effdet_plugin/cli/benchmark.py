@@ -4,14 +4,15 @@
     %(prog)s network d0_coco none --against effdet --forms fast compiled
     %(prog)s end2end best.pth best.onnx --images DIR --json figures.json
     %(prog)s train d0_coco none --batch 4 --threads 2 --against effdet
+    %(prog)s memory d4_coco none --batch 1 --forms channels_last recompute checkpoint
     %(prog)s postprocess d0_coco none --threads 1 --against effdet
 
 network: forms of the network (eager, channels_last, folded, fast = both, bf16 and compiled fast
 ones), with post-processing (hard, soft) where the head is ours, and exported files with what they
 contain. Outputs are compared first. end2end: files to detections, with their parts. train: a
-training step on random images, from pixels to the update (forms eager, channels_last, bf16 and
-recompute, which keeps fewer maps). postprocess: from the head's maps to detections, of a scene with
-objects and of flat maps.
+training step on random images, from pixels to the update (forms eager, channels_last, bf16, and
+recompute and checkpoint, which keep fewer maps). memory: what such a step allocates, and its time.
+postprocess: from the head's maps to detections, of a scene with objects and of flat maps.
 """
 
 import sys
@@ -21,8 +22,11 @@ from pathlib import Path
 from effdet_plugin.cli.model_words import add_model
 from effdet_plugin.cli.options import add_config_options
 
-MODES = ('network', 'end2end', 'train', 'postprocess')
-FORMS = ('eager', 'channels_last', 'folded', 'fast', 'bf16', 'fp16', 'compiled', 'recompute')
+MODES = ('network', 'end2end', 'train', 'memory', 'postprocess')
+FORMS = (
+    *('eager', 'channels_last', 'folded', 'fast', 'bf16', 'fp16', 'compiled', 'recompute'),
+    'checkpoint',
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:

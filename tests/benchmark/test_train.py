@@ -5,7 +5,7 @@ import torch
 from benchmark_support import NEEDS_EFFDET, settings
 
 from effdet_plugin import benchmark
-from effdet_plugin.benchmark import train
+from effdet_plugin.benchmark import FORMS, train
 from effdet_plugin.benchmark.train_worker import Subject, Variant, random_boxes
 from effdet_plugin.errors import ConfigError
 
@@ -38,21 +38,33 @@ def test_measure__a_process_for_each_form() -> None:
 
 
 def test_measure__what_differs_is_not_timed() -> None:
-    class Fake(train._Worker):
+    class Fake(train.Worker):
         def ask(self, request: str) -> dict[str, float]:
             return {'class': 1.0 if self.variant is OURS else 1.01}
 
     others = [Variant('effdet', is_rival=True), Variant('bf16', is_bf16=True)]
     with pytest.raises(ConfigError, match='effdet does not compute the same as eager: class loss'):
-        train._compare([Fake(OURS, None), Fake(others[0], None)])
-    train._compare([Fake(OURS, None), Fake(others[1], None)])
+        train.compare([Fake(OURS, None), Fake(others[0], None)])
+    train.compare([Fake(OURS, None), Fake(others[1], None)])
 
 
-def test_recompute__is_of_the_network() -> None:
-    variant = Variant('recompute', channels_last=True, recomputes=True, keeps_memory=False)
-    network = Subject(variant, settings(), 1).trainer.network
-    assert network.backbone.recompute_norm_act
-    assert network.bbox_head.recompute_norm_act
+def test_memory__switches_of_the_network_keep_less() -> None:
+    plain, *others = (
+        variant for variant in train.variants(settings(forms=FORMS)) if variant.channels_last
+    )
+    kept = [Subject(variant, settings(), 2).memory()['kept'] for variant in (plain, *others)]
+    assert [variant.name for variant in others] == ['bf16', 'recompute', 'checkpoint']
+    assert kept[2] < 0.65 * kept[0]
+    assert kept[3] < 0.25 * kept[0]
+
+
+def test_measure__memory_relates_to_the_first_form() -> None:
+    given = settings(rounds=1, threads=1, forms=('eager', 'recompute'))
+    found = benchmark.run('memory', given).to_dict()
+    plain, saving = (found[f'memory/b1/lite0_coco {name}'] for name in ('eager', 'recompute'))
+    assert plain['largest_mb'] > plain['kept_mb'] > saving['kept_mb'] > 0
+    assert 'against' not in plain
+    assert saving['speedup'] > 0
 
 
 def test_variants__effdet_also_as_well_as_it_can() -> None:

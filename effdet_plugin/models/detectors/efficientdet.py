@@ -136,9 +136,9 @@ def _with(switch: str, *parts: dict[str, Any]) -> list[dict[str, Any]]:
     """Configs of parts, with a switch on in those that have this argument."""
     able = [_takes(part.get('type'), switch) for part in parts]
     if not any(able):
+        names = ', '.join(str(part['type']) for part in parts)
         raise ConfigError(
-            f'model.{switch}: none of {", ".join(str(part["type"]) for part in parts)} can recompute '
-            'activations; leave it out'
+            f'model.{switch}: none of {names} can recompute activations; leave it out'
         )
     return [{**p, switch: True} if a else p for p, a in zip(parts, able, strict=True)]
 
