@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from effdet_plugin.benchmark.counting import operators
 from effdet_plugin.benchmark.settings import Settings
 from effdet_plugin.config.options import parse_options
+from effdet_plugin.engine.depthwise import keep_depthwise_float32
 from effdet_plugin.engine.runner import keep_freed_memory
 from effdet_plugin.trained_model import TrainedModel, device_of, load_trained
 
@@ -92,6 +93,8 @@ class Subject:
             image_size=settings.image_size,
             options=options,
         )
+        if variant.is_bf16 and not variant.is_rival and self.device.type == 'cpu':
+            keep_depthwise_float32(trained.model)  # as --amp does
         size = size_of(trained)
         generator = torch.Generator().manual_seed(0)
         pixels = torch.randint(0, 256, (batch, 3, *size), generator=generator, dtype=torch.uint8)

@@ -15,6 +15,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from effdet_plugin.engine.depthwise import keep_depthwise_float32
 from effdet_plugin.errors import ConfigError
 
 DecayMode = Literal['loss', 'decoupled']
@@ -111,6 +112,8 @@ class ClippedOptimWrapper(ReferenceUpdate, OptimWrapper):
 class ClippedAmpOptimWrapper(ReferenceUpdate, AmpOptimWrapper):
     """`ClippedOptimWrapper` in mixed precision, on GPUs and (bfloat16) on CPUs.
 
+    On CPUs depthwise convolutions stay in float32, see `effdet_plugin.engine.depthwise`.
+
     mmengine's constructor refuses CPUs, so it is replaced; everything else is inherited. Gradients
     of float16 are scaled, those of bfloat16 need no scaling.
 
@@ -159,6 +162,8 @@ class ClippedAmpOptimWrapper(ReferenceUpdate, AmpOptimWrapper):
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         """Run a forward pass in the lower precision, without exchange while accumulating."""
+        if self.device_type == 'cpu':
+            keep_depthwise_float32(model)
         with (
             OptimWrapper.optim_context(self, model),
             torch.autocast(self.device_type, dtype=self.cast_dtype),

@@ -57,6 +57,7 @@ def rows_of(
         ),
         *_schedule(runner, overridden),
         Row('device', device_in_words()),
+        _precision(runner),
         Row('results', str(runner.work_dir), f'log in {Path(runner.log_dir).name}'),
     ]
 
@@ -181,6 +182,22 @@ def _schedule(runner: Runner, overridden: Sequence[str]) -> Iterator[Row]:
 
 def _why(key: str, overridden: Sequence[str], words: str) -> str:
     return '; '.join(filter(None, (words, 'as asked for' if key in overridden else '')))
+
+
+def _precision(runner: Runner) -> Row:
+    """Return precision and memory order of the network, and what would be faster on this CPU."""
+    wrapper = runner.optim_wrapper
+    precision = str(getattr(wrapper, 'cast_dtype', torch.float32)).removeprefix('torch.')
+    order = ', channels_last' if runner.cfg.model.get('channels_last') else ''
+    is_slower = precision == 'float32' and get_device() == 'cpu' and has_bfloat16_units()
+    why = 'this CPU has bfloat16 units: --amp is faster' if is_slower else ''
+    return Row('precision', precision + order, why)
+
+
+def has_bfloat16_units() -> bool:
+    """Whether this CPU multiplies matrices of bfloat16 in hardware (AMX)."""
+    known = getattr(torch.cpu, '_is_amx_tile_supported', None)
+    return bool(known and known())
 
 
 def device_in_words() -> str:

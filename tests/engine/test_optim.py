@@ -114,6 +114,23 @@ def test_amp__bfloat16_on_cpu_follows_float32() -> None:
     assert not torch.equal(net[0].weight, expected[0].weight)
 
 
+def test_amp__depthwise_convolutions_stay_float32_on_cpus() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 4, 1))
+    wrapper = ClippedAmpOptimWrapper(torch.optim.SGD(net.parameters(), lr=0.1))
+    dtypes: list[torch.dtype] = []
+    for layer in net:
+        layer.register_forward_hook(lambda _module, _inputs, x: dtypes.append(x.dtype))
+    for _ in range(2):
+        with wrapper.optim_context(net):
+            net(torch.randn(2, 3, 6, 6))
+    assert dtypes == [torch.bfloat16, torch.float32, torch.bfloat16] * 2
+    copied = copy.deepcopy(net)
+    copied[1].weight.data.zero_()
+    assert net(torch.randn(1, 3, 6, 6)).dtype is torch.float32  # outside of the context
+    assert net[1].weight.abs().sum() > 0
+    assert copied[1](torch.ones(1, 8, 3, 3)).flatten().tolist() == copied[1].bias.tolist()
+
+
 def test_amp__clips_unscaled_gradients() -> None:
     """A scaler that is in force must not reach the clip: as with float16 on a GPU."""
     net = make_net()

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
@@ -18,7 +19,7 @@ from mmengine.runner import Runner
 from effdet_plugin.engine import ProgressBarHook
 from effdet_plugin.errors import ConfigError, InstallError
 from effdet_plugin.report import Detections
-from effdet_plugin.training import TrainSettings, train
+from effdet_plugin.training import TrainSettings, announce, train
 from effdet_plugin.training.announce import Row, count_boxes, in_time, table, weights_row
 from effdet_plugin.training.console import plain_console, without_noise
 from effdet_plugin.training.reporting import command
@@ -59,9 +60,25 @@ def test_console__before_the_first_step(said: tuple[Path, str]) -> None:
         r'batch +2 \(as asked for\)',
         r'rate +0.002 \(AdamW, 0.4 epochs of warm-up, then cosine\)',
         r'device +\w+',
+        r'precision +float32, channels_last$',
         rf'results +{re.escape(str(folder))}',
     ):
-        assert re.search(row, start), row
+        assert re.search(row, start, re.MULTILINE), row
+
+
+def test_precision__advises_mixed_precision_where_the_cpu_has_units_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(announce, 'get_device', lambda: 'cpu')
+    monkeypatch.setattr(announce, 'has_bfloat16_units', lambda: True)
+    runner: Any = SimpleNamespace(optim_wrapper=None, cfg=Config(dict(model={})))
+    assert announce._precision(runner) == (
+        'precision',
+        'float32',
+        'this CPU has bfloat16 units: --amp is faster',
+    )
+    runner.optim_wrapper = SimpleNamespace(cast_dtype=torch.bfloat16)
+    assert announce._precision(runner) == ('precision', 'bfloat16', '')
 
 
 def test_console__while_it_trains_and_at_the_end(said: tuple[Path, str]) -> None:
