@@ -48,6 +48,8 @@ EXTRAS = {
         'onnxscript>=0.5,<1',
         'onnxruntime>=1.22,<2',
     ],
+    # The site: mkdocs.yml. It reads the source, so that it needs nothing else.
+    'docs': ['mkdocs-material>=9.7,<10', 'mkdocstrings-python>=2,<3'],
     'dev': [
         'pytest>=8',
         'pytest-timeout>=2.3',

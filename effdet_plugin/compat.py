@@ -45,6 +45,7 @@ _NEED_MMDET = (
     *('models', 'task_modules', 'datasets', 'engine', 'evaluation', 'config'),
     *(
         'inference',
+        'cost_plot',
         'costs',
         'own_data',
         'training',

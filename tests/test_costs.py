@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from effdet_plugin.cost_plot import check_plot_file, plot_costs
 from effdet_plugin.costs import (
     REFERENCE,
     CostRow,
@@ -99,3 +101,23 @@ def test_to_dict__differences(rows: list[CostRow]) -> None:
     assert plain['published']['ap'] == 34.3
     assert rows[1].to_dict()['published'] is None
     assert 'parameters_difference' not in rows[1].to_dict()
+
+
+def test_plot_costs__draws_what_is_published(rows: list[CostRow], tmp_path: Path) -> None:
+    plot_costs(rows, tmp_path / 'one.png')
+    lite = Costs(3_243_470, 0, 973_589_696, {}, {})
+    rows.append(CostRow('lite0', 'lite0.py', (320, 320), lite, REFERENCE['lite0']))
+    plot_costs(rows, tmp_path / 'two.png')
+    one, two = (Image.open(tmp_path / f'{name}.png').convert('RGB') for name in ('one', 'two'))
+    assert one.size == two.size
+    orange = (217, 115, 13)  # of the Lite networks
+    colours = [dict(map(reversed, image.getcolors(1 << 20))) for image in (one, two)]
+    assert orange not in colours[0]
+    assert colours[1][orange] > 20
+
+
+def test_plot_costs__refuses(rows: list[CostRow], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match='no'):
+        plot_costs(rows[1:], tmp_path / 'none.png')
+    with pytest.raises(ConfigError, match='png'):
+        check_plot_file(Path('models.jpg'))

@@ -5,6 +5,7 @@ Networks are built on the meta device: nothing is downloaded, and weights take n
     %(prog)s                                     # all 15 networks at 90 classes
     %(prog)s d0_coco --classes 80 --image-size 1920x1280
     %(prog)s --markdown                          # the table of the README
+    %(prog)s --plot models.png                   # AP over parameters and multiply-adds
 """
 
 import json
@@ -21,6 +22,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add('configs', nargs='*', type=Path, help='config files (default: all 15 networks)')
     add('--classes', type=int, default=90, help='number of classes (%(default)s)')
     add_config_options(parser)
+    add('--plot', type=Path, metavar='FILE', help='also draw AP over both costs, as a .png')
     form = parser.add_mutually_exclusive_group()
     form.add_argument('--json', action='store_true', help='print JSON')
     form.add_argument('--markdown', action='store_true', help='print a Markdown table')
@@ -28,10 +30,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Count and print."""
-    from effdet_plugin import costs
+    from effdet_plugin import cost_plot, costs
 
+    if args.plot:
+        cost_plot.check_plot_file(args.plot)
     configs = [config_path(one) for one in args.configs] or costs.reference_configs(ROOT)
     rows = costs.count_rows(configs, args.classes, args.image_size, args.cfg_options)
+    if args.plot:
+        cost_plot.plot_costs(rows, args.plot)
     if args.json:
         print(json.dumps([row.to_dict() for row in rows], indent=2))
     elif args.markdown:
