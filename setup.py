@@ -77,9 +77,14 @@ def config_packages() -> dict[str, str]:
 
 
 def readme() -> str:
-    """The long description; empty in a checkout without one."""
+    """The long description; empty in a checkout without one.
+
+    An index of packages has none of our files, so that links to them become plain text there.
+    """
     path = ROOT / 'README.md'
-    return path.read_text(encoding='utf-8') if path.exists() else ''
+    text = path.read_text(encoding='utf-8') if path.exists() else ''
+    text = re.sub(r'^!\[[^\]]*\]\((?!https?://)[^)]*\)\n(\n\*.*\n)?', '', text, flags=re.MULTILINE)
+    return re.sub(r'\[([^\]]*)\]\((?!https?://)[^)]*\)', r'\1', text)
 
 
 setup(
@@ -89,6 +94,22 @@ setup(
     long_description=readme(),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
+    author='The effdet_plugin contributors',
+    keywords='EfficientDet BiFPN object-detection MMDetection PyTorch',
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Intended Audience :: Developers',
+        'Intended Audience :: Science/Research',
+        'Operating System :: OS Independent',
+        'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3.10',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
+        'Topic :: Scientific/Engineering :: Image Recognition',
+        'Typing :: Typed',
+    ],
+    project_urls={'Paper': 'https://arxiv.org/abs/1911.09070'},
     python_requires='>=3.10',
     packages=[*find_packages(include=['effdet_plugin', 'effdet_plugin.*']), *config_packages()],
     package_dir=config_packages(),
