@@ -34,6 +34,7 @@ SECONDS: Mapping[str, float] = {
     'tests/tools/test_quickstart.py': 15,
     'tests/docs/test_inference.py': 14,
     'tests/docs/test_own_fusion.py': 12,
+    'tests/docs/test_tutorial.py': 12,
     'tests/training/test_export_trained.py': 12,
     'tests/integration/test_voc2012.py': 12,
     'tests/integration/test_two_processes.py': 12,
