@@ -5,6 +5,7 @@ import runpy
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 import yaml
 
 import effdet_plugin
@@ -36,6 +37,17 @@ def test_model_index__has_the_networks_of_the_table() -> None:
         assert config.is_file()
         assert config.name == f'{name}_coco.py'
         assert model['Converted From']['Weights'] == BASE_URL + RELEASES[name]
+
+
+@pytest.mark.parametrize('page', ['README.md', 'docs/models.md'])
+def test_tables__have_the_counted_figures(page: str) -> None:
+    text = (REPOSITORY / page).read_text(encoding='utf-8')
+    rows = re.findall(r'^\| (?:\[|`)(\w+)(?:\]\([^)]*\)|`) \| \d+x\d+ \| (.+) \|$', text, re.M)
+    assert [name for name, _ in rows] == list(REFERENCE)
+    for name, cells in rows:
+        one = REFERENCE[name]  # which tests/parity compares with the built networks
+        expected = f'{one.parameters:,} | {one.multiply_adds / 1e9:,.2f}G | {one.ap:.1f}'
+        assert cells == expected, name
 
 
 def test_citation__is_of_this_version_and_names_the_paper() -> None:
