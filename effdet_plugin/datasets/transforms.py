@@ -13,13 +13,15 @@ meets that size. All modes map boxes by one factor per axis, from the upper left
 
 from typing import Any
 
+import cv2
 import numpy as np
+import torch
 from mmcv.transforms import BaseTransform
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes, get_box_tensor
 
 from effdet_plugin.errors import ConfigError
-from effdet_plugin.images import check_resize_mode, resize
+from effdet_plugin.images import check_resize_mode, resize, resize_window
 
 ImageSize = tuple[int, int]
 
@@ -30,7 +32,11 @@ class ToRGB(BaseTransform):
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Exchange the channels of ``results['img']``."""
-        results['img'] = np.ascontiguousarray(results['img'][..., ::-1])
+        image = results['img']
+        if image.ndim == 3 and image.shape[2] == 3 and image.dtype in (np.uint8, np.float32):
+            results['img'] = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # 30 times as fast as numpy
+        else:
+            results['img'] = np.ascontiguousarray(image[..., ::-1])
         return results
 
 
@@ -84,6 +90,13 @@ class SizedTransform(BaseTransform):
             image = image.astype(self.resize_dtype, copy=False)
         return resize(image, height, width, self.resize_mode).astype(self.resize_dtype, copy=False)
 
+    def window(self, image: np.ndarray, size: ImageSize, rows: slice, columns: slice) -> np.ndarray:
+        """Return a window of what `resize` gives, the same bits for less work."""
+        if self.resize_mode == 'letterbox':
+            image = image.astype(self.resize_dtype, copy=False)
+        window = resize_window(image, size, self.resize_mode, rows, columns)
+        return window.astype(self.resize_dtype, copy=False)
+
     def fitted(self, shape: ImageSize, size: ImageSize) -> tuple[ImageSize, tuple[float, float]]:
         """How large an image becomes in an input, and by which factors.
 
@@ -105,6 +118,18 @@ def _on_canvas(image: np.ndarray, size: ImageSize) -> np.ndarray:
     canvas = np.zeros((*size, image.shape[2]), dtype=image.dtype)
     canvas[: image.shape[0], : image.shape[1]] = image
     return canvas
+
+
+def _in_planes(image: np.ndarray, size: ImageSize) -> np.ndarray:
+    """As `_on_canvas`; each channel is a plane in memory, as networks take it.
+
+    mmdet's ``PackDetInputs`` then copies nothing.
+    """
+    canvas = np.zeros((image.shape[2], *size), dtype=image.dtype)
+    valid = canvas[:, : image.shape[0], : image.shape[1]]
+    if image.size:
+        cv2.split(image, list(valid))
+    return canvas.transpose(1, 2, 0)
 
 
 def fit_scale(image_shape: ImageSize, size: ImageSize) -> np.float32:
@@ -204,8 +229,10 @@ class ScaleJitterCrop(SizedTransform):
         scaled, _ = self.fitted(shape, target)
         free = [max(0, scaled[axis] - size[axis]) for axis in (0, 1)]
         top, left = (truncated(way, share) for way, share in zip(free, offsets, strict=True))
-        image = self.resize(results['img'], *scaled)[top : top + size[0], left : left + size[1]]
-        results['img'] = _on_canvas(image, size)
+        rows = slice(top, min(top + size[0], scaled[0]))
+        columns = slice(left, min(left + size[1], scaled[1]))
+        image = self.window(results['img'], scaled, rows, columns)
+        results['img'] = _in_planes(image, size)
         factor = (scaled[1] / shape[1], scaled[0] / shape[0])
         results.update(img_shape=image.shape[:2], pad_shape=size, scale_factor=factor)
         results['resize_mode'] = self.resize_mode
@@ -220,12 +247,14 @@ class ScaleJitterCrop(SizedTransform):
         offset: tuple[int, int],
         size: ImageSize,
     ) -> None:
-        boxes = get_box_tensor(results['gt_bboxes'])
-        boxes = boxes * boxes.new_tensor(factor).repeat(2) - boxes.new_tensor(offset).repeat(2)
-        limits = boxes.new_tensor([size[1] - 1, size[0] - 1]).repeat(2)
-        boxes = boxes.clamp(min=0).minimum(limits)
+        # numpy: torch takes ten times as long for so few numbers.
+        boxes = get_box_tensor(results['gt_bboxes']).numpy()
+        factors, offsets, limits = (
+            np.array(pair * 2, boxes.dtype) for pair in (factor, offset, (size[1] - 1, size[0] - 1))
+        )
+        boxes = (boxes * factors - offsets).clip(0, limits)
         keep = ((boxes[:, 2:] - boxes[:, :2]) > self.min_side).all(-1)
-        results['gt_bboxes'] = HorizontalBoxes(boxes[keep])
+        results['gt_bboxes'] = HorizontalBoxes(torch.from_numpy(boxes[keep]))
         for key in ('gt_bboxes_labels', 'gt_ignore_flags'):
             if key in results:
-                results[key] = results[key][keep.numpy()]
+                results[key] = results[key][keep]

@@ -3,12 +3,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from mmdet.structures.bbox import HorizontalBoxes
 
 from effdet_plugin.datasets import LetterBox, ScaleJitterCrop, ToRGB
 from effdet_plugin.errors import ConfigError
+from effdet_plugin.images import resize, resize_window
 from support import random_boxes
 
 sides = st.integers(1, 90)
@@ -138,3 +139,39 @@ def test_size__missing_or_unknown_type() -> None:
 def test_letter_box__a_size_that_is_none(size: Any) -> None:
     with pytest.raises(ConfigError, match='image_size='):
         LetterBox(size)
+
+
+@pytest.mark.parametrize('dtype', ['uint8', 'float32'])
+@given(
+    shape=st.tuples(st.integers(1, 120), st.integers(1, 120)),
+    size=st.tuples(st.integers(1, 200), st.integers(1, 200)),
+    window=st.tuples(*[st.floats(0, 0.999)] * 4),
+    mode=st.sampled_from(['letterbox', 'stretch_mediapipe']),
+    is_flipped=st.booleans(),
+)
+@example(  # the part would have the size that it has already, and would be copied
+    shape=(106, 174),
+    size=(105, 171),
+    window=(0, 0, 0.456, 0.09),
+    mode='letterbox',
+    is_flipped=False,
+)
+def test_resize_window__equals_the_window_of_the_whole(
+    dtype: str, shape: Any, size: Any, window: Any, mode: str, is_flipped: bool
+) -> None:
+    generator = np.random.default_rng(shape[0] * 1000 + size[1])
+    image = generator.integers(0, 256, (*shape, 3), dtype=np.uint8).astype(dtype)
+    image = image[:, ::-1] if is_flipped else image
+    top, left = (int(share * side) for share, side in zip(window[:2], size, strict=True))
+    rows = slice(top, top + 1 + int(window[2] * (size[0] - top)))
+    columns = slice(left, left + 1 + int(window[3] * (size[1] - left)))
+    whole = resize(np.ascontiguousarray(image), *size, mode)
+    found = resize_window(image, size, mode, rows, columns)
+    assert np.array_equal(found, whole[rows, columns])
+
+
+def test_jitter__the_image_lies_in_planes() -> None:
+    """Packing as (3, H, W) then copies nothing."""
+    found = ScaleJitterCrop((32, 40)).crop(results(20, 30), 1.5, (0.5, 0.5))['img']
+    assert found.shape == (32, 40, 3)
+    assert found.transpose(2, 0, 1).flags.c_contiguous
