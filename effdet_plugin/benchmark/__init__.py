@@ -1,4 +1,4 @@
-"""Benchmarks: networks, exported files, whole detectors and training steps timed in turns."""
+"""Benchmarks of networks, files, detectors, training steps and loaders, timed in turns."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from effdet_plugin.benchmark.report import Report
 
 # A mode is a module of this package with `measure(settings, tell) -> Report`.
-MODES = ('network', 'end2end', 'train', 'memory', 'postprocess')
+MODES = ('network', 'end2end', 'train', 'memory', 'postprocess', 'loader')
 
 __all__ = ['DEFAULT_FORMS', 'FORMS', 'MODES', 'Settings', 'run']
 

@@ -35,6 +35,8 @@ class Settings:
         image_size: Replaces the config's.
         options: ``--cfg-options``.
         score_thr: Score threshold of the post-processing; None: the config's.
+        data: Own data that the loader reads; None: the config's.
+        step_ms: Time of a training step that the loader is to feed.
         nms: Methods of the post-processing that is timed with the network, or in ``end2end``.
     """
 
@@ -51,6 +53,8 @@ class Settings:
     options: Options | None = None
     score_thr: float | None = 0.05
     nms: tuple[str, ...] = ('hard', 'gaussian')
+    data: Path | None = None
+    step_ms: float | None = None
 
     def check(self) -> None:
         """Check what an argument parser cannot.
@@ -65,6 +69,8 @@ class Settings:
                 raise ConfigError(f'{name}: {min(values, default=0)} is not a number above 0')
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f'--threads: {self.threads} is not a number above 0')
+        if self.step_ms is not None and not self.step_ms > 0:
+            raise ConfigError(f'--step-ms: {self.step_ms} is not above 0')
         if self.score_thr is not None and not 0 <= self.score_thr < 1:
             raise ConfigError(f'--score-thr: {self.score_thr} is not in 0..1')
         _check_known('--forms', self.forms, FORMS)

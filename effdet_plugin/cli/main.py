@@ -67,6 +67,7 @@ def call(name: str, words: Sequence[str], prog: str | None = None) -> object:
         An exit code, or None for 0.
     """
     module = load(name)
+    words = getattr(module, 'complete', list)(words)
     return module.run(parse(make(module, prog), words))
 
 
