@@ -39,6 +39,7 @@ MAX_DIFFERENCE = 3.0
 COMPARED = 8  # images whose pixels are compared
 PARTS = {
     'LoadImageFromFile': 'decode',
+    'ImageReader': 'decode',
     'ToRGB': 'RGB',
     'LoadAnnotations': 'annotations',
     'RandomFlip': 'flip',

@@ -11,6 +11,8 @@ from mmdet.registry import DATASETS
 from mmengine.dataset import BaseDataset
 
 from effdet_plugin.config.dataset_nodes import map_sources
+from effdet_plugin.datasets.cache import open_cache
+from effdet_plugin.datasets.reader import set_reader
 from effdet_plugin.errors import ConfigError, DatasetError
 from effdet_plugin.images import check_resize_mode
 
@@ -34,9 +36,14 @@ class EfficientDetDataset:
         test_mode: likewise, in place of their own: mmdet's ``analyze_results.py`` writes it here.
         resize_mode: how images meet ``image_size``, see `effdet_plugin.datasets.transforms`, or
             None to leave the transforms as they are.
+        cache: Where decoded images are kept for the next epochs: ``'ram'`` or a folder, both
+            perhaps with ``:GB``; see `effdet_plugin.datasets.cache`. None: nowhere.
+        reduced_decoding: Decode a JPEG at the half, quarter or eighth of its size where its random
+            scale is no larger; see `effdet_plugin.datasets.reader`.
 
     Raises:
-        ConfigError: Pipelines here and inside; an unknown mode.
+        ConfigError: Pipelines here and inside; an unknown mode; a cache that cannot be; a pipeline
+            in which images cannot be cached or reduced.
         DatasetError: An image or annotation cannot be read; the message names the file.
     """
 
@@ -49,6 +56,8 @@ class EfficientDetDataset:
         lazy_init: bool | None = None,
         test_mode: bool | None = None,
         resize_mode: str | None = None,
+        cache: str | None = None,
+        reduced_decoding: bool = False,
     ) -> None:
         if resize_mode is not None:
             check_resize_mode(resize_mode)
@@ -62,11 +71,15 @@ class EfficientDetDataset:
         self.image_size = image_size
         self.resize_mode = resize_mode
         self.seed = seed
-        self._size_transforms()
+        self.reduced_decoding = reduced_decoding
+        self._cache = open_cache(cache) if cache else None
+        self._prepare_transforms()
 
-    def _size_transforms(self) -> None:
-        """Set ``image_size`` and ``resize_mode`` of every transform of the datasets inside."""
+    def _prepare_transforms(self) -> None:
+        """Set size and mode of every transform of the datasets inside, and how images are read."""
         for dataset in _built_datasets(self.dataset):
+            if (self._cache or self.reduced_decoding) and not _inner(dataset):
+                set_reader(dataset.pipeline.transforms, self._cache, self.reduced_decoding)
             for transform in _transforms(vars(dataset).get('pipeline')):
                 if self.image_size is not None and hasattr(transform, 'image_size'):
                     transform.image_size = int(self.image_size[0]), int(self.image_size[1])
@@ -88,7 +101,7 @@ class EfficientDetDataset:
         for dataset in _built_datasets(self.dataset):
             if not _inner(dataset):
                 dataset.pipeline = pipeline
-        self._size_transforms()
+        self._prepare_transforms()
 
     def __getattr__(self, name: str) -> Any:
         # get_data_info, get_cat_ids, full_init, ...: what mmengine and mmdet ask of a dataset.

@@ -208,10 +208,18 @@ class ScaleJitterCrop(SizedTransform):
         self.min_side = min_side
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Draw scale and offsets from numpy's global generator, then crop."""
-        scale = np.random.uniform(*self.ratio_range)
+        """Draw scale and offsets from numpy's global generator, then crop.
+
+        A scale that was drawn before reading (``jitter_scale``) is taken.
+        """
+        scale = results.pop('jitter_scale', None)
+        scale = self.draw_scale() if scale is None else scale
         offsets = np.random.uniform(0, 1, size=2)  # vertical first
-        return self.crop(results, float(scale), (float(offsets[0]), float(offsets[1])))
+        return self.crop(results, scale, (float(offsets[0]), float(offsets[1])))
+
+    def draw_scale(self) -> float:
+        """Draw a scale from numpy's global generator."""
+        return float(np.random.uniform(*self.ratio_range))
 
     def crop(
         self, results: dict[str, Any], scale: float, offsets: tuple[float, float]
@@ -234,7 +242,9 @@ class ScaleJitterCrop(SizedTransform):
         image = self.window(results['img'], scaled, rows, columns)
         results['img'] = _in_planes(image, size)
         factor = (scaled[1] / shape[1], scaled[0] / shape[0])
-        results.update(img_shape=image.shape[:2], pad_shape=size, scale_factor=factor)
+        reduction = results.pop('reduction', 1)  # of `ImageReader`
+        of_file = (factor[0] / reduction, factor[1] / reduction)
+        results.update(img_shape=image.shape[:2], pad_shape=size, scale_factor=of_file)
         results['resize_mode'] = self.resize_mode
         if results.get('gt_bboxes') is not None:
             self._move_boxes(results, factor, (left, top), size)

@@ -1,0 +1,140 @@
+"""Read the images of a training: from a cache, and no larger than their random scale needs.
+
+Both are switches of `EfficientDetDataset`. A cache changes no image. Reduced decoding does: where
+the scale drawn for an image is at most a half, a quarter or an eighth of its size, its JPEG is
+decoded at that size (libjpeg leaves out the higher frequencies of each block), so that small
+objects are smoother than after resizing the whole image without antialiasing.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from mmcv.transforms import LoadImageFromFile
+
+from effdet_plugin.datasets.cache import Cache
+from effdet_plugin.datasets.transforms import ScaleJitterCrop, scaled_shape
+from effdet_plugin.errors import ConfigError
+from effdet_plugin.images import UnreadableImageError, read_header
+
+_REDUCED = {
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+_JPEG = b'\xff\xd8'
+# Steps before the crop that take an image of any size and move all boxes with it.
+_ANY_SIZE = ('ToRGB', 'LoadAnnotations', 'RandomFlip', 'PhotoMetricDistortion')
+
+
+class ImageReader:
+    """In place of ``LoadImageFromFile``; sets the same keys.
+
+    A reduced image is a smaller image: ``instances`` are scaled with it, ``ori_shape`` stays that
+    of the file. ``reduction`` and ``jitter_scale`` tell the crop what was done and drawn.
+
+    Args:
+        loader: The step that is replaced; it reads what is not reduced.
+        crop: The pipeline's crop, whose scale is drawn before reading; None: nothing is reduced.
+        cache: Of decoded images, or None.
+    """
+
+    def __init__(
+        self, loader: LoadImageFromFile, crop: ScaleJitterCrop | None, cache: Cache | None
+    ) -> None:
+        self.loader, self.crop, self.cache = loader, crop, cache
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Read ``results['img_path']``."""
+        path = results['img_path']
+        reduction, shape = self._plan(results)
+        key = _key(path, reduction) if self.cache else None
+        image = self.cache.get(key) if self.cache and key else None
+        is_cached = image is not None
+        if image is None and reduction > 1:
+            image = cv2.imdecode(np.fromfile(path, np.uint8), _REDUCED[reduction])
+        if image is None:
+            results, reduction = self.loader(results), 1
+            image = results['img']
+        if self.cache and key and not is_cached:
+            self.cache.put(key, image)
+        results['img'] = image
+        results['img_shape'] = image.shape[:2]
+        results['ori_shape'] = image.shape[:2] if reduction == 1 else shape
+        if reduction > 1:
+            results['reduction'] = reduction
+            for instance in results.get('instances', ()):
+                instance['bbox'] = [side / reduction for side in instance['bbox']]
+        return results
+
+    def _plan(self, results: dict[str, Any]) -> tuple[int, tuple[int, int]]:
+        """Draw the scale; return by what the image is reduced, and its (height, width)."""
+        if self.crop is None:
+            return 1, (0, 0)
+        scale = results['jitter_scale'] = self.crop.draw_scale()
+        path = Path(results['img_path'])
+        try:
+            with path.open('rb') as file:
+                if file.read(2) != _JPEG:
+                    return 1, (0, 0)
+            width, height = read_header(path).size
+        except (OSError, UnreadableImageError):  # the loader says it
+            return 1, (0, 0)
+        target = scaled_shape(self.crop.size(), np.float32(scale))
+        scaled, _ = self.crop.fitted((height, width), target)
+        share = max(scaled[0] / height, scaled[1] / width)
+        return max([1, *(n for n in _REDUCED if n * share <= 1)]), (height, width)
+
+
+def set_reader(steps: list[Any], cache: Cache | None, reduced: bool) -> None:
+    """Put an `ImageReader` in place of the first step of a built pipeline.
+
+    Args:
+        steps: Changed in place; one that has a reader is left as it is.
+        cache: Of decoded images, or None.
+        reduced: Decode at reduced size.
+
+    Raises:
+        ConfigError: The first step reads in another way; a step before the crop needs whole images.
+    """
+    if steps and isinstance(steps[0], ImageReader):
+        return
+    first = steps[0] if steps else None
+    if not isinstance(first, LoadImageFromFile) or not _is_plain(first):
+        raise ConfigError(
+            'cache and reduced_decoding need a pipeline that begins with LoadImageFromFile, '
+            f'without arguments; this one begins with {type(first).__name__}'
+        )
+    steps[0] = ImageReader(first, _crop_in(steps) if reduced else None, cache)
+
+
+def _is_plain(loader: LoadImageFromFile) -> bool:
+    """Whether a step reads local files as uint8 in colour, as `ImageReader` does."""
+    return (
+        type(loader) is LoadImageFromFile
+        and (loader.color_type, loader.imdecode_backend) == ('color', 'cv2')
+        and not (loader.to_float32 or loader.backend_args or loader.file_client_args)
+    )
+
+
+def _crop_in(steps: list[Any]) -> ScaleJitterCrop:
+    for step in steps[1:]:
+        if isinstance(step, ScaleJitterCrop):
+            return step
+        if type(step).__name__ not in _ANY_SIZE or getattr(step, 'with_mask', False):
+            raise ConfigError(
+                f'reduced_decoding: {type(step).__name__} stands before ScaleJitterCrop and may '
+                'need the whole image; leave reduced_decoding out'
+            )
+    raise ConfigError('reduced_decoding: the pipeline has no ScaleJitterCrop; leave it out')
+
+
+def _key(path: str, reduction: int) -> str | None:
+    """Return what tells a decoded image from all others; None if the file is not there."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return f'{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}\0{reduction}'

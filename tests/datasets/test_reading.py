@@ -1,0 +1,274 @@
+"""Cached and reduced images: batches are equal with and without a cache, boxes stay right."""
+
+import json
+import logging
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import DATASETS
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import init_default_scope
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from effdet_plugin.datasets import cache as caches
+from effdet_plugin.datasets.cache import DiskCache, MemoryCache, open_cache, parse_cache
+from effdet_plugin.datasets.reader import ImageReader
+from effdet_plugin.errors import ConfigError
+
+NUMBER = 6
+HEIGHT, WIDTH = 333, 415  # no multiples of what JPEGs are reduced by
+SQUARE = (120, 90, 200, 210)  # xyxy in each image
+PIPELINE: list[dict[str, Any]] = [
+    dict(type='LoadImageFromFile'),
+    dict(type='ToRGB'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='ScaleJitterCrop', ratio_range=(0.3, 1.0)),
+    dict(type='PackDetInputs'),
+]
+
+
+@pytest.fixture(autouse=True)
+def _mmdet_scope() -> None:
+    init_default_scope('mmdet')
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Grey JPEGs with a bright square, of another grey each."""
+    folder = tmp_path_factory.mktemp('images')
+    x1, y1, x2, y2 = SQUARE
+    document: dict[str, Any] = {'categories': [{'id': 1, 'name': 'thing'}]}
+    document |= {'images': [], 'annotations': []}
+    for i in range(NUMBER):
+        image = np.full((HEIGHT, WIDTH, 3), 10 * i, np.uint8)
+        image[y1:y2, x1:x2] = 255
+        assert cv2.imwrite(str(folder / f'{i}.jpg'), image)
+        size = {'height': HEIGHT, 'width': WIDTH}
+        document['images'].append({'id': i, 'file_name': f'{i}.jpg', **size})
+        box = {'bbox': [x1, y1, x2 - x1, y2 - y1], 'area': 9600, 'iscrowd': 0}
+        document['annotations'].append({'id': i, 'image_id': i, 'category_id': 1, **box})
+    (folder / 'a.json').write_text(json.dumps(document), encoding='utf-8')
+    return folder
+
+
+def build(folder: Path, pipeline: list[dict[str, Any]] = PIPELINE, **settings: Any) -> Any:
+    source = dict(
+        type='CocoDataset',
+        data_root=str(folder),
+        ann_file='a.json',
+        data_prefix=dict(img=''),
+        metainfo=dict(classes=('thing',)),
+        pipeline=pipeline,
+    )
+    given = dict(image_size=(128, 160), seed=7, dataset=source, **settings)
+    return DATASETS.build(dict(type='EfficientDetDataset', **given))
+
+
+def batches(dataset: Any, workers: int = 0, context: str | None = None) -> list[Any]:
+    """Two epochs: in the second one a cache is filled."""
+    loader: DataLoader[Any] = DataLoader(
+        dataset,
+        batch_size=2,
+        sampler=[(epoch, i) for epoch in (0, 1) for i in range(NUMBER)],
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        collate_fn=pseudo_collate,
+        multiprocessing_context=context if workers else None,
+    )
+    return [
+        (
+            [x.numpy().tobytes() for x in batch['inputs']],
+            [one.gt_instances.bboxes.tensor.tolist() for one in batch['data_samples']],
+            [one.metainfo for one in batch['data_samples']],
+        )
+        for batch in loader
+    ]
+
+
+def got(cache: Any, key: str) -> Any:
+    image = cache.get(key)
+    assert image is not None
+    return image
+
+
+@pytest.mark.parametrize('is_reduced', [False, True], ids=['whole', 'reduced'])
+def test_cache__batches_are_equal(folder: Path, tmp_path: Path, is_reduced: bool) -> None:
+    settings: dict[str, Any] = {'reduced_decoding': is_reduced}
+    expected = batches(build(folder, **settings))
+    for cache in ('ram:0.1', f'{tmp_path / "cache"}:0.1'):
+        dataset = build(folder, cache=cache, **settings)
+        assert batches(dataset, workers=2, context='fork') == expected
+        used = int(dataset._cache._used[0])
+        assert used > 0  # the workers' images, in this process
+        assert batches(dataset) == expected
+        if not is_reduced:
+            assert int(dataset._cache._used[0]) == used  # all were there
+            assert used >= NUMBER * HEIGHT * WIDTH * 3
+
+
+def test_cache__hits_do_not_decode(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = build(folder, cache='ram:0.1')
+    expected = batches(dataset)
+    monkeypatch.setattr(cv2, 'imdecode', lambda *_: pytest.fail('was decoded'))
+    assert batches(dataset) == expected
+
+
+def test_cache__a_changed_image_is_read_again(folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / 'one.jpg'
+    reader = build(folder, cache='ram:0.1').pipeline.transforms[0]
+    assert isinstance(reader, ImageReader)
+    values = []
+    for grey in (50, 200):
+        assert cv2.imwrite(str(file), np.full((200, 200, 3), grey, np.uint8))
+        os.utime(file, ns=(grey, grey))
+        for _ in range(2):
+            values.append(reader({'img_path': str(file)})['img'][0, 0, 0])
+    assert values == [50, 50, 200, 200]
+
+
+@pytest.mark.parametrize('kind', ['ram', 'disk'])
+def test_cache__bounded_and_copies(tmp_path: Path, kind: str) -> None:
+    images = [np.full((200, 200, 3), i, np.uint8) for i in range(4)]
+    limit = int(2.5 * images[0].nbytes)
+    cache = MemoryCache(limit) if kind == 'ram' else DiskCache(tmp_path / 'cache', limit)
+    for i, image in enumerate(images):
+        cache.put(str(i), image)
+    assert [cache.get(str(i)) is not None for i in range(4)] == [True, True, False, False]
+    got(cache, '0')[:] = 9  # a transform may write into its image
+    assert not got(cache, '0').any()
+    cache.put('small', np.zeros((8, 8, 3), np.uint8))
+    assert cache.get('small') is None
+    if kind == 'disk':
+        assert sum(f.stat().st_size for f in tmp_path.rglob('*.npy')) <= limit
+        later = DiskCache(tmp_path / 'cache', limit)  # another training
+        later.put('3', images[3])
+        assert later.get('3') is None
+        assert np.array_equal(got(later, '1'), images[1])
+
+
+def test_cache__damaged_files_are_written_again(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)
+    cache = DiskCache(tmp_path, 10**7)
+    cache.put('a', image)
+    (file,) = tmp_path.rglob('*.npy')
+    whole = file.read_bytes()
+    pickled = np.array([{'a': 1}], dtype=object)
+    for damage in (b'', whole[:70], whole[:-1], b'x' * 300, pickle.dumps(pickled)):
+        file.write_bytes(damage)
+        assert cache.get('a') is None
+    with file.open('wb') as out:
+        np.save(out, pickled, allow_pickle=True)
+    assert cache.get('a') is None
+    cache.put('a', image)
+    assert np.array_equal(got(cache, 'a'), image)
+
+
+def test_cache__a_full_disk_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(caches, 'print_log', lambda *line: told.append(line))
+    monkeypatch.setattr(caches, '_KEPT_FREE', 1 << 60)
+    cache = DiskCache(tmp_path, 10**7)
+    for i in range(3):
+        cache.put(str(i), np.zeros((200, 200, 3), np.uint8))
+        assert cache.get(str(i)) is None
+    ((text, _, level),) = told
+    assert 'takes no more images' in text
+    assert level == logging.WARNING
+
+
+def test_cache__spawned_workers_have_their_share(tmp_path: Path) -> None:
+    for cache in (MemoryCache(10**7), DiskCache(tmp_path, 10**7)):
+        later = pickle.loads(pickle.dumps(cache))
+        image = np.ones((200, 200, 3), np.uint8)
+        later.put('a', image)
+        assert np.array_equal(later.get('a'), image)
+        assert later.limit == 10**7
+
+
+def test_parse_cache(tmp_path: Path) -> None:
+    assert parse_cache('ram') == (None, None)
+    assert parse_cache('ram:1.5') == (None, 1.5)
+    assert parse_cache('a/b:20') == (Path('a/b'), 20)
+    assert parse_cache('C:/x') == (Path('C:/x'), None)
+    assert isinstance(open_cache('ram'), MemoryCache)
+    for bad in ('', ':3', 'ram:0', 'ram:-1', 'ram:nan', str(tmp_path / 'f')):
+        (tmp_path / 'f').write_text('')
+        with pytest.raises(ConfigError, match='--cache'):
+            open_cache(bad)
+
+
+def test_reduced__boxes_are_where_their_pixels_are(folder: Path) -> None:
+    dataset, plain = build(folder, reduced_decoding=True), build(folder)
+    reductions, flips = set(), set()
+    reader = dataset.pipeline.transforms[0]
+    for epoch in range(10):
+        for i in range(NUMBER):
+            sample = dataset[epoch, i]
+            (box,) = sample['data_samples'].gt_instances.bboxes.tensor.tolist()
+            rows, columns = np.nonzero(sample['inputs'][0].numpy() > 160)
+            edges = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            assert edges == pytest.approx(box, abs=1.0)
+            meta = sample['data_samples'].metainfo
+            assert meta['ori_shape'] == (HEIGHT, WIDTH)
+            expected = (SQUARE[2] - SQUARE[0]) * meta['scale_factor'][0]
+            assert box[2] - box[0] == pytest.approx(expected, abs=1e-3)
+            flips.add(meta['flip'])
+            np.random.seed(epoch * NUMBER + i)
+            reductions.add(reader(plain.get_data_info(i)).get('reduction', 1))
+    assert flips == {True, False}
+    assert reductions == {2, 4, 8}
+
+
+def test_reduced__orientation_and_other_formats(tmp_path: Path, folder: Path) -> None:
+    """A turned JPEG is turned when it is reduced; a PNG is read whole."""
+    reader = build(folder, reduced_decoding=True).pipeline.transforms[0]
+    image = np.zeros((240, 400, 3), np.uint8)
+    image[:120] = 250
+    exif = Image.Exif()
+    exif[274] = 6  # turned by a quarter
+    Image.fromarray(image).save(tmp_path / 'turned.jpg', exif=exif)
+    Image.fromarray(image).save(tmp_path / 'plain.png')
+    found = reader({'img_path': str(tmp_path / 'turned.jpg')})
+    assert found['ori_shape'] == (400, 240)
+    number = found['reduction']
+    assert found['img'].shape == (400 // number, 240 // number, 3)
+    assert found['img'][10, -5:].min() > 200
+    assert found['img'][10, :5].max() < 50
+    found = reader({'img_path': str(tmp_path / 'plain.png')})
+    assert 'reduction' not in found
+    assert found['img_shape'] == found['ori_shape'] == (240, 400)
+
+
+@pytest.mark.parametrize(
+    ('steps', 'message'),
+    [
+        ([dict(type='LoadImageFromFile', to_float32=True), *PIPELINE[1:]], 'begins with'),
+        ([*PIPELINE[:3], dict(type='PackDetInputs')], 'no ScaleJitterCrop|PackDetInputs stands'),
+        (
+            [*PIPELINE[:3], dict(type='Resize', scale=(9, 9)), *PIPELINE[3:]],
+            'Resize stands before ScaleJitterCrop',
+        ),
+    ],
+)
+def test_reduced__refused_where_it_would_be_wrong(
+    folder: Path, steps: list[dict[str, Any]], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build(folder, steps, reduced_decoding=True)
+
+
+def test_annotations__one_array_for_all_workers(folder: Path) -> None:
+    """Forked workers share its pages: reading counts no references in them."""
+    source = build(folder).dataset
+    assert source.serialize_data
+    assert source.data_list == []
+    assert isinstance(source.data_bytes, np.ndarray)
+    assert torch.from_numpy(source.data_bytes).dtype == torch.uint8
