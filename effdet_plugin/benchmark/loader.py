@@ -27,6 +27,7 @@ from effdet_plugin.benchmark.report import Measure, Report
 from effdet_plugin.benchmark.settings import Settings
 from effdet_plugin.benchmark.timing import TOTAL, Figures, Stopwatch, in_turns
 from effdet_plugin.config import parse_options
+from effdet_plugin.config.dataset_nodes import dataset_nodes
 from effdet_plugin.errors import ConfigError, InstallError
 from effdet_plugin.images import read_image
 from effdet_plugin.shipped_configs import config_path
@@ -36,6 +37,9 @@ from effdet_plugin.training.train import TrainSettings, prepare
 IMAGES_PER_CALL = 64
 # Mean difference of grey levels between OpenCV's and Pillow's decoder, of the same image.
 MAX_DIFFERENCE = 3.0
+# Switches of `EfficientDetDataset` that are timed beside the config as it is.
+SWITCHES = {'reduced decoding': {'reduced_decoding': True}, 'cached': {'cache': 'ram:2'}}
+MOST_CACHED = 1500  # images that fit
 COMPARED = 8  # images whose pixels are compared
 PARTS = {
     'LoadImageFromFile': 'decode',
@@ -68,6 +72,11 @@ class Stream:
         """Read batches."""
         self.watch = watch
         for _ in range(self.count):
+            next(self._batches)
+
+    def fill(self) -> None:
+        """Read every image once."""
+        for _ in range(len(self.loader)):
             next(self._batches)
 
     def timed(self, step: Callable[..., Any], name: str, before: str = '') -> Callable[..., Any]:
@@ -122,8 +131,17 @@ def measure(settings: Settings, tell: Callable[[str], None] = lambda _: None) ->
         for batch in settings.batches:
             prefix = f'loader/b{batch}/{config.stem}'
             streams = {prefix: ours(cfg, batch)}
+            dataset = streams[prefix].loader.dataset
+            for name, switches in SWITCHES.items():
+                try:
+                    streams[f'{prefix}, {name}'] = ours(cfg, batch, **switches)
+                except ConfigError as error:
+                    report.notes.append(f'{name} is left out: {error}')
+            if len(dataset) > MOST_CACHED:
+                streams.pop(f'{prefix}, cached', None)
+            elif f'{prefix}, cached' in streams:
+                streams[f'{prefix}, cached'].fill()
             if settings.against:
-                dataset = streams[prefix].loader.dataset
                 streams[f'{prefix}, effdet'] = rival(dataset, batch)
             found = in_turns(streams, settings.rounds, device, warm_up=1, report=tell)
             against = f'{prefix}, effdet' if settings.against else ''
@@ -135,17 +153,27 @@ def measure(settings: Settings, tell: Callable[[str], None] = lambda _: None) ->
     return report
 
 
-def ours(cfg: Config, batch: int) -> Stream:
+def ours(cfg: Config, batch: int, **switches: Any) -> Stream:
     """Return the training batches of a config.
 
     Args:
         cfg: Complete, with data that can be read.
         batch: Images per batch.
+        switches: Further arguments of its `EfficientDetDataset`.
+
+    Raises:
+        ConfigError: It has none, or the switches are not for it.
     """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     node = copy.deepcopy(cfg.train_dataloader).to_dict()
     for key in ('prefetch_factor', 'batch_sampler', 'num_batch_per_epoch'):
         node.pop(key, None)
+    if switches:
+        nodes = dataset_nodes(node['dataset'])
+        wrapper = next((one for one in nodes if one.get('type') == 'EfficientDetDataset'), None)
+        if wrapper is None:
+            raise ConfigError('the config has no EfficientDetDataset')
+        wrapper.update(switches)
     node.update(batch_size=batch, num_workers=0, persistent_workers=False, drop_last=False)
     with redirect_stdout(io.StringIO()):  # pycocotools says that it reads
         loader = Runner.build_dataloader(node, seed=0)

@@ -56,6 +56,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         choices=('tensorboard', 'wandb', 'mlflow', 'none'),
         help='show losses, AP and images there (default: TensorBoard, where it is installed)',
     )
+    add(
+        '--cache',
+        metavar='ram[:GB]|DIR[:GB]',
+        help='keep decoded images for the next epochs, in memory (an eighth of it) or a folder '
+        '(10 GB); no image changes',
+    )
     add_config_options(parser)
     add_launcher(parser)
 

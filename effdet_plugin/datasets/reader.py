@@ -7,7 +7,6 @@ objects are smoother than after resizing the whole image without antialiasing.
 """
 
 import os
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -17,14 +16,13 @@ from mmcv.transforms import LoadImageFromFile
 from effdet_plugin.datasets.cache import Cache
 from effdet_plugin.datasets.transforms import ScaleJitterCrop, scaled_shape
 from effdet_plugin.errors import ConfigError
-from effdet_plugin.images import UnreadableImageError, read_header
 
 _REDUCED = {
     2: cv2.IMREAD_REDUCED_COLOR_2,
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
-_JPEG = b'\xff\xd8'
+_JPEG, _SUFFIXES = b'\xff\xd8', ('.jpg', '.jpeg')
 # Steps before the crop that take an image of any size and move all boxes with it.
 _ANY_SIZE = ('ToRGB', 'LoadAnnotations', 'RandomFlip', 'PhotoMetricDistortion')
 
@@ -48,44 +46,53 @@ class ImageReader:
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Read ``results['img_path']``."""
-        path = results['img_path']
-        reduction, shape = self._plan(results)
+        path, reduction = results['img_path'], self._reduction(results)
         key = _key(path, reduction) if self.cache else None
         image = self.cache.get(key) if self.cache and key else None
         is_cached = image is not None
         if image is None and reduction > 1:
-            image = cv2.imdecode(np.fromfile(path, np.uint8), _REDUCED[reduction])
+            image = _decode_reduced(path, reduction)
         if image is None:
             results, reduction = self.loader(results), 1
             image = results['img']
         if self.cache and key and not is_cached:
             self.cache.put(key, image)
         results['img'] = image
-        results['img_shape'] = image.shape[:2]
-        results['ori_shape'] = image.shape[:2] if reduction == 1 else shape
+        results['img_shape'] = results['ori_shape'] = image.shape[:2]
         if reduction > 1:
-            results['reduction'] = reduction
+            results.update(ori_shape=(results['height'], results['width']), reduction=reduction)
             for instance in results.get('instances', ()):
                 instance['bbox'] = [side / reduction for side in instance['bbox']]
         return results
 
-    def _plan(self, results: dict[str, Any]) -> tuple[int, tuple[int, int]]:
-        """Draw the scale; return by what the image is reduced, and its (height, width)."""
+    def _reduction(self, results: dict[str, Any]) -> int:
+        """Draw the scale; return by what the image may be reduced.
+
+        The annotations' size is enough: where it is wrong, the image is smaller or larger than it
+        might be, and its boxes are right all the same.
+        """
         if self.crop is None:
-            return 1, (0, 0)
+            return 1
         scale = results['jitter_scale'] = self.crop.draw_scale()
-        path = Path(results['img_path'])
-        try:
-            with path.open('rb') as file:
-                if file.read(2) != _JPEG:
-                    return 1, (0, 0)
-            width, height = read_header(path).size
-        except (OSError, UnreadableImageError):  # the loader says it
-            return 1, (0, 0)
+        height, width = results.get('height'), results.get('width')
+        # Others than JPEGs would be decoded whole.
+        if not height or not width or not results['img_path'].lower().endswith(_SUFFIXES):
+            return 1
         target = scaled_shape(self.crop.size(), np.float32(scale))
         scaled, _ = self.crop.fitted((height, width), target)
         share = max(scaled[0] / height, scaled[1] / width)
-        return max([1, *(n for n in _REDUCED if n * share <= 1)]), (height, width)
+        return max([1, *(n for n in _REDUCED if n * share <= 1)])
+
+
+def _decode_reduced(path: str, reduction: int) -> np.ndarray | None:
+    """Decode a JPEG at a part of its size, turned as EXIF says; None if it is no JPEG."""
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError:  # the loader says it
+        return None
+    if data[:2].tobytes() != _JPEG:
+        return None
+    return cv2.imdecode(data, _REDUCED[reduction])
 
 
 def set_reader(steps: list[Any], cache: Cache | None, reduced: bool) -> None:

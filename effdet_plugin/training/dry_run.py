@@ -9,6 +9,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
 from effdet_plugin.config import find_sizes, set_image_size
+from effdet_plugin.config.dataset_nodes import dataset_nodes
 from effdet_plugin.own_data import dry_run_summary
 from effdet_plugin.training.announce import targets_in
 from effdet_plugin.training.running import build_runner, one_line_errors
@@ -58,6 +59,8 @@ def shrink(cfg: Config, folder: Path) -> None:
             loader.update(persistent_workers=False, drop_last=False)
             for key in ('prefetch_factor', 'batch_sampler'):
                 loader.pop(key, None)
+            for node in dataset_nodes(loader.dataset):
+                node.pop('cache', None)
     cfg.train_cfg = {'type': 'EpochBasedTrainLoop', 'max_epochs': 1, 'val_interval': 1}
     cfg.resume = False
     _disable_downloads(cfg.model.get('backbone') or {})

@@ -14,6 +14,8 @@ from mmengine.device import get_device
 from mmengine.runner import Runner
 
 from effdet_plugin.config import load, parse_options
+from effdet_plugin.config.dataset_nodes import dataset_nodes
+from effdet_plugin.datasets.cache import parse_cache
 from effdet_plugin.engine.one_run import only_run
 from effdet_plugin.engine.resume import Resumable, check_work_dir, remove_run
 from effdet_plugin.engine.runner import AUTO, EfficientDetRunner, keep_freed_memory
@@ -70,6 +72,8 @@ class TrainSettings:
         seed: Random seed; None: the config's, which may draw one.
         network: Replaces the config's network; see `effdet_plugin.config.use_network`.
         seconds: Time for all; the number of epochs is lowered to fit. None: no limit.
+        cache: Where decoded images are kept for the next epochs; see
+            `effdet_plugin.datasets.cache.parse_cache`. None: as the config says.
         log: Beside files: ``'tensorboard'``, ``'wandb'``, ``'mlflow'`` or ``'none'``; empty:
             TensorBoard where it is installed.
     """
@@ -88,6 +92,7 @@ class TrainSettings:
     network: str | None = None
     seconds: float | None = None
     log: Sequence[str] = ()
+    cache: str | None = None
 
 
 class Prepared(NamedTuple):
@@ -181,8 +186,25 @@ def _set_switches(cfg: Config, settings: TrainSettings) -> None:
                 'for: set auto_scale_lr=dict(base_batch_size=...)'
             )
         cfg.auto_scale_lr.enable = True
+    if settings.cache is not None:
+        set_cache(cfg, settings.cache)
     if settings.seed is not None:
         cfg.randomness = {**cfg.get('randomness', {}), 'seed': settings.seed}
+
+
+def set_cache(cfg: Config, text: str) -> None:
+    """Let the training's datasets keep decoded images.
+
+    Raises:
+        ConfigError: The text names no place, or the config has none of our datasets.
+    """
+    folder, size = parse_cache(text)
+    nodes = dataset_nodes((cfg.get('train_dataloader') or {}).get('dataset'))
+    ours = [node for node in nodes if node.get('type') == 'EfficientDetDataset']
+    if not ours:
+        raise ConfigError("--cache: the config's training data are in no EfficientDetDataset")
+    place = 'ram' if folder is None else str(folder.absolute())
+    ours[0]['cache'] = place if size is None else f'{place}:{size:g}'
 
 
 def use_mixed_precision(cfg: Config) -> None:

@@ -53,9 +53,10 @@ def test_measure__parts_sum_up_and_workers_are_told(data: Path) -> None:
     assert summed == pytest.approx(whole['cpu_ms'], rel=0.5)
     assert whole['images_per_second'] == pytest.approx(1000 / whole['cpu_ms'], rel=0.01)
     expected = workers_for(2000, whole['images_per_second'])
-    assert report.notes == [
+    assert report.notes[0] == (
         f'{PREFIX}: a step of 2 images in 1 ms takes 2000.0 images/s: {expected} worker(s)'
-    ]
+    )
+    assert {f'{PREFIX}, {name}' for name in ('reduced decoding', 'cached')} <= set(plain)
 
 
 def test_workers_for__never_none() -> None:

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -236,15 +237,19 @@ def test_reduced__orientation_and_other_formats(tmp_path: Path, folder: Path) ->
     exif[274] = 6  # turned by a quarter
     Image.fromarray(image).save(tmp_path / 'turned.jpg', exif=exif)
     Image.fromarray(image).save(tmp_path / 'plain.png')
-    found = reader({'img_path': str(tmp_path / 'turned.jpg')})
+    shutil.copy(tmp_path / 'plain.png', tmp_path / 'png.jpg')
+    found = reader({'img_path': str(tmp_path / 'turned.jpg'), 'height': 400, 'width': 240})
     assert found['ori_shape'] == (400, 240)
     number = found['reduction']
     assert found['img'].shape == (400 // number, 240 // number, 3)
     assert found['img'][10, -5:].min() > 200
     assert found['img'][10, :5].max() < 50
-    found = reader({'img_path': str(tmp_path / 'plain.png')})
-    assert 'reduction' not in found
-    assert found['img_shape'] == found['ori_shape'] == (240, 400)
+    for name in ('plain.png', 'png.jpg'):
+        found = reader({'img_path': str(tmp_path / name), 'height': 240, 'width': 400})
+        assert 'reduction' not in found
+        assert found['img_shape'] == found['ori_shape'] == (240, 400)
+    with pytest.raises(FileNotFoundError):
+        reader({'img_path': str(tmp_path / 'missing.jpg'), 'height': 240, 'width': 400})
 
 
 @pytest.mark.parametrize(
