@@ -125,11 +125,11 @@ def _in_planes(image: np.ndarray, size: ImageSize) -> np.ndarray:
 
     mmdet's ``PackDetInputs`` then copies nothing.
     """
-    canvas = np.zeros((image.shape[2], *size), dtype=image.dtype)
-    valid = canvas[:, : image.shape[0], : image.shape[1]]
-    if image.size:
-        cv2.split(image, list(valid))
-    return canvas.transpose(1, 2, 0)
+    canvas = _on_canvas(image, size)
+    planes = np.empty((image.shape[2], *size), dtype=image.dtype)
+    # Of the whole canvas: into parts of the planes it is four times as slow.
+    cv2.split(canvas, list(planes))
+    return planes.transpose(1, 2, 0)
 
 
 def fit_scale(image_shape: ImageSize, size: ImageSize) -> np.float32:
@@ -264,7 +264,7 @@ class ScaleJitterCrop(SizedTransform):
         )
         boxes = (boxes * factors - offsets).clip(0, limits)
         keep = ((boxes[:, 2:] - boxes[:, :2]) > self.min_side).all(-1)
-        results['gt_bboxes'] = HorizontalBoxes(torch.from_numpy(boxes[keep]))
+        results['gt_bboxes'] = HorizontalBoxes(torch.from_numpy(boxes[keep]), clone=False)
         for key in ('gt_bboxes_labels', 'gt_ignore_flags'):
             if key in results:
                 results[key] = results[key][keep]
