@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from PIL import Image
 
@@ -38,7 +38,10 @@ IMAGES_PER_CALL = 64
 # Mean difference of grey levels between OpenCV's and Pillow's decoder, of the same image.
 MAX_DIFFERENCE = 3.0
 # Switches of `EfficientDetDataset` that are timed beside the config as it is.
-SWITCHES = {'reduced decoding': {'reduced_decoding': True}, 'cached': {'cache': 'ram:2'}}
+SWITCHES: dict[str, dict[str, Any]] = {
+    'reduced decoding': {'reduced_decoding': True},
+    'cached': {'cache': 'ram:2'},
+}
 MOST_CACHED = 1500  # images that fit
 COMPARED = 8  # images whose pixels are compared
 PARTS = {
@@ -164,7 +167,6 @@ def ours(cfg: Config, batch: int, **switches: Any) -> Stream:
     Raises:
         ConfigError: It has none, or the switches are not for it.
     """
-    init_default_scope(cfg.get('default_scope', 'mmdet'))
     node = copy.deepcopy(cfg.train_dataloader).to_dict()
     for key in ('prefetch_factor', 'batch_sampler', 'num_batch_per_epoch'):
         node.pop(key, None)
@@ -175,7 +177,8 @@ def ours(cfg: Config, batch: int, **switches: Any) -> Stream:
             raise ConfigError('the config has no EfficientDetDataset')
         wrapper.update(switches)
     node.update(batch_size=batch, num_workers=0, persistent_workers=False, drop_last=False)
-    with redirect_stdout(io.StringIO()):  # pycocotools says that it reads
+    scope = DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmdet'))
+    with scope, redirect_stdout(io.StringIO()):  # pycocotools says that it reads
         loader = Runner.build_dataloader(node, seed=0)
     stream = Stream(loader, _count(len(loader.dataset), batch))
     steps = getattr(getattr(loader.dataset, 'pipeline', None), 'transforms', None)

@@ -117,7 +117,9 @@ class Prepared(NamedTuple):
         remarks = self.description.remarks() if self.description else list(self.data_remarks)
         if 'Amp' in self.cfg.optim_wrapper.get('type', '') and get_device() == 'cpu':
             remarks.append('no GPU is available: mixed precision is bfloat16 on the CPU')
-        return remarks
+        nodes = dataset_nodes(self.cfg.train_dataloader.get('dataset'))
+        places = [node['cache'] for node in nodes if node.get('cache')]
+        return remarks + [f'decoded images are kept in {place} (place:GB)' for place in places]
 
 
 def prepare(

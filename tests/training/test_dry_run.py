@@ -32,10 +32,12 @@ def test_dry_run__configured_data(
     options: Options, settings: TrainSettings, data: Path, run_dir: Path, hashes: Hashes
 ) -> None:
     before = hashes(data)
-    summary = dry_run(replace(settings, data=None, cfg_options=options))
+    cache = run_dir.with_name('cache')
+    summary = dry_run(replace(settings, data=None, cfg_options=options, cache=str(cache)))
     assert summary == dict(classes=list(CLASSES), train_images=4, val_images=3, boxes=7, remarks=[])
     assert hashes(data) == before
     assert not run_dir.exists()
+    assert not cache.exists()
 
 
 def test_dry_run__leaves_the_work_dir_and_the_weights_alone(

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from mmdet.registry import DATASETS
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from effdet_plugin.errors import CheckpointError, ConfigError, UserError
@@ -26,6 +28,7 @@ Hashes = Callable[[Path], dict[str, str]]
         (dict(cfg_options={'model.nekc.x': 1}), "'neck'"),
         (dict(data=Path('absent')), 'absent'),
         (dict(config=Path('absent.py')), r'absent\.py'),
+        (dict(cache='ram:0'), '--cache ram:0: give ram'),
     ],
 )
 def test_prepare__refuses(
@@ -35,6 +38,19 @@ def test_prepare__refuses(
         prepare(replace(settings, **change))
     assert '\n' not in str(error.value)
     assert not run_dir.exists()
+
+
+def test_prepare__cache(settings: TrainSettings, run_dir: Path, tmp_path: Path) -> None:
+    options = {**(settings.cfg_options or {}), 'train_dataloader.dataset.reduced_decoding': True}
+    folder = tmp_path / 'cache'
+    prepared = prepare(replace(settings, cache=f'{folder}:0.5', cfg_options=options))
+    node = prepared.cfg.train_dataloader.dataset
+    assert (node.cache, node.reduced_decoding) == (f'{folder}:0.5', True)
+    assert f'decoded images are kept in {folder}:0.5 (place:GB)' in prepared.remarks()
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        dataset = DATASETS.build(node)
+    assert dataset._cache.limit == 2**29
+    assert not folder.exists(), 'before the first image'
 
 
 def test_prepare__a_config_is_what_its_run_writes(
