@@ -205,6 +205,14 @@ def parse_cache(text: str) -> tuple[Path | None, float | None]:
     return folder, size
 
 
+def cache_in_words(text: str) -> str:
+    """Return where images are kept, and how many bytes of them, as a line for the log."""
+    folder, size = parse_cache(text)
+    if size is None and folder is None:
+        return "decoded images are kept in memory: at most an eighth of the machine's"
+    return f'decoded images are kept in {folder or "memory"}: at most {size or DISK_GIGABYTES:g} GB'
+
+
 def open_cache(text: str) -> Cache:
     """Make the cache that a text names, see `parse_cache`."""
     folder, size = parse_cache(text)

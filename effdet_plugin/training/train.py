@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 
 from effdet_plugin.config import load, parse_options
 from effdet_plugin.config.dataset_nodes import dataset_nodes
-from effdet_plugin.datasets.cache import parse_cache
+from effdet_plugin.datasets.cache import cache_in_words, parse_cache
 from effdet_plugin.engine.one_run import only_run
 from effdet_plugin.engine.resume import Resumable, check_work_dir, remove_run
 from effdet_plugin.engine.runner import AUTO, EfficientDetRunner, keep_freed_memory
@@ -118,8 +118,7 @@ class Prepared(NamedTuple):
         if 'Amp' in self.cfg.optim_wrapper.get('type', '') and get_device() == 'cpu':
             remarks.append('no GPU is available: mixed precision is bfloat16 on the CPU')
         nodes = dataset_nodes(self.cfg.train_dataloader.get('dataset'))
-        places = [node['cache'] for node in nodes if node.get('cache')]
-        return remarks + [f'decoded images are kept in {place} (place:GB)' for place in places]
+        return remarks + [cache_in_words(node['cache']) for node in nodes if node.get('cache')]
 
 
 def prepare(

@@ -19,7 +19,13 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from effdet_plugin.datasets import cache as caches
-from effdet_plugin.datasets.cache import DiskCache, MemoryCache, open_cache, parse_cache
+from effdet_plugin.datasets.cache import (
+    DiskCache,
+    MemoryCache,
+    cache_in_words,
+    open_cache,
+    parse_cache,
+)
 from effdet_plugin.datasets.reader import ImageReader
 from effdet_plugin.errors import ConfigError
 
@@ -200,6 +206,9 @@ def test_parse_cache(tmp_path: Path) -> None:
     assert parse_cache('a/b:20') == (Path('a/b'), 20)
     assert parse_cache('C:/x') == (Path('C:/x'), None)
     assert isinstance(open_cache('ram'), MemoryCache)
+    assert cache_in_words('ram').endswith("memory: at most an eighth of the machine's")
+    assert cache_in_words('ram:2').endswith('memory: at most 2 GB')
+    assert cache_in_words('a/b').endswith('a/b: at most 10 GB')
     for bad in ('', ':3', 'ram:0', 'ram:-1', 'ram:nan', str(tmp_path / 'f')):
         (tmp_path / 'f').write_text('')
         with pytest.raises(ConfigError, match='--cache'):

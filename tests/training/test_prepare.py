@@ -46,7 +46,7 @@ def test_prepare__cache(settings: TrainSettings, run_dir: Path, tmp_path: Path) 
     prepared = prepare(replace(settings, cache=f'{folder}:0.5', cfg_options=options))
     node = prepared.cfg.train_dataloader.dataset
     assert (node.cache, node.reduced_decoding) == (f'{folder}:0.5', True)
-    assert f'decoded images are kept in {folder}:0.5 (place:GB)' in prepared.remarks()
+    assert f'decoded images are kept in {folder}: at most 0.5 GB' in prepared.remarks()
     with DefaultScope.overwrite_default_scope('mmdet'):
         dataset = DATASETS.build(node)
     assert dataset._cache.limit == 2**29
