@@ -180,9 +180,10 @@ class _OfScores(DetectionPostProcessor):
         logits: Tensor,
         level_sizes: Sequence[int] | None = None,
         min_logit: float = NEG_INF,
+        number: int | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Select by score; see the base class."""
-        _, index, labels = super().select(logits, level_sizes)
+        _, index, labels = super().select(logits, level_sizes, number=number)
         return gather_rows(logits, index).gather(2, labels[..., None])[..., 0], index, labels
 
 

@@ -15,7 +15,13 @@ from torch import Tensor, nn
 
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.ops.boxes import clip_boxes, decode_deltas, gather_rows
-from effdet_plugin.ops.nms import NEG_INF, check_nms_method, is_exporting, suppress
+from effdet_plugin.ops.nms import (
+    NEG_INF,
+    check_nms_method,
+    is_eager_cpu,
+    is_exporting,
+    suppress,
+)
 from effdet_plugin.ops.nms_cpu import NO_SCORE
 from effdet_plugin.ops.top_pairs import Pairs, top_pairs, top_pairs_in_graph, top_pairs_on_cpu
 
@@ -25,6 +31,10 @@ GAUSSIAN_SCORE_THR = 0.001
 # Candidates are found by their logits, which are compared with the logit of the score threshold
 # less this. NMS compares the scores, and the sigmoid's rounding must not lose one.
 LOGIT_MARGIN = 1e-3
+
+# On a CPU this many candidates for each detection are tried first: they nearly always suffice, and
+# cost a third of the reference's 5000.
+FIRST_CANDIDATES = 10
 
 Decode = Callable[[Tensor, Tensor], Tensor]
 
@@ -107,6 +117,7 @@ class DetectionPostProcessor(nn.Module):
         self.nms_pre = nms_pre
         self.candidates_per_level = candidates_per_level
         self.clip = clip
+        self.max_per_img = max_per_img
         self.nms = partial(
             suppress,
             method=method,
@@ -138,13 +149,36 @@ class DetectionPostProcessor(nn.Module):
             level_sizes: number of anchors of each level, needed by ``candidates_per_level``.
             decode: anchors and deltas ``(B, K, 4)`` -> boxes.
         """
+        first = FIRST_CANDIDATES * self.max_per_img
+        if first < self.nms_pre and self.candidates_per_level is None and is_eager_cpu(logits):
+            found = self._detect(logits, deltas, anchors, image_size, level_sizes, decode, first)
+            if found is not None:
+                return found
+        found = self._detect(logits, deltas, anchors, image_size, level_sizes, decode)
+        assert found is not None
+        return found
+
+    def _detect(
+        self,
+        logits: Tensor,
+        deltas: Tensor,
+        anchors: Tensor,
+        image_size: tuple[int, int],
+        level_sizes: Sequence[int] | None,
+        decode: Decode,
+        first: int | None = None,
+    ) -> Detections | None:
+        """:meth:`forward`, of the ``first`` candidates only: None if others may be detected."""
         # What cannot be detected need not enter NMS.
         boxes, scores, labels = self.candidates(
-            logits, deltas, anchors, level_sizes, decode, self.min_logit
+            logits, deltas, anchors, level_sizes, decode, self.min_logit, first
         )
         if self.clip == 'before':
             boxes = clip_boxes(boxes, image_size)
         keep, kept = self.nms(boxes, scores, labels)
+        # Scores only fall: the next candidates have at most the score of the last one here.
+        if first and scores.shape[1] == first and not (kept[:, -1] >= scores[:, -1]).all():
+            return None
         boxes = gather_rows(boxes, keep)
         if self.clip == 'after':
             boxes = clip_boxes(boxes, image_size)
@@ -165,13 +199,15 @@ class DetectionPostProcessor(nn.Module):
         level_sizes: Sequence[int] | None = None,
         decode: Decode = decode_deltas,
         min_logit: float = NEG_INF,
+        number: int | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Candidates of NMS: boxes ``(B, K, 4)``, scores ``(B, K)`` and labels ``(B, K)``.
 
         The arguments are those of :meth:`forward`; pairs that are not above ``min_logit`` are left
-        out where that costs nothing. Computed in float32 whatever the dtype.
+        out where that costs nothing. ``number`` replaces ``nms_pre``. Computed in float32 whatever
+        the dtype.
         """
-        scores, index, labels = self.select(logits.float(), level_sizes, min_logit)
+        scores, index, labels = self.select(logits.float(), level_sizes, min_logit, number)
         # Only the selected rows are decoded, about a tenth of all.
         return decode(anchors[index], gather_rows(deltas.float(), index)), scores, labels
 
@@ -180,6 +216,7 @@ class DetectionPostProcessor(nn.Module):
         logits: Tensor,
         level_sizes: Sequence[int] | None = None,
         min_logit: float = NEG_INF,
+        number: int | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Scores, anchor indices and labels of the candidates, each ``(B, K)``.
 
@@ -194,15 +231,15 @@ class DetectionPostProcessor(nn.Module):
             levels = logits.split(list(level_sizes), dim=1)
             # A graph gets one dynamic number, not one a level.
             limit = NEG_INF if is_exporting() else min_logit
-            number = self.candidates_per_level
-            tops = [best_pairs(level, number, limit) for level in levels]
+            most = self.candidates_per_level
+            tops = [best_pairs(level, most, limit) for level in levels]
             starts = accumulate([0, *level_sizes[:-1]])
             best = torch.cat([values for values, _, _ in tops], 1)
             # Indices count the anchors over all levels.
             index = torch.cat([i + start for (_, i, _), start in zip(tops, starts, strict=True)], 1)
             labels = torch.cat([classes for _, _, classes in tops], 1)
         elif self.nms_pre > 0:
-            best, index, labels = best_pairs(logits, self.nms_pre, min_logit)
+            best, index, labels = best_pairs(logits, number or self.nms_pre, min_logit)
         else:
             best, labels = logits.max(-1)
             index = torch.arange(logits.shape[1], device=logits.device).expand_as(labels)
@@ -231,6 +268,6 @@ def best_pairs(logits: Tensor, k: int, min_logit: float) -> Pairs:
     if is_exporting():
         has_limit = min_logit > NEG_INF
         return top_pairs_in_graph(logits, k, min_logit) if has_limit else top_pairs(logits, k)
-    if logits.device.type == 'cpu' and not torch.compiler.is_compiling():
+    if is_eager_cpu(logits):
         return top_pairs_on_cpu(logits, k, min_logit)
     return top_pairs(logits, k)

@@ -119,8 +119,7 @@ def suppress(
     if num == 0:  # max of an empty dimension is an error
         keep = labels.new_zeros((batch, max_per_img), dtype=torch.long)
         return keep, scores.new_full((batch, max_per_img), NO_SCORE)
-    is_plain_cpu = scores.device.type == 'cpu' and not torch.compiler.is_compiling()
-    run = suppress_in_rounds if not is_plain_cpu or is_exporting() else suppress_on_cpu
+    run = suppress_on_cpu if is_eager_cpu(scores) else suppress_in_rounds
     return run(boxes, scores, labels, rule, max_per_img)
 
 
@@ -219,6 +218,11 @@ def _graph_loop(
     )
     *_, keep, kept = while_loop(is_going, body, start)
     return keep, kept
+
+
+def is_eager_cpu(x: Tensor) -> bool:
+    """Whether code may look at the values of a tensor: it waits for no device and is not traced."""
+    return x.device.type == 'cpu' and not torch.compiler.is_compiling() and not is_exporting()
 
 
 def is_exporting() -> bool:

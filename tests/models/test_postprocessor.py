@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from effdet_plugin.errors import ConfigError
-from effdet_plugin.models import DetectionPostProcessor
+from effdet_plugin.models import DetectionPostProcessor, postprocessor
 from effdet_plugin.models.postprocessor import Detections
 from effdet_plugin.ops import anchor_boxes, decode_deltas
 
@@ -136,6 +136,46 @@ def test_score_thr__few_candidates_enter_nms() -> None:
     assert most <= select[0].shape[1] <= most + 2  # the margin of rounding
     assert processor.candidates(logits, deltas, ANCHORS)[1].shape[1] > 2 * most
     assert processor(logits - 20, deltas, ANCHORS, SIZE).num.tolist() == [0, 0]
+
+
+class Counting(DetectionPostProcessor):
+    """Counts how often it looks for detections."""
+
+    calls = 0
+
+    def _detect(self, *args: Any) -> Detections | None:
+        self.calls += 1
+        return super()._detect(*args)
+
+
+@pytest.mark.parametrize('method', ['hard', 'gaussian'])
+@pytest.mark.parametrize(('kind', 'expected'), [('apart', {1}), ('one place', {2}), ('ties', {1})])
+def test_first_candidates__the_result_is_that_of_all(
+    method: str, kind: str, expected: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the best pairs lie on one another, the first ones are too few and all are tried."""
+    counts = set()
+    for seed in range(6):
+        logits, _ = raw(seed)
+        boxes = ANCHORS.expand(len(logits), -1, -1).clone()
+        if kind == 'one place':
+            logits[:, :400, 0] += 30
+            boxes[:, :400] = torch.tensor([8.0, 8.0, 40.0, 40.0])
+        elif kind == 'ties':
+            logits = logits.round()
+
+        def detect(inputs: tuple[Tensor, Tensor] = (logits, boxes)) -> tuple[Detections, int]:
+            processor = Counting(method=method, max_per_img=20)
+            return processor(*inputs, ANCHORS, SIZE, decode=lambda _, b: b), processor.calls
+
+        found, calls = detect()
+        counts.add(calls)
+        with monkeypatch.context() as patch:
+            patch.setattr(postprocessor, 'FIRST_CANDIDATES', 10**6)
+            every, _ = detect()
+        for own, other in zip(found, every, strict=True):
+            assert torch.equal(own, other)
+    assert counts == expected
 
 
 @pytest.mark.parametrize('method', ['hard', 'gaussian'])
