@@ -6,9 +6,11 @@
 %(prog)s d0.pth d0_effdet.pth --to effdet
 
 SRC is a TensorFlow checkpoint (folder, archive, prefix or .index), an .npz by TensorFlow's variable
-names, a Keras .h5, a .pth of effdet or ours, the URL of one of these, or the name of a release of
-the reference (google/automl): d0 ... d7x, d2-640 ... d6-640, d0-advprop ... d5-advprop,
-lite0 ... lite4, lite3x.
+names, a Keras .h5, a .pth of ours, effdet, zylo117's Yet-Another-EfficientDet-Pytorch or
+mmdetection's projects/EfficientDet, the URL of one of these, or the name of a release of the
+reference (google/automl): d0 ... d7x, d2-640 ... d6-640, d0-advprop ... d5-advprop,
+lite0 ... lite4, lite3x. The written config has what these weights were trained with: anchors,
+padding, pooling.
 """
 
 from argparse import ArgumentParser, Namespace

@@ -148,9 +148,9 @@ def convert(
     """Convert a checkpoint.
 
     Args:
-        src: a TensorFlow checkpoint (folder, archive, prefix), ``.npz``, Keras ``.h5``, effdet's or
-            our ``.pth``, an address, or the name of a release: ``d0`` ... ``d7x``, ``d3-640``,
-            ``d1-advprop``, ``lite2``.
+        src: a TensorFlow checkpoint (folder, archive, prefix), ``.npz``, Keras ``.h5``, a ``.pth``
+            of effdet, zylo117, mmdetection's ``projects/EfficientDet`` or ours, an address, or the
+            name of a release: ``d0`` ... ``d7x``, ``d3-640``, ``d1-advprop``, ``lite2``.
         model: the expected network, checked; None takes what the tensors say.
         classes: 80 (COCO's classes), 90 (the reference's slots), a file with a name per line, or
             names.
@@ -208,6 +208,10 @@ def _convert(
     selection = select(source, raw)
     shapes = {name: source.shapes[own] for name, own in selection.names.items()}
     structure = detect(source.key_map, shapes, model)
+    if source.key_map.idle_fusion and structure.fusion == 'sum':
+        reason = f'fusion weights that the sums of {structure.model} do without'
+        selection.leave_out(source.key_map.idle_fusion, reason)
+        shapes = {name: source.shapes[own] for name, own in selection.names.items()}
     known_classes = classes_of({'meta': source.meta}) or ()
     choice = choose_classes(classes, structure.num_classes, known_classes)
 
@@ -233,6 +237,7 @@ def _convert(
         'is_averaged': selection.is_averaged,
         'anchor_aspects': str(source.meta.get('anchor_aspects', source.key_map.aspect_ratios)),
         'padding': str(source.meta.get('padding', padding)),
+        'pool_type': str(source.meta.get('pool_type', source.key_map.pool_type)),
     }
     report = _report(source, selection, structure, applied)
     report.written_parameters = _count(state)[0]
@@ -294,6 +299,9 @@ def _notes(
         ),
         "padding: a native effdet model pads symmetrically, TensorFlow's and ours does not": (
             meta['padding'] != 'same'
+        ),
+        "pooling: pads with zeros, as in training; TensorFlow's and ours with minus infinity": (
+            meta['pool_type'] != 'max'
         ),
     }
     return [text for text, is_so in candidates.items() if is_so]

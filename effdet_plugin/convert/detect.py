@@ -15,7 +15,7 @@ from effdet_plugin.convert.networks import (
     Structure,
     network,
     network_name,
-    node_inputs,
+    pyramid_nodes,
 )
 from effdet_plugin.errors import CheckpointError
 
@@ -146,16 +146,18 @@ def _structure(tensors: _Tensors, model: str) -> Structure:
         model=model,
         num_classes=num_classes,
         num_anchors=num_anchors,
-        fusion=_fusion(tensors),
+        fusion=_fusion(tensors, model),
         separable=tensors.find('bbox_head.box_tower.predict', '.depthwise.weight') is not None,
         node_bias=may_lack_bias or tensors.find(_NODE_CONV, 'bias') is not None,
         resample_norm=tensors.find('neck.extra_levels.{extra}.bn', '.weight') is not None,
     )
     quad = replace(structure, topology='qufpn')
-    return quad if tensors.count('node') == len(node_inputs(quad)) else structure
+    return quad if tensors.count('node') == len(pyramid_nodes(quad)) else structure
 
 
-def _fusion(tensors: _Tensors) -> str:
+def _fusion(tensors: _Tensors, model: str) -> str:
+    if tensors.key_map.idle_fusion and network(model).fusion == 'sum':
+        return 'sum'
     weights = tensors.find('neck.cells.{cell}.nodes.{node}.fusion.weights', '')
     if weights is None:
         return 'sum'

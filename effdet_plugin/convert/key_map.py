@@ -6,6 +6,7 @@ model's state dict, one by one; :func:`apply` and :func:`invert` read and write 
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,12 +14,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from effdet_plugin.convert.networks import Shape, Shapes, Structure, node_inputs
+from effdet_plugin.convert.networks import Shape, Shapes, Structure, pyramid_nodes
 from effdet_plugin.errors import CheckpointError
 
 _INDEX = re.compile(r'(?<=\.)\d+(?=\.)')  # a number in one of our names: blocks.1.0.conv_pw
 _PLACEHOLDER = re.compile(r'\{(\w+)\}')
-_BLOCKS = 'backbone.model.blocks.'
+_BLOCKS, _CELLS = 'backbone.model.blocks.', 'neck.cells.'
+_ANCHORS_PER_KIND = 3  # scales, and aspect ratios
+# mmdetection's EfficientNet makes one layer of the stages of a stride; its stem is layer 0.
+_LAYERS = (1, 2, 3, 4, 4, 5, 5)
 
 
 @dataclass(frozen=True)
@@ -30,14 +34,15 @@ class Layer:
             input of a node, counted as TensorFlow counts equal names: ``WSM``, ``WSM_1``.
         ours: template of its name in our state dict.
         kind: key of the map's ``params``.
-        expands: for a layer of a backbone block: whether the line is of the blocks that expand
-            their channels, or of those that do not; None for both.
+        when: for a layer of a backbone block: whether the line is of the blocks that expand
+            their channels, or of those that do not; of a BiFPN's node: whether it is on the way
+            to the finer levels, or back; None for both.
     """
 
     source: str
     ours: str
     kind: str
-    expands: bool | None = None
+    when: bool | None = None
 
     @property
     def is_stacked(self) -> bool:
@@ -67,6 +72,9 @@ class KeyMap:
         left_out: (pattern, reason) of source names that our model needs no tensor for.
         defaults: (pattern of our names, reason): zeros where the source has none of them at all.
         average: suffix of a moving average's name.
+        pool_type: of the pyramid that these weights were trained with.
+        idle_fusion: pattern of the fusion weights, which stand in the files of networks that sum,
+            too; empty: they tell that a network does not.
     """
 
     name: str
@@ -77,6 +85,8 @@ class KeyMap:
     left_out: tuple[tuple[str, str], ...] = ()
     defaults: tuple[tuple[str, str], ...] = ()
     average: str = ''
+    pool_type: str = 'max'
+    idle_fusion: str = ''
 
     def canonical(self, name: str) -> str:
         """Return a source name as the templates have it."""
@@ -121,10 +131,22 @@ def _swap_box(x: Tensor) -> Tensor:
     return x.unflatten(0, (-1, 4))[:, [1, 0, 3, 2]].flatten(0, 1)
 
 
+def _swap_anchors(x: Tensor) -> Tensor:
+    """Outputs by aspect ratio and scale <-> by scale and aspect ratio; its own inverse."""
+    side = _ANCHORS_PER_KIND
+    if x.shape[0] % side**2:
+        raise CheckpointError(
+            f'{x.shape[0]} outputs are not those of {side} scales and {side} aspect ratios, '
+            'whose order is known'
+        )
+    return x.unflatten(0, (side, side, -1)).transpose(0, 1).flatten(0, 2)
+
+
 LAYOUTS = {
     'kernel': Layout(lambda x: x.permute(3, 2, 0, 1), lambda x: x.permute(2, 3, 1, 0)),
     'depthwise': Layout(lambda x: x.permute(2, 3, 0, 1), lambda x: x.permute(2, 3, 0, 1)),
     'boxes': Layout(_swap_box, _swap_box),
+    'ratio_major': Layout(_swap_anchors, _swap_anchors),
 }
 
 
@@ -137,28 +159,36 @@ def expand(key_map: KeyMap, structure: Structure, shapes: Mapping[str, Shape]) -
         shapes: names and shapes of our state dict, or of a part of it.
     """
     lines = {
-        (_PLACEHOLDER.sub('#', layer.ours) + param.ours, layer.expands): (layer, param)
+        (_PLACEHOLDER.sub('#', layer.ours) + param.ours, layer.when): (layer, param)
         for layer in key_map.layers
         for param in key_map.params[layer.kind]
     }
-    blocks, inputs = _blocks(shapes), node_inputs(structure)
+    blocks, nodes = _blocks(shapes), pyramid_nodes(structure)
+    places = _places(blocks)
     pairs = []
     for name, shape in shapes.items():
         indices = _indices(name)
-        block, expands = blocks[indices] if name.startswith(_BLOCKS) else (0, None)
+        block, when = blocks[indices] if name.startswith(_BLOCKS) else (0, None)
+        if name.startswith(_CELLS):
+            when = indices[1] < structure.network.num_levels - 1
         pattern = _INDEX.sub('#', name)
-        line = lines.get((pattern, expands)) or lines.get((pattern, None))
+        line = lines.get((pattern, when)) or lines.get((pattern, None))
         if line is None:
             continue
         layer, param = line
         values = dict(zip(_PLACEHOLDER.findall(layer.ours), indices, strict=True))
-        # TensorFlow's names have numbers that follow from ours; a template takes what it needs.
+        node = nodes[values['node']] if 'node' in values else None
+        layer_number, place = places.get(indices, (0, 0)) if 'stage' in values else (0, 0)
+        # Numbers that follow from ours; a template takes what it needs.
         more = {
             'root': f'efficientnet-{structure.network.backbone}',
             'block': block,  # counted through all stages
             'pyramid_level': 3 + values.get('level', 0),
             'maps': structure.network.num_levels + values.get('node', 0),  # in the cell so far
-            'map': inputs[values['node']][values['position']] if 'position' in values else 0,
+            'map': node.inputs[values['position']] if node and 'position' in values else 0,
+            'node_level': 3 + node.level if node else 0,
+            'layer': layer_number,
+            'place': place,
         }
         suffixes = [f'_{i}' if i else '' for i in range(shape[0] if layer.is_stacked else 1)]
         sources = (layer.source.format(**values, **more, suffix=suffix) for suffix in suffixes)
@@ -229,6 +259,13 @@ def _blocks(shapes: Mapping[str, Shape]) -> dict[tuple[int, ...], tuple[int, boo
         at: (number, f'{_BLOCKS}{at[0]}.{at[1]}.conv_pwl.weight' in shapes)
         for number, at in enumerate(found)
     }
+
+
+def _places(blocks: Mapping[tuple[int, ...], object]) -> dict[tuple[int, ...], tuple[int, int]]:
+    """(stage, index) of every backbone block -> its layer of mmdetection, and its place there."""
+    counts = Counter(_LAYERS[stage] for stage, _ in blocks)
+    numbers = {layer: iter(range(count)) for layer, count in counts.items()}
+    return {at: (_LAYERS[at[0]], next(numbers[_LAYERS[at[0]]])) for at in sorted(blocks)}
 
 
 def _filled(key_map: KeyMap, shapes: Shapes, absent: set[str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from mmengine import Config
 import effdet_plugin
 from effdet_plugin.config.embedded import EMBEDDED, embed
 from effdet_plugin.errors import CheckpointError
-from effdet_plugin.models.necks.topology import build_topology
+from effdet_plugin.models.necks.topology import Node, build_topology
 
 Shape = tuple[int, ...]
 Shapes = dict[str, Shape]
@@ -151,10 +151,9 @@ def state_shapes(structure: Structure) -> Shapes:
     return {name: tuple(value.shape) for name, value in built.state_dict().items()}
 
 
-def node_inputs(structure: Structure) -> list[tuple[int, ...]]:
-    """Return the ids of the maps that each node of a cell fuses, in order."""
-    nodes = build_topology(structure.topology, structure.network.num_levels)
-    return [tuple(node.inputs) for node in nodes]
+def pyramid_nodes(structure: Structure) -> list[Node]:
+    """Return the nodes of a cell, in order: their level, and the ids of the maps they fuse."""
+    return build_topology(structure.topology, structure.network.num_levels)
 
 
 def config_name(model: str, source: str) -> str:
@@ -164,7 +163,7 @@ def config_name(model: str, source: str) -> str:
 
 
 def embed_config(meta: dict[str, Any]) -> None:
-    """Put the config of converted weights into their meta, with their classes, anchors and padding.
+    """Put the config of converted weights into their meta, with its classes, anchors and padding.
 
     mmdet's inferencer then needs no config file.
 
@@ -184,5 +183,7 @@ def embed_config(meta: dict[str, Any]) -> None:
     if meta['padding'] == 'symmetric':
         backbone = config.model.backbone
         backbone.model_name = backbone.model_name.removeprefix('tf_')
+    if meta['pool_type'] != 'max':
+        config.model.neck.pool_type = meta['pool_type']
     meta['cfg'] = config.pretty_text
     meta[EMBEDDED] = embed(config)

@@ -56,6 +56,11 @@ class Selection:
     is_averaged: bool = False
     num_raw: int = 0
 
+    def leave_out(self, pattern: str, reason: str) -> None:
+        """Take the names that match a pattern out of those to convert."""
+        for name in [name for name in self.names if re.search(pattern, name)]:
+            self.left_out[self.names.pop(name)] = reason
+
 
 def select(source: Source, raw: bool = False) -> Selection:
     """Choose one value per variable, and say why the rest is left out.

@@ -1,6 +1,7 @@
-"""PyTorch files: effdet's, and our own checkpoints. Nothing in them is run."""
+"""PyTorch files: our own, effdet's, and those of other ports. Nothing in them is run."""
 
 import argparse
+import ast
 import re
 import zipfile
 from collections.abc import Mapping
@@ -9,7 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
+from effdet_plugin.convert.coco_ids import NAMES
 from effdet_plugin.convert.key_map import KeyMap
+from effdet_plugin.convert.key_map_ports import MMDET, MMDET_YXYX, ZYLO117
 from effdet_plugin.convert.key_map_pytorch import EFFDET, OWN
 from effdet_plugin.convert.sources import Source
 from effdet_plugin.errors import CheckpointError
@@ -19,15 +22,21 @@ from effdet_plugin.weights_only import load_weights_only
 # Where a training loop puts its weights; effdet's own averages them in `state_dict_ema`.
 _AVERAGED_KEYS = ('state_dict_ema', 'state_dict', 'model')
 # mmengine's EMAHook saves the averages as `state_dict` and the raw weights as `ema_state_dict`.
-_RAW_KEYS = {EFFDET.name: ('state_dict', 'model'), OWN.name: ('ema_state_dict', 'state_dict')}
+_MMENGINE_RAW_KEYS = ('ema_state_dict', 'state_dict')
+_RAW_KEYS = {OWN.name: _MMENGINE_RAW_KEYS, MMDET.name: _MMENGINE_RAW_KEYS}
 _KEY_MAPS = {
     r'^(module\.)?(neck\.cells|bbox_head\.cls_tower)\.': OWN,
     r'^(module\.|model\.)*(fpn\.cell|class_net\.conv_rep)\.': EFFDET,
+    r'^(module\.|model\.)*backbone_net\.model\.': ZYLO117,
+    r'^(module\.)?neck\.bifpn\.': MMDET,
 }
-_OTHER_PROJECTS = {
-    r'(^|\.)backbone_net\.model\.': 'zylo117',
-    r'(^|\.)neck\.bifpn\.': "mmdetection's projects/EfficientDet",
-}
+# Of mmdetection's project, as its configs have them: what weights do not tell, and our parts have
+# in this form alone.
+_MMDET_PARTS = {
+    'octave_base_scale': 4, 'scales_per_octave': 3, 'ratios': [1.0, 0.5, 2.0],
+    'center_offset': 0.5, 'target_means': [0.0] * 4, 'target_stds': [1.0] * 4,
+    'conv_bn_act_pattern': False,
+}  # fmt: skip
 
 
 def is_torch_zip(path: Path) -> bool:
@@ -51,9 +60,13 @@ def open_torch(path: Path, raw: bool = False) -> Source:
     # effdet's training files carry their arguments, a class without behaviour.
     content = load_weights_only(path, safe_globals=[argparse.Namespace])
     _, averaged = _find_state(content, _AVERAGED_KEYS)
-    key_map = _key_map_of(averaged)
-    key, state = _find_state(content, _RAW_KEYS[key_map.name] if raw else _AVERAGED_KEYS)
+    key_map, note = _key_map_of(averaged), ''
+    raw_keys = _RAW_KEYS.get(key_map.name, ('state_dict', 'model'))
+    key, state = _find_state(content, raw_keys if raw else _AVERAGED_KEYS)
     meta = content.get('meta')
+    if key_map is MMDET:
+        meta = _coco_slots(meta)
+        key_map, note = _mmdet_form(meta, state)
     others = [str(name) for name in content if key and name not in (key, 'meta')]
     return Source(
         path=path,
@@ -64,6 +77,7 @@ def open_torch(path: Path, raw: bool = False) -> Source:
         sha256=sha256(path),
         left_out=dict.fromkeys(others, f'state of a training beside {key}'),
         meta=meta if isinstance(meta, Mapping) else {},
+        note=note,
     )
 
 
@@ -81,7 +95,56 @@ def _key_map_of(state: Mapping[str, Tensor]) -> KeyMap:
     for pattern, key_map in _KEY_MAPS.items():
         if any(re.search(pattern, name) for name in state):
             return key_map
-    for pattern, project in _OTHER_PROJECTS.items():
-        if any(re.search(pattern, name) for name in state):
-            raise CheckpointError(f'weights of {project}, for which there is no key map')
     raise CheckpointError(f'no EfficientDet weights: its first tensor is {next(iter(state))}')
+
+
+def _mmdet_form(meta: Any, state: Mapping[str, Tensor]) -> tuple[KeyMap, str]:
+    """Return how mmdetection's project ordered anchors and deltas, and a note that says so.
+
+    The checkpoint's config tells it. Without one, the file's BN counters do: the project's
+    ``convert_tf_to_pt.py`` writes none.
+
+    Raises:
+        CheckpointError: Trained with other anchors or deltas than our configs can have.
+    """
+    text = meta.get('cfg') if isinstance(meta, Mapping) else None
+    if isinstance(text, str):
+        found = _constants(text)
+        for name, usual in _MMDET_PARTS.items():
+            others = [value for value in found.get(name, ()) if value != usual]
+            if others:
+                raise CheckpointError(
+                    f'trained with {name}={others[0]} in its config, where only {usual} converts'
+                )
+        is_yxyx = any(str(name).startswith('YXYX') for name in found.get('type', ()))
+        why = 'as its config says'
+    else:
+        is_yxyx = not any(name.endswith('num_batches_tracked') for name in state)
+        why = f'as it has {"no " if is_yxyx else ""}BN counters'
+    order = "the reference's (convert_tf_to_pt.py)" if is_yxyx else "mmdetection's"
+    return MMDET_YXYX if is_yxyx else MMDET, f'anchors and deltas: in the order of {order}, {why}'
+
+
+def _constants(text: str) -> dict[str, list[Any]]:
+    """Return the plain values in a config's text by the names that they are given; none is run."""
+    found: dict[str, list[Any]] = {}
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise CheckpointError(f'the config in its meta cannot be read: {error}') from error
+    for node in ast.walk(tree):
+        if isinstance(node, ast.keyword) and node.arg:
+            try:
+                found.setdefault(node.arg, []).append(ast.literal_eval(node.value))
+            except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+                continue  # a dict(...) call, whose own keywords are walked
+    return found
+
+
+def _coco_slots(meta: Any) -> Any:
+    """Return a meta without the project's 90 COCO names, ten of which are None."""
+    data = meta.get('dataset_meta') if isinstance(meta, Mapping) else None
+    names = data.get('classes') if isinstance(data, Mapping) else None
+    if isinstance(names, list | tuple) and tuple(name for name in names if name) == NAMES:
+        return {key: value for key, value in meta.items() if key != 'dataset_meta'}
+    return meta

@@ -49,6 +49,17 @@ def avg_pool_same(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int]) -
     return total / F.avg_pool2d(_pad_same(ones, kernel, stride, 0.0), kernel, stride)
 
 
+def zero_pool_same(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int]) -> Tensor:
+    """Max pooling with SAME padding of zeros; arguments as :func:`max_pool_same`.
+
+    So do zylo117's and mmdetection's ports, whose weights are trained with it.
+    """
+    return F.max_pool2d(_pad_same(x, kernel, stride, 0.0), kernel, stride)
+
+
+POOLS = {'max': max_pool_same, 'max_zero': zero_pool_same, 'avg': avg_pool_same}
+
+
 def _pad_same(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int], value: float) -> Tensor:
     top, bottom = same_padding(x.shape[-2], kernel[0], stride[0])
     left, right = same_padding(x.shape[-1], kernel[1], stride[1])
@@ -61,11 +72,16 @@ def resample_nearest(x: Tensor, size: tuple[int, int]) -> Tensor:
     return x if x.shape[-2:] == size else F.interpolate(x, size=size, mode='nearest')
 
 
-def pool_to_size(x: Tensor, size: tuple[int, int], average: bool = False) -> Tensor:
-    """Pool ``(B, C, H, W)`` down to ``size`` (height, width); a 1x1 map stays as it is."""
+def pool_to_size(x: Tensor, size: tuple[int, int], pool_type: str = 'max') -> Tensor:
+    """Pool ``(B, C, H, W)`` down to ``size`` (height, width); a 1x1 map stays as it is.
+
+    Args:
+        x: the map.
+        size: the target.
+        pool_type: key of :data:`POOLS`.
+    """
     if x.shape[-2:] == size:
         return x
     kernel_h, stride_h = pool_geometry(x.shape[-2], size[0])
     kernel_w, stride_w = pool_geometry(x.shape[-1], size[1])
-    pool = avg_pool_same if average else max_pool_same
-    return pool(x, (kernel_h, kernel_w), (stride_h, stride_w))
+    return POOLS[pool_type](x, (kernel_h, kernel_w), (stride_h, stride_w))

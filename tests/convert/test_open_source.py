@@ -246,9 +246,8 @@ def test_torch__code_is_not_run(tmp_path: Path, new_format: bool) -> None:
 @pytest.mark.parametrize(
     ('name', 'message'),
     [
-        ('backbone_net.model._conv_stem.conv.weight', 'zylo117, for which there is no key map'),
-        ('neck.bifpn.0.conv6_up.bn.weight', "mmdetection's projects/EfficientDet"),
         ('fc.weight', 'no EfficientDet weights'),
+        ('backbone.conv1.weight', 'its first tensor is backbone.conv1.weight'),
     ],
 )
 def test_torch__weights_of_others(tmp_path: Path, name: str, message: str) -> None:

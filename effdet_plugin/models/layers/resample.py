@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.models.layers.conv import NORM_MOMENTUM, BatchNorm2d
-from effdet_plugin.ops.resample import pool_to_size, resample_nearest
+from effdet_plugin.ops.resample import POOLS, pool_to_size, resample_nearest
 
 
 class Resample(nn.Module):
@@ -19,7 +19,8 @@ class Resample(nn.Module):
         out_channels: channels of the output; a convolution exists only if they differ.
         apply_bn: BN after the convolution.
         conv_after_downsample: convolve after pooling instead of before.
-        pool_type: ``'max'``, or ``'avg'``, which does not count padding.
+        pool_type: ``'max'``, ``'max_zero'``, which pads with zeros as weights of other ports need
+            it, or ``'avg'``, which does not count padding.
         norm_momentum: momentum of BN.
 
     Raises:
@@ -36,14 +37,16 @@ class Resample(nn.Module):
         norm_momentum: float = NORM_MOMENTUM,
     ) -> None:
         super().__init__()
-        if pool_type not in ('max', 'avg'):
-            raise ConfigError(f"pool_type={pool_type!r} is not a pooling; choose 'max' or 'avg'")
+        if pool_type not in POOLS:
+            raise ConfigError(
+                f'pool_type={pool_type!r} is not a pooling; choose one of {", ".join(POOLS)}'
+            )
         has_conv = in_channels != out_channels
         # With a bias, though BN follows: it is in every checkpoint of the reference.
         self.conv = nn.Conv2d(in_channels, out_channels, 1) if has_conv else None
         self.bn = BatchNorm2d(out_channels, norm_momentum) if has_conv and apply_bn else None
         self.conv_after_downsample = conv_after_downsample
-        self.average = pool_type == 'avg'
+        self.pool_type = pool_type
 
     def match_channels(self, x: Tensor) -> Tensor:
         """The convolution and BN alone, where they exist; no activation."""
@@ -61,8 +64,8 @@ class Resample(nn.Module):
         height, width = x.shape[-2:]
         if height > size[0] and width > size[1]:
             if self.conv_after_downsample:
-                return self.match_channels(pool_to_size(x, size, self.average))
-            return pool_to_size(self.match_channels(x), size, self.average)
+                return self.match_channels(pool_to_size(x, size, self.pool_type))
+            return pool_to_size(self.match_channels(x), size, self.pool_type)
         if height <= size[0] and width <= size[1]:
             # The convolution comes first: it runs on the smaller map.
             return resample_nearest(self.match_channels(x), size)

@@ -169,7 +169,8 @@ class BiFPN(BaseModule):
             activation, convolution, BN.
         apply_bn_for_resampling: BN after the channel-matching convolutions.
         conv_after_downsample: match channels after pooling instead of before.
-        pool_type: ``'max'`` or ``'avg'`` for downsampling.
+        pool_type: ``'max'``, ``'max_zero'`` (padded with zeros, see
+            :class:`~effdet_plugin.models.layers.resample.Resample`) or ``'avg'`` for downsampling.
         norm_momentum: momentum of every BN, in (0, 1]: the weight of a new batch in its running
             statistics. With the reference's 0.01 these need thousands of steps to follow the
             weights; use 0.1 for trainings of some hundred steps.
