@@ -140,7 +140,8 @@ class SpeakHook(Hook):
 
 
 def _seconds_left(runner: Runner, step: float) -> float:
-    steps = runner.max_iters - runner.iter - 1
+    # At the end of an epoch the step is counted already: none is left of a training of one.
+    steps = max(runner.max_iters - runner.iter - 1, 0)
     seconds = steps * step
     if runner.val_loop is not None:
         interval = getattr(runner.train_loop, 'val_interval', 1) * len(runner.train_dataloader)
