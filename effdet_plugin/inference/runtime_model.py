@@ -31,7 +31,7 @@ from effdet_plugin.datasets.transforms import SizedTransform, fit_scale
 from effdet_plugin.errors import CheckpointError, ConfigError
 from effdet_plugin.export.metadata import SIZE_STEP, Metadata
 from effdet_plugin.export.runtime import Runtime, load_runtime
-from effdet_plugin.models.postprocessor import DetectionPostProcessor, Detections
+from effdet_plugin.models.postprocessor import DetectionPostProcessor, Detections, whole
 from effdet_plugin.ops.boxes import gather_rows
 from effdet_plugin.ops.nms import NEG_INF
 from effdet_plugin.trained_model import TrainedModel, changed
@@ -177,14 +177,14 @@ class _OfScores(DetectionPostProcessor):
 
     def select(
         self,
-        logits: Tensor,
+        levels: Sequence[Tensor],
         level_sizes: Sequence[int] | None = None,
         min_logit: float = NEG_INF,
         number: int | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Select by score; see the base class."""
-        _, index, labels = super().select(logits, level_sizes, number=number)
-        return gather_rows(logits, index).gather(2, labels[..., None])[..., 0], index, labels
+        _, index, labels = super().select(levels, level_sizes, number=number)
+        return gather_rows(whole(levels), index).gather(2, labels[..., None])[..., 0], index, labels
 
 
 def load_file(

@@ -132,7 +132,7 @@ class DetectionPostProcessor(nn.Module):
 
     def forward(
         self,
-        logits: Tensor,
+        logits: Tensor | Sequence[Tensor],
         deltas: Tensor,
         anchors: Tensor,
         image_size: tuple[int, int],
@@ -142,7 +142,8 @@ class DetectionPostProcessor(nn.Module):
         """Turn raw outputs into detections.
 
         Args:
-            logits: ``(B, N, C)`` before the sigmoid.
+            logits: ``(B, N, C)`` before the sigmoid, or those of each level ``(B, n_l, C)``, which
+                are put together only where that is needed.
             deltas: ``(B, N, 4)``.
             anchors: ``(N, 4)`` xyxy.
             image_size: (height, width) of the network input, for clipping.
@@ -150,7 +151,7 @@ class DetectionPostProcessor(nn.Module):
             decode: anchors and deltas ``(B, K, 4)`` -> boxes.
         """
         first = FIRST_CANDIDATES * self.max_per_img
-        if first < self.nms_pre and self.candidates_per_level is None and is_eager_cpu(logits):
+        if first < self.nms_pre and self.candidates_per_level is None and is_eager_cpu(deltas):
             found = self._detect(logits, deltas, anchors, image_size, level_sizes, decode, first)
             if found is not None:
                 return found
@@ -160,7 +161,7 @@ class DetectionPostProcessor(nn.Module):
 
     def _detect(
         self,
-        logits: Tensor,
+        logits: Tensor | Sequence[Tensor],
         deltas: Tensor,
         anchors: Tensor,
         image_size: tuple[int, int],
@@ -193,7 +194,7 @@ class DetectionPostProcessor(nn.Module):
 
     def candidates(
         self,
-        logits: Tensor,
+        logits: Tensor | Sequence[Tensor],
         deltas: Tensor,
         anchors: Tensor,
         level_sizes: Sequence[int] | None = None,
@@ -207,42 +208,52 @@ class DetectionPostProcessor(nn.Module):
         out where that costs nothing. ``number`` replaces ``nms_pre``. Computed in float32 whatever
         the dtype.
         """
-        scores, index, labels = self.select(logits.float(), level_sizes, min_logit, number)
+        levels = [logits] if isinstance(logits, Tensor) else logits
+        scores, index, labels = self.select(
+            [x.float() for x in levels], level_sizes, min_logit, number
+        )
         # Only the selected rows are decoded, about a tenth of all.
         return decode(anchors[index], gather_rows(deltas.float(), index)), scores, labels
 
     def select(
         self,
-        logits: Tensor,
+        levels: Sequence[Tensor],
         level_sizes: Sequence[int] | None = None,
         min_logit: float = NEG_INF,
         number: int | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Scores, anchor indices and labels of the candidates, each ``(B, K)``.
 
+        Args:
+            levels: logits ``(B, n_l, C)``, of each level or of all in one.
+            level_sizes: see :meth:`forward`.
+            min_logit: see :meth:`candidates`.
+            number: likewise.
+
         Raises:
             ConfigError: ``candidates_per_level`` without ``level_sizes``.
         """
         if self.chosen is not None:
-            logits = logits.index_select(-1, self.chosen)
+            levels = [logits.index_select(-1, self.chosen) for logits in levels]
         if self.candidates_per_level is not None:
             if level_sizes is None:
                 raise ConfigError('candidates_per_level needs level_sizes')
-            levels = logits.split(list(level_sizes), dim=1)
+            if len(levels) != len(level_sizes):
+                levels = whole(levels).split(list(level_sizes), dim=1)
             # A graph gets one dynamic number, not one a level.
             limit = NEG_INF if is_exporting() else min_logit
             most = self.candidates_per_level
-            tops = [best_pairs(level, most, limit) for level in levels]
+            tops = [best_pairs([level], most, limit) for level in levels]
             starts = accumulate([0, *level_sizes[:-1]])
             best = torch.cat([values for values, _, _ in tops], 1)
             # Indices count the anchors over all levels.
             index = torch.cat([i + start for (_, i, _), start in zip(tops, starts, strict=True)], 1)
             labels = torch.cat([classes for _, _, classes in tops], 1)
         elif self.nms_pre > 0:
-            best, index, labels = best_pairs(logits, number or self.nms_pre, min_logit)
+            best, index, labels = best_pairs(levels, number or self.nms_pre, min_logit)
         else:
-            best, labels = logits.max(-1)
-            index = torch.arange(logits.shape[1], device=logits.device).expand_as(labels)
+            best, labels = whole(levels).max(-1)
+            index = torch.arange(best.shape[1], device=best.device).expand_as(labels)
         if self.chosen is not None:
             labels = self.chosen[labels]
         # Selected by logit: the sigmoid keeps the order, so it is computed for the selected only.
@@ -263,11 +274,22 @@ def can_choose_classes(
     return class_wise and (nms_pre > 0 or candidates_per_level is not None)
 
 
-def best_pairs(logits: Tensor, k: int, min_logit: float) -> Pairs:
-    """The best k pairs of ``(B, N, C)`` logits; on a CPU and in graphs only those above a logit."""
-    if is_exporting():
-        has_limit = min_logit > NEG_INF
-        return top_pairs_in_graph(logits, k, min_logit) if has_limit else top_pairs(logits, k)
-    if is_eager_cpu(logits):
-        return top_pairs_on_cpu(logits, k, min_logit)
+def best_pairs(levels: Sequence[Tensor], k: int, min_logit: float) -> Pairs:
+    """The best k pairs of logits ``(B, n_l, C)``; on a CPU and in graphs only those above a logit.
+
+    Args:
+        levels: of each level.
+        k: highest number.
+        min_logit: exclusive.
+    """
+    if is_eager_cpu(levels[0]):
+        return top_pairs_on_cpu(levels, k, min_logit)
+    logits = whole(levels)
+    if is_exporting() and min_logit > NEG_INF:
+        return top_pairs_in_graph(logits, k, min_logit)
     return top_pairs(logits, k)
+
+
+def whole(levels: Sequence[Tensor]) -> Tensor:
+    """Levels ``(B, n_l, C)`` put together; a single one as it is."""
+    return torch.cat(list(levels), 1) if len(levels) > 1 else levels[0]

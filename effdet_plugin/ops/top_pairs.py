@@ -9,6 +9,8 @@ Source of the order of equal logits on a CPU: `tf.math.top_k`, which the referen
 lower index first.
 """
 
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -58,11 +60,12 @@ def top_pairs_in_graph(logits: Tensor, k: int, above: float) -> Pairs:
     return values, index, flat % num_classes
 
 
-def top_pairs_on_cpu(logits: Tensor, k: int, above: float = _NEG_INF) -> Pairs:
+def top_pairs_on_cpu(levels: Sequence[Tensor], k: int, above: float = _NEG_INF) -> Pairs:
     """:func:`top_pairs` on a CPU, of those above a logit; of equal ones the first.
 
     Args:
-        logits: ``(B, N, C)`` float32.
+        levels: logits ``(B, n_l, C)`` float32 of each pyramid level. They are not put together,
+            which would take as long as the search.
         k: highest number of pairs.
         above: lowest logit that can be detected, exclusive.
 
@@ -70,8 +73,9 @@ def top_pairs_on_cpu(logits: Tensor, k: int, above: float = _NEG_INF) -> Pairs:
         As many pairs as the fullest image has, at least one; others are filled with logits of
         minus infinity.
     """
-    batch, _, num_classes = logits.shape
-    found = [_of_image(image, k, above) for image in logits.detach()]
+    batch, _, num_classes = levels[0].shape
+    images = zip(*(level.detach() for level in levels), strict=True)
+    found = [_of_image(image, k, above) for image in images]
     number = max([1, *(len(values) for values, _ in found)])
     values = np.full((batch, number), _NEG_INF, np.float32)
     flat = np.zeros((batch, number), np.int64)
@@ -81,17 +85,17 @@ def top_pairs_on_cpu(logits: Tensor, k: int, above: float = _NEG_INF) -> Pairs:
     return tuple(torch.from_numpy(x) for x in pairs)  # type: ignore[return-value]
 
 
-def _of_image(logits: Tensor, k: int, above: float) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Descending logits and flat indices of the best pairs of one image ``(N, C)``."""
-    num_classes = logits.shape[1]
-    best = logits.amax(-1)
+def _of_image(levels: Sequence[Tensor], k: int, above: float) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Descending logits and flat indices of the best pairs of one image, levels ``(n_l, C)``."""
+    num_classes = levels[0].shape[1]
+    best = torch.cat([level.amax(-1) for level in levels])
     rows = np.flatnonzero(best.numpy() > above)
     is_full = len(rows) > k
     if is_full:
         # There are k pairs of at least this logit, and all of them are on these anchors.
         least = float(best.topk(k, sorted=False).values.min())
         rows = np.flatnonzero(best.numpy() >= least)
-    held = logits[torch.from_numpy(rows)].flatten().numpy()
+    held = _rows(levels, rows).flatten().numpy()
     if is_full:
         places = np.flatnonzero(held >= least)
     elif len(held) > k and above == _NEG_INF:
@@ -102,3 +106,13 @@ def _of_image(logits: Tensor, k: int, above: float) -> tuple[NDArray[Any], NDArr
     order = np.argsort(-held[places], kind='stable')[:k]
     places = places[order]
     return held[places], rows[places // num_classes] * num_classes + places % num_classes
+
+
+def _rows(levels: Sequence[Tensor], rows: NDArray[Any]) -> Tensor:
+    """Ascending rows of all levels, counted over them."""
+    if len(levels) == 1:
+        return levels[0][torch.from_numpy(rows)]
+    starts = list(accumulate((len(level) for level in levels), initial=0))
+    cuts = np.searchsorted(rows, starts)
+    parts = zip(levels, starts, cuts, cuts[1:], strict=False)
+    return torch.cat([x[torch.from_numpy(rows[a:b] - start)] for x, start, a, b in parts])

@@ -59,22 +59,22 @@ def test_clip__keeps_boxes_in_the_image(clip: str) -> None:
 
 def test_candidates_per_level__each_level_has_its_own() -> None:
     logits, _ = raw()
-    scores, index, labels = DetectionPostProcessor(candidates_per_level=5).select(logits, LEVELS)
+    scores, index, labels = DetectionPostProcessor(candidates_per_level=5).select([logits], LEVELS)
     assert scores.shape == index.shape == labels.shape == (2, 10)
     assert (index[:, :5] < LEVELS[0]).all()
     assert (index[:, 5:] >= LEVELS[0]).all()
     rows = torch.arange(2)[:, None]
     assert torch.equal(logits[rows, index, labels].sigmoid(), scores)
     with pytest.raises(ConfigError, match=r'candidates_per_level.*level_sizes'):
-        DetectionPostProcessor(candidates_per_level=5).select(logits)
+        DetectionPostProcessor(candidates_per_level=5).select([logits])
 
 
 def test_candidates__one_class_an_anchor_or_all_pairs() -> None:
     logits, _ = raw()
-    _, index, labels = DetectionPostProcessor(nms_pre=0).select(logits)
+    _, index, labels = DetectionPostProcessor(nms_pre=0).select([logits])
     assert torch.equal(index, torch.arange(len(ANCHORS)).expand(2, -1))
     assert torch.equal(labels, logits.argmax(-1))
-    scores, _, _ = DetectionPostProcessor(nms_pre=10**9).select(logits)
+    scores, _, _ = DetectionPostProcessor(nms_pre=10**9).select([logits])
     assert scores.shape == (2, logits[0].numel())
 
 
@@ -131,7 +131,7 @@ def test_score_thr__detects_what_no_threshold_does(method: str, settings: dict[s
 def test_score_thr__few_candidates_enter_nms() -> None:
     logits, deltas = raw()
     processor = DetectionPostProcessor(score_thr=0.3)
-    select = processor.select(logits, min_logit=processor.min_logit)
+    select = processor.select([logits], min_logit=processor.min_logit)
     most = int((logits.sigmoid() > 0.3).flatten(1).sum(1).max())
     assert most <= select[0].shape[1] <= most + 2  # the margin of rounding
     assert processor.candidates(logits, deltas, ANCHORS)[1].shape[1] > 2 * most

@@ -154,18 +154,19 @@ class EfficientDetHead(BaseDenseHead):
                 f'bbox_head.num_levels={self.num_levels}, but the neck gives {len(feats)} maps: '
                 'set it, and as many strides of the anchor generator'
             )
-        towers = (self.cls_tower, self.box_tower)
         with recomputed_norms(self.recompute_norm_act and self.training):
             if self.with_cp and self.training:
-                logits, deltas = (checkpoint_activations(tower, feats) for tower in towers)
-            else:
-                logits, deltas = (tower(feats) for tower in towers)
-        return logits, deltas
+                save = checkpoint_activations
+                return save(self.cls_tower, feats), save(self.box_tower, feats)
+            return self.cls_tower(feats), self.box_tower(feats)
 
     def flatten(self, outputs: Sequence[Tensor], width: int) -> Tensor:
         """Outputs ``(B, A * width, h, w)`` -> ``(B, N, width)`` by level, row, column, anchor."""
-        batch = outputs[0].shape[0]
-        return torch.cat([x.permute(0, 2, 3, 1).reshape(batch, -1, width) for x in outputs], dim=1)
+        return torch.cat(self.rows(outputs, width), dim=1)
+
+    def rows(self, outputs: Sequence[Tensor], width: int) -> list[Tensor]:
+        """Outputs ``(B, A * width, h, w)`` of each level -> ``(B, h * w * A, width)``."""
+        return [x.permute(0, 2, 3, 1).reshape(len(x), -1, width) for x in outputs]
 
     def anchors(
         self, outputs: Sequence[Tensor], image_size: tuple[int, int] | None
@@ -310,7 +311,7 @@ class EfficientDetHead(BaseDenseHead):
             ]
         image_size = batch_img_metas[0].get('batch_input_shape')
         levels = self.anchors(cls_scores, image_size)
-        logits, deltas = self.flatten(cls_scores, self.num_classes), self.flatten(bbox_preds, 4)
+        logits, deltas = self.rows(cls_scores, self.num_classes), self.flatten(bbox_preds, 4)
         raw = (logits, deltas, torch.cat(levels))
         options = dict(level_sizes=[len(x) for x in levels], decode=self.bbox_coder.decode)
         if not with_nms:
