@@ -159,7 +159,7 @@ def end(runner: Runner, cfg: Config, hook: SpeakHook, seconds: float) -> Iterato
         hook: Of it.
         seconds: That it took.
     """
-    work_dir = Path(runner.work_dir)
+    work_dir = Path(cfg.work_dir)  # as it was given; the runner's is absolute
     facts = hook.facts(work_dir)
     yield f'Trained {runner.epoch} epochs in {in_time(seconds)}'
     if facts is not None and hook.best is not None:
@@ -168,7 +168,7 @@ def end(runner: Runner, cfg: Config, hook: SpeakHook, seconds: float) -> Iterato
         checkpoint = best_checkpoint(work_dir)
     except CheckpointError:
         return
-    files = [('checkpoint', str(checkpoint)), ('log', str(runner.log_dir))]
+    files = [('checkpoint', str(checkpoint)), ('log', str(work_dir / Path(runner.log_dir).name))]
     commands = [command('predict', checkpoint, 'IMAGE_OR_FOLDER'), next_command(cfg, 'onnx')]
     if facts is not None and cfg.get('report', True):
         starts = sorted(path.parent for path in work_dir.glob('*/vis_data'))
