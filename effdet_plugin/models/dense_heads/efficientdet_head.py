@@ -166,7 +166,7 @@ class EfficientDetHead(BaseDenseHead):
 
     def rows(self, outputs: Sequence[Tensor], width: int) -> list[Tensor]:
         """Outputs ``(B, A * width, h, w)`` of each level -> ``(B, h * w * A, width)``."""
-        return [x.permute(0, 2, 3, 1).reshape(len(x), -1, width) for x in outputs]
+        return [x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, width) for x in outputs]
 
     def anchors(
         self, outputs: Sequence[Tensor], image_size: tuple[int, int] | None
