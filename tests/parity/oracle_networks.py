@@ -37,6 +37,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
         )
         for act, timm_name in (('relu', 'relu'), ('hswish', 'hard_swish'), ('mish', 'mish'))
     },
+    'channels_last': dict(channels_last=True),
+    'recompute_norm_act': dict(recompute_norm_act=True),
+    'with_cp': dict(with_cp=True),
     'a12': dict(
         bbox_head=dict(num_classes=7, anchor_generator=dict(scales_per_octave=4)),
     ),

@@ -24,6 +24,7 @@ from torch import Tensor
 import support
 from effdet_plugin.convert.key_map import invert
 from effdet_plugin.convert.key_map_tensorflow import VARIABLES
+from effdet_plugin.engine.depthwise import keep_depthwise_float32
 
 SIZE = (256, 256)
 RATES = (0.008, 0.00872, 0.00944)
@@ -68,9 +69,9 @@ def inputs(arrays: Arrays) -> tuple[Tensor, list[DetDataSample]]:
 class Trainer:
     """A model with our config's optimiser and average, moved to the Keras trainer's flavour."""
 
-    def __init__(self) -> None:
+    def __init__(self, option: str = '') -> None:
         self.config = Config.fromfile(CONFIGS / 'd0_coco.py')
-        self.model: Any = build('d0').train()
+        self.model: Any = build('d0', option).train()
         self.wrapper = build_optim_wrapper(self.model, self.config.optim_wrapper)
         ema = dict(type='RampUpEMA', model=self.model, momentum=0.0002)
         self.average = MODELS.build(ema)
@@ -186,6 +187,30 @@ def test_weights_and_bn_statistics(arrays: Arrays, run: Run, step: int) -> None:
 @pytest.mark.parametrize('step', [1, 3])
 def test_averages(arrays: Arrays, run: Run, step: int) -> None:
     check(arrays, f'step{step}_ema:', run.steps[step - 1].averages, 2e-6)
+
+
+@pytest.mark.parametrize(
+    ('option', 'limit'),
+    # PyTorch's BN of a CPU sums less exactly in channels-last order.
+    [('channels_last', 2e-2), ('recompute_norm_act', LIMIT), ('with_cp', LIMIT)],
+)
+def test_switches__one_step(arrays: Arrays, option: str, limit: float) -> None:
+    state = Trainer(option).step(*inputs(arrays), RATES[0])
+    check(arrays, 'grad:', state.grads, limit)
+    check(arrays, 'step1:', state.weights, max(2e-6, limit / 100))
+
+
+def test_bfloat16__one_step(arrays: Arrays) -> None:
+    trainer = Trainer('channels_last')
+    keep_depthwise_float32(trainer.model)
+    with torch.autocast('cpu', torch.bfloat16):
+        state = trainer.step(*inputs(arrays), RATES[0])
+    for name, key in (('loss_cls', 'cls_loss'), ('loss_bbox', 'box_loss')):
+        expected = float(arrays[f'step1_{key}']) * (BOX_WEIGHT if key == 'box_loss' else 1)
+        assert state.losses[name].item() == pytest.approx(expected, rel=0.02), name
+    names = [str(name).removesuffix(':0') for name in arrays['trainable_names']]
+    norms = np.array([state.grads[name].norm().item() for name in names])
+    assert np.sqrt((norms**2).sum()) == pytest.approx(float(arrays['grad_global_norm']), rel=0.05)
 
 
 def test_momentum(arrays: Arrays, run: Run) -> None:
