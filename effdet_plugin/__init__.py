@@ -16,7 +16,7 @@ __version__ = '0.1.0'
 # Importing one of these registers its components in mmdet's registries.
 REGISTERING = ('models', 'task_modules', 'datasets', 'engine', 'evaluation')
 # What a command line needs until it is parsed.
-_LIGHT = ('__main__', 'cli', 'errors', 'shipped_configs')
+_LIGHT = ('__main__', 'cli', 'errors', 'other_names', 'shipped_configs')
 
 
 def _register() -> None:

@@ -1,9 +1,10 @@
 """Options that several commands share."""
 
 from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from effdet_plugin.errors import ConfigError
+from effdet_plugin.other_names import option_for
 
 if TYPE_CHECKING:
     from effdet_plugin.inference.tiles import Tiles
@@ -11,7 +12,22 @@ if TYPE_CHECKING:
 
 def make_parser(description: str | None) -> ArgumentParser:
     """Make a parser whose help begins with a command's docstring, line breaks kept."""
-    return ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
+    return Parser(description=description, formatter_class=RawDescriptionHelpFormatter)
+
+
+class Parser(ArgumentParser):
+    """argparse's, which names the option that is meant by another program's."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print usage and message, and end the program with 2."""
+        head, _, words = message.partition('unrecognized arguments: ')
+        if not head and words:
+            pairs = (
+                (word, option_for(word, self._option_string_actions)) for word in words.split()
+            )
+            hints = [f'{word}: {meant}?' for word, meant in pairs if word[0] == '-' and meant]
+            message += f' (did you mean {", ".join(hints)})' if hints else ''
+        super().error(message)
 
 
 def add_config_options(parser: ArgumentParser) -> None:

@@ -7,9 +7,9 @@ from mmengine.config import Config, DictAction
 
 from effdet_plugin.config import schema
 from effdet_plugin.config.image_size import set_image_size, set_resize_mode
-from effdet_plugin.config.other_names import OPTIONS
 from effdet_plugin.config.schema import RESIZE_KEY, SIZE_KEY, dicts_below
 from effdet_plugin.errors import ConfigError
+from effdet_plugin.other_names import OPTIONS
 
 Options = Mapping[str, Any] | Sequence[str]
 _TOP_LEVEL = schema.Keys(schema.TOP_LEVEL_KEYS)

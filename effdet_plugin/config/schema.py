@@ -17,8 +17,8 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from effdet_plugin.config.other_names import PATHS
 from effdet_plugin.errors import ConfigError
+from effdet_plugin.other_names import PATHS
 
 # Where the types at a place are registered; the first registry that has a type decides.
 Registries = tuple[Registry, ...]

@@ -70,6 +70,27 @@ def test_mistakes__are_one_line(
     assert line.startswith(f'error: {message}')
 
 
+@pytest.mark.parametrize(
+    ('words', 'hint'),
+    [
+        ('train --num-epochs 5', '--num-epochs: --epochs?'),
+        ('train --imgsz 640 --bs 8', '--imgsz: --image-size?, --bs: --batch-size?'),
+        ('train --learning_rate .1', '--learning_rate: --lr?'),
+        ('train --gpus 0', '--gpus: --device?'),
+        ('train --weight-decay 1', '--cfg-options optim_wrapper.optimizer.weight_decay=VALUE?'),
+        ('test best.pth --conf .5', '--conf: --cfg-options model.test_cfg.score_thr=VALUE?'),
+        ('train --dta DIR', '--dta: --data?'),
+    ],
+)
+def test_unknown_option__is_answered_by_meaning(
+    words: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words.split())
+    assert ended.value.code == 2
+    assert hint in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(['--version'])

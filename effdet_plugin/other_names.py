@@ -1,5 +1,8 @@
 """How other frameworks, and older versions of mmdet, call the settings of a config."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 # Path in a config: other names of the same setting, as other frameworks and older mmdet have them.
 _NAMES = {
     'optim_wrapper.optimizer.lr': 'lr learning_rate lr0 base_lr initial_lr start_lr max_lr',
@@ -55,3 +58,27 @@ PATHS: dict[str, list[str]] = {}
 for _path, _others in _NAMES.items():
     for _word in _others.split():
         PATHS.setdefault(_word.replace('_', ''), []).append(_path)
+
+
+def option_for(word: str, options: Iterable[str]) -> str:
+    """Return the option that a word such as ``--num-epochs`` means, or sets in the config; or ''.
+
+    Args:
+        word: An option that a command does not have.
+        options: Those that it has.
+    """
+    known = {_bare(option): option for option in options}
+    name = _bare(word.split('=')[0])
+    for path in PATHS.get(name, ()):
+        for other in _NAMES[path].split():
+            if _bare(other) in known:
+                return known[_bare(other)]
+        if 'cfgoptions' in known:
+            return f'--cfg-options {path}=VALUE'
+    meant = next((x.split()[0] for other, x in OPTIONS.items() if _bare(other) == name), '')
+    near = get_close_matches(name, known, 1)
+    return meant if _bare(meant) in known else known[near[0]] if near else ''
+
+
+def _bare(word: str) -> str:
+    return word.replace('-', '').replace('_', '').lower()
