@@ -1,8 +1,9 @@
-# EfficientDet in a container, with the exact versions of requirements/:
+# EfficientDet in a container, with the versions of requirements/ (av and tensorboard: the newest):
 #   docker build -t effdet_plugin .
 #   docker build -t effdet_plugin --build-arg BASE=nvidia/cuda:12.8.0-runtime-ubuntu24.04 \
 #       --build-arg TORCH_ARGS='--extra-index-url https://download.pytorch.org/whl/cu128' .
-#   docker run --rm -v "$PWD:/work" effdet_plugin train --data DIR          (with --gpus all --ipc=host for GPUs)
+#   docker run --rm -v "$PWD:/work" effdet_plugin train --data DIR          (with --ipc=host: loaders share
+#       memory; with --gpus all for GPUs)
 # BASE is any Debian or Ubuntu with Python 3.11 or later in its packages. It need not have CUDA: PyTorch's wheels bring it.
 ARG BASE=debian:13-slim
 FROM ${BASE}

@@ -25,7 +25,7 @@ from effdet_plugin.config import (
     load,
     merge_options,
     set_image_size,
-    tell_resize_mode,
+    tell_differences,
 )
 from effdet_plugin.config.dataset_nodes import class_names, dataset_nodes
 from effdet_plugin.config.embedded import EMBEDDED, damage_is_told, embedded_config
@@ -112,7 +112,7 @@ def load_trained(
     meta = loaded.get('meta')
     meta = meta if isinstance(meta, Mapping) else {}
     if EMBEDDED in meta:
-        tell_resize_mode(meta[EMBEDDED], cfg)
+        tell_differences(meta[EMBEDDED], cfg)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     # Errors in a config of the user's stay as they are.
     told = damage_is_told(str(checkpoint)) if given is None else nullcontext()

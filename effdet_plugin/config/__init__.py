@@ -6,7 +6,7 @@ from effdet_plugin.config.image_size import (
     set_image_size,
     set_resize_mode,
 )
-from effdet_plugin.config.load import check, load, resize_mode_of, size_pipelines, tell_resize_mode
+from effdet_plugin.config.load import check, load, resize_mode_of, size_pipelines, tell_differences
 from effdet_plugin.config.networks import use_network
 from effdet_plugin.config.options import Options, merge_options, parse_options
 from effdet_plugin.shipped_configs import path
@@ -24,6 +24,6 @@ __all__ = [
     'set_image_size',
     'set_resize_mode',
     'size_pipelines',
-    'tell_resize_mode',
+    'tell_differences',
     'use_network',
 ]

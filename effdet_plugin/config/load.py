@@ -29,6 +29,11 @@ _DEFAULT_MODE = RESIZE_MODES[0]
 _FOREIGN_BASE = re.compile(
     'does not support to load|external package|distribution was not found|is not installed'
 )
+# What a checkpoint of another port may be trained with, and the default of our parts.
+_UNTOLD = {
+    'neck.pool_type': 'max',
+    'bbox_head.anchor_generator.aspect_ratios': (1.0, 2.0, 0.5),
+}
 # Arguments of mmdet's types with a key `type` that is not the name of a registered type.
 _NO_NODES = re.compile('adapt_cfg|.*_trans')
 
@@ -203,25 +208,46 @@ def resize_mode_of(dataset: Any) -> str | None:
     return _DEFAULT_MODE if is_ours else None
 
 
-def tell_resize_mode(embedded: Any, config: Config) -> None:
-    """Log a line where a checkpoint was trained on images resized in another way than a config's.
+def tell_differences(embedded: Any, config: Config) -> None:
+    """Log a line for what a checkpoint was trained with, and the config that is used has not.
+
+    What no weight tells: how images are resized, how maps are pooled, the aspect of anchors.
 
     Args:
         embedded: The config that the checkpoint carries, JSON text.
         config: What is evaluated or trained.
     """
     try:
-        theirs = resize_mode_of(json.loads(embedded)['test_dataloader']['dataset'])
+        carried = json.loads(embedded)
+        theirs = resize_mode_of(carried['test_dataloader']['dataset'])
     except (KeyError, RecursionError, TypeError, ValueError):
         return  # damaged: an error where the config is needed
+    lines = []
     own = resize_mode_of((config.get('test_dataloader') or {}).get('dataset'))
     if own and theirs in RESIZE_MODES and own != theirs:
-        print_log(
-            f'the checkpoint was trained with resize_mode={theirs}, images are resized by {own} '
-            f'here: expect other detections, or give --resize {theirs}',
-            logger='current',
-            level=logging.WARNING,
+        lines.append(
+            f'resize_mode={theirs}, images are resized by {own} here: expect other detections, or '
+            f'give --resize {theirs}'
         )
+    for path, usual in _UNTOLD.items():
+        of_theirs, of_ours = (_at(one.get('model'), path, usual) for one in (carried, config))
+        if of_theirs != of_ours:
+            lines.append(
+                f'model.{path}={of_theirs}, the config has {of_ours}: expect other detections, or '
+                'leave the config out'
+            )
+    for line in lines:
+        text = f'the checkpoint was trained with {line}'
+        print_log(text, logger='current', level=logging.WARNING)
+
+
+def _at(model: Any, path: str, usual: Any) -> str:
+    """A value of a model's config as text; the usual one where a part does not name it."""
+    for key in path.split('.'):
+        if not isinstance(model, Mapping):
+            return json.dumps(usual)
+        model = model.get(key, usual)
+    return json.dumps(model)
 
 
 def _is_in_pipeline(place: str) -> bool:

@@ -34,9 +34,12 @@ _KEY_MAPS = {
 # in this form alone.
 _MMDET_PARTS = {
     'octave_base_scale': 4, 'scales_per_octave': 3, 'ratios': [1.0, 0.5, 2.0],
-    'center_offset': 0.5, 'target_means': [0.0] * 4, 'target_stds': [1.0] * 4,
-    'conv_bn_act_pattern': False,
+    'center_offset': 0.5, 'strides': [8, 16, 32, 64, 128], 'target_means': [0.0] * 4,
+    'target_stds': [1.0] * 4, 'eps': 1e-3, 'mean': [123.675, 116.28, 103.53],
+    'std': [58.395, 57.12, 57.375],
 }  # fmt: skip
+_MMDET_OFF = ('conv_bn_act_pattern',)  # may be left out, and must not be on
+_YXYX = {'YXYXAnchorGenerator', 'YXYXDeltaXYWHBBoxCoder'}
 
 
 def is_torch_zip(path: Path) -> bool:
@@ -101,26 +104,44 @@ def _key_map_of(state: Mapping[str, Tensor]) -> KeyMap:
 def _mmdet_form(meta: Any, state: Mapping[str, Tensor]) -> tuple[KeyMap, str]:
     """Return how mmdetection's project ordered anchors and deltas, and a note that says so.
 
-    The checkpoint's config tells it. Without one, the file's BN counters do: the project's
-    ``convert_tf_to_pt.py`` writes none.
+    The checkpoint's config tells it. Without one only files of the project's
+    ``convert_tf_to_pt.py`` are known: they have no BN counters.
 
     Raises:
-        CheckpointError: Trained with other anchors or deltas than our configs can have.
+        CheckpointError: Trained with other anchors, deltas, norms or pixels than our configs can
+            have, or their order is not known.
     """
     text = meta.get('cfg') if isinstance(meta, Mapping) else None
     if isinstance(text, str):
         found = _constants(text)
         for name, usual in _MMDET_PARTS.items():
-            others = [value for value in found.get(name, ()) if value != usual]
-            if others:
+            values = [list(v) if isinstance(v, tuple) else v for v in found.get(name, ())]
+            others = [value for value in values if value != usual]
+            if others or not values:
+                own = f'{name}={others[0]}' if others else f'no {name}'
                 raise CheckpointError(
-                    f'trained with {name}={others[0]} in its config, where only {usual} converts'
+                    f'trained with {own} in its config, where only {usual} converts'
                 )
-        is_yxyx = any(str(name).startswith('YXYX') for name in found.get('type', ()))
-        why = 'as its config says'
+        for name in _MMDET_OFF:
+            if any(found.get(name, ())):
+                raise CheckpointError(f'trained with {name}=True, which does not convert')
+        both = _YXYX & {str(name) for name in found.get('type', ())}
+        if len(both) == 1:
+            raise CheckpointError(
+                f'trained with {min(both)} but not with {min(_YXYX - both)}: the order of its '
+                'outputs is not known'
+            )
+        is_yxyx, why = bool(both), 'as its config says'
+    elif any(name.endswith('num_batches_tracked') for name in state):
+        raise CheckpointError(
+            'it carries no config, which tells the order of its anchors and deltas: give the '
+            'checkpoint as mmdetection wrote it'
+        )
     else:
-        is_yxyx = not any(name.endswith('num_batches_tracked') for name in state)
-        why = f'as it has {"no " if is_yxyx else ""}BN counters'
+        is_yxyx, why = True, 'as it has no BN counters'
+    outputs = state.get('bbox_head.reg_header.pointwise_conv.bias')
+    if outputs is not None and len(outputs) != 36:
+        raise CheckpointError(f'{len(outputs) // 4} anchors at each place, where only 9 convert')
     order = "the reference's (convert_tf_to_pt.py)" if is_yxyx else "mmdetection's"
     return MMDET_YXYX if is_yxyx else MMDET, f'anchors and deltas: in the order of {order}, {why}'
 

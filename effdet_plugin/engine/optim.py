@@ -143,6 +143,7 @@ class ClippedAmpOptimWrapper(ReferenceUpdate, AmpOptimWrapper):
         # `--amp` has to work on CPUs, too, so the device is that of the parameters.
         self.device_type = optimizer.param_groups[0]['params'][0].device.type
         self.cast_dtype = _choose_dtype(dtype, self.device_type)
+        self._is_prepared = False
         fixed = loss_scale if isinstance(loss_scale, int | float) else None
         arguments = dict(loss_scale) if isinstance(loss_scale, dict) else {}
         if fixed is not None:
@@ -162,8 +163,9 @@ class ClippedAmpOptimWrapper(ReferenceUpdate, AmpOptimWrapper):
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         """Run a forward pass in the lower precision, without exchange while accumulating."""
-        if self.device_type == 'cpu':
+        if self.device_type == 'cpu' and not self._is_prepared:
             keep_depthwise_float32(model)
+            self._is_prepared = True
         with (
             OptimWrapper.optim_context(self, model),
             torch.autocast(self.device_type, dtype=self.cast_dtype),

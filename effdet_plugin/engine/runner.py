@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from effdet_plugin.config import tell_resize_mode
+from effdet_plugin.config import tell_differences
 from effdet_plugin.config.embedded import EMBEDDED
 from effdet_plugin.download import WEB, local_path
 from effdet_plugin.engine.ema import RampUpEMAHook, count_updates
@@ -275,7 +275,7 @@ class EfficientDetRunner(Runner):
             raise CheckpointError(f'{path}: its meta is a {type(meta).__name__}, not a dict')
         # mmengine executes it as a Python file when a run is resumed.
         if (embedded := meta.pop(EMBEDDED, None)) is not None:
-            tell_resize_mode(embedded, self.cfg)
+            tell_differences(embedded, self.cfg)
         model = self.model.module if is_model_wrapper(self.model) else self.model
         if self._resume and isinstance(self.optim_wrapper, OptimWrapper):
             has_average = any(isinstance(hook, EMAHook) for hook in self.hooks)

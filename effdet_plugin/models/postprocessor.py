@@ -35,6 +35,7 @@ LOGIT_MARGIN = 1e-3
 # On a CPU this many candidates for each detection are tried first: they nearly always suffice, and
 # cost a third of the reference's 5000.
 FIRST_CANDIDATES = 10
+_VECTOR = 64  # the sigmoid of the last few of a row may differ by a bit: it is none of the first
 
 Decode = Callable[[Tensor, Tensor], Tensor]
 
@@ -150,7 +151,7 @@ class DetectionPostProcessor(nn.Module):
             level_sizes: number of anchors of each level, needed by ``candidates_per_level``.
             decode: anchors and deltas ``(B, K, 4)`` -> boxes.
         """
-        first = FIRST_CANDIDATES * self.max_per_img
+        first = -(-FIRST_CANDIDATES * self.max_per_img // _VECTOR) * _VECTOR
         if first < self.nms_pre and self.candidates_per_level is None and is_eager_cpu(deltas):
             found = self._detect(logits, deltas, anchors, image_size, level_sizes, decode, first)
             if found is not None:
@@ -178,7 +179,7 @@ class DetectionPostProcessor(nn.Module):
             boxes = clip_boxes(boxes, image_size)
         keep, kept = self.nms(boxes, scores, labels)
         # Scores only fall: the next candidates have at most the score of the last one here.
-        if first and scores.shape[1] == first and not (kept[:, -1] >= scores[:, -1]).all():
+        if first and scores.shape[1] == first and not (kept[:, -1] > scores[:, -1]).all():
             return None
         boxes = gather_rows(boxes, keep)
         if self.clip == 'after':

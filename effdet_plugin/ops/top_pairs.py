@@ -93,7 +93,8 @@ def _of_image(levels: Sequence[Tensor], k: int, above: float) -> tuple[NDArray[A
     is_full = len(rows) > k
     if is_full:
         # There are k pairs of at least this logit, and all of them are on these anchors.
-        least = float(best.topk(k, sorted=False).values.min())
+        # (NaN is above none, but topk would put it first.)
+        least = float(best[torch.from_numpy(rows)].topk(k, sorted=False).values.min())
         rows = np.flatnonzero(best.numpy() >= least)
     held = _rows(levels, rows).flatten().numpy()
     if is_full:

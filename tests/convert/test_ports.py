@@ -55,13 +55,18 @@ KNOWN = {
     },
 }
 CFG = """
+norm_cfg = dict(type='SyncBN', eps=0.001, momentum=0.01)
 model = dict(
+    data_preprocessor=dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]),
     bbox_head=dict(
         anchor_generator=dict(
-            type='{type}', octave_base_scale={scale}, scales_per_octave=3,
+            type='AnchorGenerator', octave_base_scale=4, scales_per_octave=3,
             ratios=[1.0, 0.5, 2.0], strides=[8, 16, 32, 64, 128], center_offset=0.5),
-        bbox_coder=dict(target_means=[.0, .0, .0, .0], target_stds=[1.0, 1.0, 1.0, 1.0])))
+        bbox_coder=dict(
+            type='DeltaXYWHBBoxCoder',
+            target_means=[.0, .0, .0, .0], target_stds=[1.0, 1.0, 1.0, 1.0])))
 """
+YXYX_CFG = CFG.replace("'AnchorG", "'YXYXAnchorG").replace("'DeltaX", "'YXYXDeltaX")
 
 
 @pytest.fixture(scope='module')
@@ -87,7 +92,7 @@ def test_names__are_those_of_the_project(key_map: KeyMap, ours: dict[str, Tensor
 
 
 @pytest.mark.parametrize(('key_map', 'model'), [(ZYLO117, 'd7x'), (MMDET, 'd3')])
-def test_apply__gives_our_tensors_back(key_map: KeyMap, model: str) -> None:
+def test_apply__finds_every_tensor(key_map: KeyMap, model: str) -> None:
     structure = structure_of(model)
     state = {n: torch.empty(shape, device='meta') for n, shape in state_shapes(structure).items()}
     theirs = invert(key_map, structure, state)
@@ -101,11 +106,10 @@ def test_apply__gives_our_tensors_back(key_map: KeyMap, model: str) -> None:
     ('key_map', 'meta'),
     [
         (ZYLO117, None),
-        (MMDET, {'cfg': CFG.format(type='AnchorGenerator', scale=4)}),
-        (MMDET, None),
-        (MMDET_YXYX, {'cfg': CFG.format(type='YXYXAnchorGenerator', scale=4)}),
+        (MMDET, {'cfg': CFG}),
+        (MMDET_YXYX, {'cfg': YXYX_CFG}),
     ],
-    ids=['zylo117', 'mmdet', 'mmdet without a config', 'mmdet YXYX'],
+    ids=['zylo117', 'mmdet', 'mmdet YXYX'],
 )
 def test_convert__file(
     key_map: KeyMap, meta: object, ours: dict[str, Tensor], tmp_path: Path
@@ -163,7 +167,8 @@ def test_mmdet__ninety_names_are_coco_slots(ours: dict[str, Tensor], tmp_path: P
     names: list[str | None] = [None] * 90
     for slot, name in zip(SLOTS, NAMES, strict=True):
         names[slot] = name
-    path = _theirs(MMDET, ours, tmp_path / 'x.pth', {'dataset_meta': {'classes': names}})
+    meta = {'cfg': CFG, 'dataset_meta': {'classes': names}}
+    path = _theirs(MMDET, ours, tmp_path / 'x.pth', meta)
     assert convert(path).meta['dataset_meta']['classes'] == NAMES
 
 
@@ -182,16 +187,21 @@ def test_mmdet__without_config_and_counters_it_is_of_tensorflow(
 @pytest.mark.parametrize(
     ('cfg', 'message'),
     [
-        (CFG.format(type='AnchorGenerator', scale=8), 'octave_base_scale=8'),
+        (CFG.replace('_scale=4', '_scale=8'), 'octave_base_scale=8'),
+        (CFG.replace(', center_offset=0.5', ''), 'no center_offset'),
+        (CFG.replace('eps=0.001, ', ''), 'no eps'),
+        (CFG.replace('123.675', '0.485'), 'mean='),
+        (CFG.replace("'DeltaX", "'YXYXDeltaX"), 'but not with YXYXAnchorGenerator'),
         ('model = dict(', 'cannot be read'),
-        ('neck = dict(conv_bn_act_pattern=True)', 'conv_bn_act_pattern=True'),
+        (CFG + 'neck = dict(conv_bn_act_pattern=True)', 'conv_bn_act_pattern=True'),
+        (None, 'carries no config'),
     ],
-    ids=['anchors', 'damaged', 'pattern'],
+    ids=['anchors', 'offset', 'eps', 'mean', 'mixed', 'damaged', 'pattern', 'none'],
 )
 def test_mmdet__a_config_that_does_not_convert(
-    cfg: str, message: str, ours: dict[str, Tensor], tmp_path: Path
+    cfg: str | None, message: str, ours: dict[str, Tensor], tmp_path: Path
 ) -> None:
-    path = _theirs(MMDET, ours, tmp_path / 'x.pth', {'cfg': cfg})
+    path = _theirs(MMDET, ours, tmp_path / 'x.pth', cfg and {'cfg': cfg})
     with pytest.raises(CheckpointError, match=message) as caught:
         convert(path)
     assert '\n' not in str(caught.value)
@@ -203,7 +213,7 @@ def test_wrong_keys__are_told(key_map: KeyMap, ours: dict[str, Tensor], tmp_path
     theirs = invert(key_map, D0, ours)
     lost = next(name for name in theirs if name.endswith('conv5_down.bn.weight'))
     theirs['bifpn.0.extra' if key_map is ZYLO117 else 'neck.extra'] = theirs.pop(lost)
-    torch.save(theirs, tmp_path / 'x.pth')
+    torch.save({'state_dict': theirs, 'meta': {'cfg': CFG}}, tmp_path / 'x.pth')
     with pytest.raises(CheckpointError, match=f'1 missing: {lost}; 1 without a place: ') as caught:
         convert(tmp_path / 'x.pth')
     assert '\n' not in str(caught.value)

@@ -73,3 +73,11 @@ def test_in_graph__exports_with_any_number(batch: int) -> None:
         logits = random_logits(1, batch) + shift
         for one, other in zip(run(logits), InGraph()(logits), strict=True):
             assert torch.equal(one, other)
+
+
+def test_on_cpu__nan_takes_nobodys_place() -> None:
+    logits = random_logits(0, batch=1)
+    expected = top_pairs_on_cpu([logits], 5)
+    damaged = torch.cat([logits, torch.full((1, 1, 5), float('nan'))], 1)
+    for own, other in zip(top_pairs_on_cpu([damaged], 5), expected, strict=True):
+        assert torch.equal(own, other)

@@ -65,11 +65,12 @@ class Fusion(nn.Module):
         Returns:
             One map of the same shape.
         """
-        if self.weights is None:
-            terms = list(inputs)
-        else:
-            scales = scales or _scales(self.weights[None], self.method, inputs[0].dtype)
-            terms = [x * scale for x, scale in zip(inputs, scales, strict=True)]
+        weights = None if scales else self.normalized_weights()
+        if weights is not None:
+            scales = _scales(weights, inputs[0].dtype)
+        terms = list(inputs)
+        if scales:
+            terms = [x * _of(scale, x.dtype) for x, scale in zip(inputs, scales, strict=True)]
         # A sum of scaled terms, not a stack, which would copy all maps; it also exports and
         # quantises best. The order of the terms fixes the rounding.
         total = terms[0]
@@ -93,27 +94,32 @@ def fusion_scales(fusions: Sequence[nn.Module], dtype: torch.dtype) -> list[Sequ
         dtype: of the maps.
 
     Returns:
-        For each fusion, n scalars or n tensors ``(C, 1, 1)``; empty where it is no :class:`Fusion`
-        or has no weights.
+        For each fusion, n scalars or n tensors ``(C, 1, 1)``; empty where it has no weights, or is
+        not just a :class:`Fusion`: a subclass may weight in another way.
     """
     alike: dict[tuple[str, torch.Size], list[int]] = {}
     for number, fusion in enumerate(fusions):
-        if isinstance(fusion, Fusion) and fusion.weights is not None:
+        if type(fusion) is Fusion and fusion.weights is not None:
             alike.setdefault((fusion.method, fusion.weights.shape), []).append(number)
     scales: list[Sequence[Tensor]] = [()] * len(fusions)
     for (method, shape), numbers in alike.items():
         weights = torch.stack([fusions[number].weights for number in numbers])  # type: ignore[misc]
-        flat = _scales(weights, method, dtype)
+        flat = _scales(_normalized(weights, method, 1).flatten(0, 1), dtype)
         for place, number in enumerate(numbers):
             scales[number] = flat[place * shape[0] : (place + 1) * shape[0]]
     return scales
 
 
-def _scales(weights: Tensor, method: str, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """Factors of the maps of k fusions, k * n of them, from weights ``(k, n)`` or ``(k, n, C)``."""
+def _scales(weights: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Factors of k maps from normalised weights ``(k,)`` or ``(k, C)``."""
+    weights = weights.to(dtype)
     # Scalars have no dimensions: their gradient needs no reshaping.
-    size = (-1,) if weights.dim() == 2 else (-1, weights.shape[2], 1, 1)
-    return _normalized(weights, method, 1).to(dtype).reshape(size).unbind()
+    return (weights if weights.dim() == 1 else weights[..., None, None]).unbind()
+
+
+def _of(scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """A scale in the dtype of its map, which it must not raise."""
+    return scale if scale.dtype == dtype else scale.to(dtype)
 
 
 def _normalized(weights: Tensor, method: str, dim: int) -> Tensor:

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from effdet_plugin.errors import ConfigError
@@ -79,3 +79,24 @@ def test_scales__of_many_fusions_at_once_are_those_of_each() -> None:
     assert together[-1] == ()
     for fusion, scales, n in zip(fusions, together, numbers, strict=False):
         assert torch.equal(fusion(maps[:n], scales), fusion(maps[:n]))
+
+
+class Halves(Fusion):
+    """Weights of its own."""
+
+    def normalized_weights(self) -> Tensor:
+        return torch.tensor([0.5, 0.25])
+
+
+def test_fusion__a_subclass_weights_in_its_own_way() -> None:
+    fusion = Halves(2)
+    assert fusion_scales([fusion], torch.float32) == [()]
+    ones = torch.ones(1, 2, 3, 3)
+    assert torch.equal(fusion([ones, 4 * ones]), 1.5 * ones)
+
+
+def test_scales__do_not_raise_the_dtype_of_a_map() -> None:
+    fusion = Fusion(2, 'channel_attn', channels=2)
+    (scales,) = fusion_scales([fusion], torch.float32)
+    maps = [torch.ones(1, 2, 3, 3, dtype=torch.bfloat16)] * 2
+    assert fusion(maps, scales).dtype == torch.bfloat16
