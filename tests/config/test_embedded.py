@@ -12,7 +12,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from effdet_plugin.config import load
+from effdet_plugin.config import load, tell_differences
 from effdet_plugin.config.dataset_nodes import class_names
 from effdet_plugin.config.embedded import embed, embedded_config
 from effdet_plugin.costs import build_on_meta
@@ -172,3 +172,18 @@ def test_damaged__is_one_line(text: Any) -> None:
     assert '\n' not in str(caught.value)
     with pytest.raises(CheckpointError, match='carries no config'):
         embedded_config({'meta': text})
+
+
+def test_tell_differences__what_no_weight_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    module = sys.modules['effdet_plugin.config.load']
+    monkeypatch.setattr(module, 'print_log', lambda text, **_: lines.append(text))
+    config = load('d0_coco')
+    tell_differences(embed(config), config)
+    assert lines == []
+    port = load('d0_coco', options={'model.neck.pool_type': 'max_zero'})
+    port.model.bbox_head.anchor_generator.aspect_ratios = [1.0, (1.4, 0.7), (0.7, 1.4)]
+    tell_differences(embed(port), config)
+    assert len(lines) == 2
+    assert 'model.neck.pool_type="max_zero", the config has "max"' in lines[0]
+    assert 'aspect_ratios=[1.0, [1.4, 0.7], [0.7, 1.4]]' in lines[1]
