@@ -72,14 +72,14 @@ class EfficientDetDataset:
         self.resize_mode = resize_mode
         self.seed = seed
         self.reduced_decoding = reduced_decoding
-        self._cache = open_cache(cache) if cache else None
+        self.cache = None if cache is None else open_cache(cache)
         self._prepare_transforms()
 
     def _prepare_transforms(self) -> None:
         """Set size and mode of every transform of the datasets inside, and how images are read."""
         for dataset in _built_datasets(self.dataset):
-            if (self._cache or self.reduced_decoding) and not _inner(dataset):
-                set_reader(dataset.pipeline.transforms, self._cache, self.reduced_decoding)
+            if (self.cache or self.reduced_decoding) and not _inner(dataset):
+                set_reader(dataset.pipeline.transforms, self.cache, self.reduced_decoding)
             for transform in _transforms(vars(dataset).get('pipeline')):
                 if self.image_size is not None and hasattr(transform, 'image_size'):
                     transform.image_size = int(self.image_size[0]), int(self.image_size[1])

@@ -46,17 +46,8 @@ class ImageReader:
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Read ``results['img_path']``."""
-        path, reduction = results['img_path'], self._reduction(results)
-        key = _key(path, reduction) if self.cache else None
-        image = self.cache.get(key) if self.cache and key else None
-        is_cached = image is not None
-        if image is None and reduction > 1:
-            image = _decode_reduced(path, reduction)
-        if image is None:
-            results, reduction = self.loader(results), 1
-            image = results['img']
-        if self.cache and key and not is_cached:
-            self.cache.put(key, image)
+        wanted = self._reduction(results)
+        image, reduction = self._read(results, wanted)
         results['img'] = image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         if reduction > 1:
@@ -65,11 +56,26 @@ class ImageReader:
                 instance['bbox'] = [side / reduction for side in instance['bbox']]
         return results
 
+    def _read(self, results: dict[str, Any], reduction: int) -> tuple[np.ndarray, int]:
+        """Return an image, and by what it is reduced: 1 where it cannot be as wanted."""
+        path = results['img_path']
+        key = image_key(path, reduction) if self.cache else None
+        image = self.cache.get(key) if self.cache and key else None
+        is_cached = image is not None
+        if image is None and reduction > 1:
+            image = _decode_reduced(path, reduction)
+        elif image is None:
+            image = self.loader({'img_path': path})['img']
+        if reduction > 1 and (image is None or not _is_reduced(image, results, reduction)):
+            return self._read(results, 1)
+        if self.cache and key and not is_cached:
+            self.cache.put(key, image)
+        return image, reduction
+
     def _reduction(self, results: dict[str, Any]) -> int:
         """Draw the scale; return by what the image may be reduced.
 
-        The annotations' size is enough: where it is wrong, the image is smaller or larger than it
-        might be, and its boxes are right all the same.
+        By the annotations' size; where it is not the file's, the image is read whole.
         """
         if self.crop is None:
             return 1
@@ -93,6 +99,12 @@ def _decode_reduced(path: str, reduction: int) -> np.ndarray | None:
     if data[:2].tobytes() != _JPEG:
         return None
     return cv2.imdecode(data, _REDUCED[reduction])
+
+
+def _is_reduced(image: np.ndarray, results: dict[str, Any], reduction: int) -> bool:
+    """Whether a reduced image is as large as the annotations' size makes it; libjpeg rounds up."""
+    sides = results['height'], results['width']
+    return image.shape[:2] == tuple(-(-side // reduction) for side in sides)
 
 
 def set_reader(steps: list[Any], cache: Cache | None, reduced: bool) -> None:
@@ -123,6 +135,7 @@ def _is_plain(loader: LoadImageFromFile) -> bool:
         type(loader) is LoadImageFromFile
         and (loader.color_type, loader.imdecode_backend) == ('color', 'cv2')
         and not (loader.to_float32 or loader.backend_args or loader.file_client_args)
+        and not loader.ignore_empty
     )
 
 
@@ -138,10 +151,12 @@ def _crop_in(steps: list[Any]) -> ScaleJitterCrop:
     raise ConfigError('reduced_decoding: the pipeline has no ScaleJitterCrop; leave it out')
 
 
-def _key(path: str, reduction: int) -> str | None:
+def image_key(path: str, reduction: int) -> str | None:
     """Return what tells a decoded image from all others; None if the file is not there."""
     try:
         stat = os.stat(path)
     except OSError:
         return None
-    return f'{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}\0{reduction}'
+    # A file that replaces another may have its size and time of change, but not of arrival.
+    file = (os.path.abspath(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    return '\0'.join(map(str, (*file, reduction, cv2.__version__)))  # decoders differ

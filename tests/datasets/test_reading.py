@@ -1,9 +1,7 @@
 """Cached and reduced images: batches are equal with and without a cache, boxes stay right."""
 
 import json
-import logging
 import os
-import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,14 +16,6 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from effdet_plugin.datasets import cache as caches
-from effdet_plugin.datasets.cache import (
-    DiskCache,
-    MemoryCache,
-    cache_in_words,
-    open_cache,
-    parse_cache,
-)
 from effdet_plugin.datasets.reader import ImageReader
 from effdet_plugin.errors import ConfigError
 
@@ -100,12 +90,6 @@ def batches(dataset: Any, workers: int = 0, context: str | None = None) -> list[
     ]
 
 
-def got(cache: Any, key: str) -> Any:
-    image = cache.get(key)
-    assert image is not None
-    return image
-
-
 @pytest.mark.parametrize('is_reduced', [False, True], ids=['whole', 'reduced'])
 def test_cache__batches_are_equal(folder: Path, tmp_path: Path, is_reduced: bool) -> None:
     settings: dict[str, Any] = {'reduced_decoding': is_reduced}
@@ -113,12 +97,25 @@ def test_cache__batches_are_equal(folder: Path, tmp_path: Path, is_reduced: bool
     for cache in ('ram:0.1', f'{tmp_path / "cache"}:0.1'):
         dataset = build(folder, cache=cache, **settings)
         assert batches(dataset, workers=2, context='fork') == expected
-        used = int(dataset._cache._used[0])
+        used = dataset.cache.used
         assert used > 0  # the workers' images, in this process
         assert batches(dataset) == expected
         if not is_reduced:
-            assert int(dataset._cache._used[0]) == used  # all were there
+            assert dataset.cache.used == used  # all were there
             assert used >= NUMBER * HEIGHT * WIDTH * 3
+
+
+def test_cache__a_replaced_image_of_that_size_and_time_is_read_again(
+    folder: Path, tmp_path: Path
+) -> None:
+    reader = build(folder, cache='ram:0.1').pipeline.transforms[0]
+    values = []
+    for grey in (50, 200):
+        file = tmp_path / 'one.bmp'
+        assert cv2.imwrite(str(file), np.full((200, 200, 3), grey, np.uint8))
+        os.utime(file, ns=(1, 1))
+        values.append(reader({'img_path': str(file)})['img'][0, 0, 0])
+    assert values == [50, 200]
 
 
 def test_cache__hits_do_not_decode(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,78 +138,10 @@ def test_cache__a_changed_image_is_read_again(folder: Path, tmp_path: Path) -> N
     assert values == [50, 50, 200, 200]
 
 
-@pytest.mark.parametrize('kind', ['ram', 'disk'])
-def test_cache__bounded_and_copies(tmp_path: Path, kind: str) -> None:
-    images = [np.full((200, 200, 3), i, np.uint8) for i in range(4)]
-    limit = int(2.5 * images[0].nbytes)
-    cache = MemoryCache(limit) if kind == 'ram' else DiskCache(tmp_path / 'cache', limit)
-    for i, image in enumerate(images):
-        cache.put(str(i), image)
-    assert [cache.get(str(i)) is not None for i in range(4)] == [True, True, False, False]
-    got(cache, '0')[:] = 9  # a transform may write into its image
-    assert not got(cache, '0').any()
-    cache.put('small', np.zeros((8, 8, 3), np.uint8))
-    assert cache.get('small') is None
-    if kind == 'disk':
-        assert sum(f.stat().st_size for f in tmp_path.rglob('*.npy')) <= limit
-        later = DiskCache(tmp_path / 'cache', limit)  # another training
-        later.put('3', images[3])
-        assert later.get('3') is None
-        assert np.array_equal(got(later, '1'), images[1])
-
-
-def test_cache__damaged_files_are_written_again(tmp_path: Path) -> None:
-    image = np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)
-    cache = DiskCache(tmp_path, 10**7)
-    cache.put('a', image)
-    (file,) = tmp_path.rglob('*.npy')
-    whole = file.read_bytes()
-    pickled = np.array([{'a': 1}], dtype=object)
-    for damage in (b'', whole[:70], whole[:-1], b'x' * 300, pickle.dumps(pickled)):
-        file.write_bytes(damage)
-        assert cache.get('a') is None
-    with file.open('wb') as out:
-        np.save(out, pickled, allow_pickle=True)
-    assert cache.get('a') is None
-    cache.put('a', image)
-    assert np.array_equal(got(cache, 'a'), image)
-
-
-def test_cache__a_full_disk_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[Any] = []
-    monkeypatch.setattr(caches, 'print_log', lambda *line: told.append(line))
-    monkeypatch.setattr(caches, '_KEPT_FREE', 1 << 60)
-    cache = DiskCache(tmp_path, 10**7)
-    for i in range(3):
-        cache.put(str(i), np.zeros((200, 200, 3), np.uint8))
-        assert cache.get(str(i)) is None
-    ((text, _, level),) = told
-    assert 'takes no more images' in text
-    assert level == logging.WARNING
-
-
-def test_cache__spawned_workers_have_their_share(tmp_path: Path) -> None:
-    for cache in (MemoryCache(10**7), DiskCache(tmp_path, 10**7)):
-        later = pickle.loads(pickle.dumps(cache))
-        image = np.ones((200, 200, 3), np.uint8)
-        later.put('a', image)
-        assert np.array_equal(later.get('a'), image)
-        assert later.limit == 10**7
-
-
-def test_parse_cache(tmp_path: Path) -> None:
-    assert parse_cache('ram') == (None, None)
-    assert parse_cache('ram:1.5') == (None, 1.5)
-    assert parse_cache('a/b:20') == (Path('a/b'), 20)
-    assert parse_cache('C:/x') == (Path('C:/x'), None)
-    assert isinstance(open_cache('ram'), MemoryCache)
-    assert cache_in_words('ram').endswith("memory: at most an eighth of the machine's")
-    assert cache_in_words('ram:2').endswith('memory: at most 2 GB')
-    assert cache_in_words('a/b').endswith('a/b: at most 10 GB')
-    for bad in ('', ':3', 'ram:0', 'ram:-1', 'ram:nan', str(tmp_path / 'f')):
-        (tmp_path / 'f').write_text('')
-        with pytest.raises(ConfigError, match='--cache'):
-            open_cache(bad)
+@pytest.mark.parametrize('bad', [True, False, 3, ''])
+def test_cache__only_text_is_a_place(folder: Path, bad: Any) -> None:
+    with pytest.raises(ConfigError, match=r'cache.*give ram, ram:GB, DIR or DIR:GB'):
+        build(folder, cache=bad)
 
 
 def test_reduced__boxes_are_where_their_pixels_are(folder: Path) -> None:
@@ -261,9 +190,31 @@ def test_reduced__orientation_and_other_formats(tmp_path: Path, folder: Path) ->
         reader({'img_path': str(tmp_path / 'missing.jpg'), 'height': 240, 'width': 400})
 
 
+@pytest.mark.parametrize('cache', ['ram:0.1', None])
+@pytest.mark.parametrize('kind', ['a PNG', 'another size'])
+def test_reduced__what_cannot_be_is_read_whole_each_time(
+    tmp_path: Path, folder: Path, kind: str, cache: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its boxes stay, also when the image is found in the cache."""
+    reader = build(folder, cache=cache, reduced_decoding=True).pipeline.transforms[0]
+    monkeypatch.setattr(reader.crop, 'draw_scale', lambda: 0.3)
+    height, width = (240, 400) if kind == 'a PNG' else (2400, 4000)
+    suffix = '.png' if kind == 'a PNG' else '.jpg'
+    image = np.random.default_rng(0).integers(0, 255, (240, 400, 3), dtype=np.uint8)
+    (tmp_path / 'one.jpg').write_bytes(cv2.imencode(suffix, image)[1].tobytes())
+    for _ in range(3):
+        info = {'img_path': str(tmp_path / 'one.jpg'), 'height': height, 'width': width}
+        found = reader({**info, 'instances': [{'bbox': [8.0, 8.0, 80.0, 80.0]}]})
+        assert np.array_equal(found['img'], cv2.imread(str(tmp_path / 'one.jpg')))
+        assert found['instances'][0]['bbox'] == [8.0, 8.0, 80.0, 80.0]
+        assert found['ori_shape'] == found['img_shape'] == (240, 400)
+        assert 'reduction' not in found
+
+
 @pytest.mark.parametrize(
     ('steps', 'message'),
     [
+        ([dict(type='LoadImageFromFile', ignore_empty=True), *PIPELINE[1:]], 'begins with'),
         ([dict(type='LoadImageFromFile', to_float32=True), *PIPELINE[1:]], 'begins with'),
         ([*PIPELINE[:3], dict(type='PackDetInputs')], 'no ScaleJitterCrop|PackDetInputs stands'),
         (
