@@ -38,10 +38,16 @@ _MAX_DEPTH = 50
 def embed(cfg: Config) -> str:
     """Return a config as JSON text: tuples become lists, types their registered names.
 
+    Where images are cached is left out: it is a folder of this machine.
+
     Args:
         cfg: Complete.
     """
-    return json.dumps(cfg.to_dict(), default=_name)
+    found = cfg.to_dict()
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        for node in dataset_nodes((found.get(loader) or {}).get('dataset')):
+            node.pop('cache', None)
+    return json.dumps(found, default=_name)
 
 
 def embedded_config(checkpoint: Mapping[str, Any], source: str = 'the checkpoint') -> Config:

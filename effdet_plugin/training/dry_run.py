@@ -16,6 +16,7 @@ from effdet_plugin.training.running import build_runner, one_line_errors
 from effdet_plugin.training.train import TrainSettings, prepare
 
 _COARSEST_STRIDE = 128  # of the top level, if the config has no anchor strides
+_TINY_CACHE = 'ram:0.001'  # nothing is written into a folder
 
 
 def dry_run(settings: TrainSettings) -> dict[str, Any]:
@@ -35,10 +36,11 @@ def dry_run(settings: TrainSettings) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory(prefix='effdet-dry-run-') as folder, one_line_errors():
         prepared = prepare(settings, scratch=Path(folder))
+        remarks = prepared.remarks()
         shrink(prepared.cfg, Path(folder))
         runner = build_runner(prepared.cfg)
         runner.train()
-        remarks = [*prepared.remarks(), *_remarks(runner)]
+        remarks += _remarks(runner)
         if prepared.description is not None:
             return dry_run_summary(prepared.description, []) | {'remarks': remarks}
         return _summary(runner, remarks)
@@ -60,7 +62,8 @@ def shrink(cfg: Config, folder: Path) -> None:
             for key in ('prefetch_factor', 'batch_sampler'):
                 loader.pop(key, None)
             for node in dataset_nodes(loader.dataset):
-                node.pop('cache', None)
+                if node.get('cache') is not None:  # a pipeline that cannot be cached is refused
+                    node['cache'] = _TINY_CACHE
     cfg.train_cfg = {'type': 'EpochBasedTrainLoop', 'max_epochs': 1, 'val_interval': 1}
     cfg.resume = False
     _disable_downloads(cfg.model.get('backbone') or {})

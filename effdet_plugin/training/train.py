@@ -118,7 +118,9 @@ class Prepared(NamedTuple):
         if 'Amp' in self.cfg.optim_wrapper.get('type', '') and get_device() == 'cpu':
             remarks.append('no GPU is available: mixed precision is bfloat16 on the CPU')
         nodes = dataset_nodes(self.cfg.train_dataloader.get('dataset'))
-        return remarks + [cache_in_words(node['cache']) for node in nodes if node.get('cache')]
+        return remarks + [
+            cache_in_words(node['cache']) for node in nodes if node.get('cache') is not None
+        ]
 
 
 def prepare(
@@ -197,13 +199,19 @@ def set_cache(cfg: Config, text: str) -> None:
     """Let the training's datasets keep decoded images.
 
     Raises:
-        ConfigError: The text names no place, or the config has none of our datasets.
+        ConfigError: The text names no place, or the config has none of our datasets, or several.
     """
     folder, size = parse_cache(text)
     nodes = dataset_nodes((cfg.get('train_dataloader') or {}).get('dataset'))
     ours = [node for node in nodes if node.get('type') == 'EfficientDetDataset']
     if not ours:
         raise ConfigError("--cache: the config's training data are in no EfficientDetDataset")
+    below = {id(node) for node in dataset_nodes(ours[0])}
+    if any(id(node) not in below for node in ours):
+        raise ConfigError(
+            "--cache: the config's training data are in several EfficientDetDatasets, and a cache "
+            'is of one: set cache in each of them'
+        )
     place = 'ram' if folder is None else str(folder.absolute())
     ours[0]['cache'] = place if size is None else f'{place}:{size:g}'
 

@@ -61,6 +61,13 @@ def test_configs__pipeline_and_classes_are_those_of_the_file(name: str) -> None:
     assert tuple(found.test_dataloader.dataset.metainfo.classes) == expected
 
 
+def test_embed__no_folder_of_the_cache() -> None:
+    cfg = load(CONFIGS / names()[0])
+    cfg.train_dataloader.dataset.cache = 'a/folder/of/this/machine'
+    assert 'a/folder/of' not in embed(cfg)
+    assert cfg.train_dataloader.dataset.cache
+
+
 def test_model__is_that_of_the_file(plain: dict[str, Any]) -> None:
     cfg = Config(plain)
     found = embedded_config(checkpoint_of(plain, CLASSES))

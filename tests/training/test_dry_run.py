@@ -1,6 +1,7 @@
 """A dry run: what it says of the data, and that it leaves everything as it is."""
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 import pytest
 from mmengine.config import Config
 
-from effdet_plugin.errors import UserError
+from effdet_plugin.config.dataset_nodes import dataset_nodes
+from effdet_plugin.errors import ConfigError, UserError
 from effdet_plugin.models.backbones import timm_backbone
 from effdet_plugin.training import TrainSettings, dry_run
+from effdet_plugin.training.dry_run import shrink
 from support import REPOSITORY, shared_dir
 
 CONFIGS = REPOSITORY / 'configs' / 'efficientdet'
@@ -34,10 +37,26 @@ def test_dry_run__configured_data(
     before = hashes(data)
     cache = run_dir.with_name('cache')
     summary = dry_run(replace(settings, data=None, cfg_options=options, cache=str(cache)))
-    assert summary == dict(classes=list(CLASSES), train_images=4, val_images=3, boxes=7, remarks=[])
+    line = f'decoded images are kept in {cache}: at most 10 GB'
+    counts = dict(train_images=4, val_images=3, boxes=7)
+    assert summary == dict(classes=list(CLASSES), **counts, remarks=[line])
     assert hashes(data) == before
     assert not run_dir.exists()
     assert not cache.exists()
+
+
+def test_dry_run__refuses_a_pipeline_that_cannot_be_cached(settings: TrainSettings) -> None:
+    def shrunk(cfg: Config, folder: Path) -> None:
+        shrink(cfg, folder)
+        for node in dataset_nodes(cfg.train_dataloader.dataset):
+            if node.get('pipeline'):
+                node.pipeline[0].to_float32 = True
+
+    module = sys.modules['effdet_plugin.training.dry_run']
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, 'shrink', shrunk)
+        with pytest.raises(ConfigError, match='cache and reduced_decoding need a pipeline'):
+            dry_run(replace(settings, cache='ram'))
 
 
 def test_dry_run__leaves_the_work_dir_and_the_weights_alone(

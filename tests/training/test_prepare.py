@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import torch
 from mmdet.registry import DATASETS
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from effdet_plugin.errors import CheckpointError, ConfigError, UserError
 from effdet_plugin.training import TrainSettings, prepare
 from effdet_plugin.training.running import build_runner
+from effdet_plugin.training.train import set_cache
 
 Options = dict[str, Any]
 Hashes = Callable[[Path], dict[str, str]]
@@ -29,6 +31,7 @@ Hashes = Callable[[Path], dict[str, str]]
         (dict(data=Path('absent')), 'absent'),
         (dict(config=Path('absent.py')), r'absent\.py'),
         (dict(cache='ram:0'), '--cache ram:0: give ram'),
+        (dict(cache='ram:1000000'), 'GB of memory; give less'),
     ],
 )
 def test_prepare__refuses(
@@ -49,8 +52,20 @@ def test_prepare__cache(settings: TrainSettings, run_dir: Path, tmp_path: Path) 
     assert f'decoded images are kept in {folder}: at most 0.5 GB' in prepared.remarks()
     with DefaultScope.overwrite_default_scope('mmdet'):
         dataset = DATASETS.build(node)
-    assert dataset._cache.limit == 2**29
+    assert dataset.cache.limit == 2**29
     assert not folder.exists(), 'before the first image'
+
+
+def test_set_cache__one_dataset_of_ours() -> None:
+    ours = dict(type='EfficientDetDataset', dataset=dict(type='CocoDataset'))
+    nested = dict(type='EfficientDetDataset', dataset=ours)
+    cfg = Config(dict(train_dataloader=dict(dataset=dict(type='RepeatDataset', dataset=nested))))
+    set_cache(cfg, 'ram:0.5')
+    assert cfg.train_dataloader.dataset.dataset.cache == 'ram:0.5'
+    assert 'cache' not in cfg.train_dataloader.dataset.dataset.dataset
+    several = dict(type='ConcatDataset', datasets=[ours, dict(ours)])
+    with pytest.raises(ConfigError, match='several EfficientDetDatasets'):
+        set_cache(Config(dict(train_dataloader=dict(dataset=several))), 'ram:0.5')
 
 
 def test_prepare__a_config_is_what_its_run_writes(
