@@ -28,6 +28,8 @@ from effdet_plugin.benchmark.settings import Settings
 from effdet_plugin.benchmark.timing import TOTAL, Figures, Stopwatch, in_turns
 from effdet_plugin.config import parse_options
 from effdet_plugin.config.dataset_nodes import dataset_nodes
+from effdet_plugin.datasets.cache import Cache
+from effdet_plugin.datasets.reader import image_key
 from effdet_plugin.errors import ConfigError, InstallError
 from effdet_plugin.images import read_image
 from effdet_plugin.shipped_configs import config_path
@@ -42,7 +44,6 @@ SWITCHES: dict[str, dict[str, Any]] = {
     'reduced decoding': {'reduced_decoding': True},
     'cached': {'cache': 'ram:2'},
 }
-MOST_CACHED = 1500  # images that fit
 COMPARED = 8  # images whose pixels are compared
 PARTS = {
     'LoadImageFromFile': 'decode',
@@ -77,10 +78,20 @@ class Stream:
         for _ in range(self.count):
             next(self._batches)
 
-    def fill(self) -> None:
-        """Read every image once."""
+    def fill(self) -> bool:
+        """Read every image once; return whether the cache has all of them, whole, after that.
+
+        It has none that are tiny, reduced, or too many.
+        """
+        dataset = self.loader.dataset
+        cache: Cache | None = getattr(dataset, 'cache', None)
         for _ in range(len(self.loader)):
             next(self._batches)
+            if cache is None or not 0 <= cache.used < cache.limit:
+                return False
+        paths = (dataset.get_data_info(i)['img_path'] for i in range(len(dataset)))
+        keys = (image_key(path, 1) for path in paths)
+        return all(key and cache.get(key) is not None for key in keys) if cache else False
 
     def timed(self, step: Callable[..., Any], name: str, before: str = '') -> Callable[..., Any]:
         """Return a step that ends a part, and perhaps another one before it."""
@@ -140,10 +151,9 @@ def measure(settings: Settings, tell: Callable[[str], None] = lambda _: None) ->
                     streams[f'{prefix}, {name}'] = ours(cfg, batch, **switches)
                 except ConfigError as error:
                     report.notes.append(f'{name} is left out: {error}')
-            if len(dataset) > MOST_CACHED:
-                streams.pop(f'{prefix}, cached', None)
-            elif f'{prefix}, cached' in streams:
-                streams[f'{prefix}, cached'].fill()
+            if (cached := streams.get(f'{prefix}, cached')) and not cached.fill():
+                del streams[f'{prefix}, cached']
+                report.notes.append('cached is left out: an epoch does not put all images there')
             if settings.against:
                 streams[f'{prefix}, effdet'] = rival(dataset, batch)
             found = in_turns(streams, settings.rounds, device, warm_up=1, report=tell)

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from effdet_plugin.cli.model_words import add_model
 from effdet_plugin.cli.options import add_config_options
+from effdet_plugin.errors import ConfigError
 from effdet_plugin.shipped_configs import is_config
 
 MODES = ('network', 'end2end', 'train', 'memory', 'postprocess', 'loader')
@@ -58,7 +59,8 @@ def complete(words: Sequence[str]) -> list[str]:
     """Return the words with ``none`` as MODEL of `loader`, which needs only a CONFIG."""
     given = list(words)
     at = next((i for i, word in enumerate(given) if is_config(word)), None)
-    if given[:1] == ['loader'] and at is not None and given[at + 1 : at + 2] != ['none']:
+    mode = next((word for word in given if word in MODES), None)
+    if mode == 'loader' and at is not None and given[at + 1 : at + 2] != ['none']:
         given.insert(at + 1, 'none')
     return given
 
@@ -70,6 +72,8 @@ def run(args: Namespace) -> None:
     from effdet_plugin.costs import to_text
     from effdet_plugin.files import write_atomically
 
+    if args.mode != 'loader' and (args.data is not None or args.step_ms is not None):
+        raise ConfigError(f'benchmark {args.mode}: --data and --step-ms are for the mode loader')
     settings = benchmark.Settings(
         models=args.model,
         config=args.config,

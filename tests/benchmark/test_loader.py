@@ -1,6 +1,7 @@
 """The loader's benchmark on six small JPEGs, beside effdet's where effdet is installed."""
 
 import json
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 from benchmark_support import NEEDS_EFFDET, settings
 
 from effdet_plugin import benchmark
+from effdet_plugin.benchmark import loader
 from effdet_plugin.benchmark.loader import workers_for
-from effdet_plugin.cli.benchmark import complete
+from effdet_plugin.cli.benchmark import add_arguments, complete, run
 from effdet_plugin.errors import ConfigError
 
 PREFIX = 'loader/b2/custom_coco'
@@ -22,11 +24,11 @@ def data(tmp_path: Path) -> Path:
     images, annotations = [], []
     for i in range(6):
         name = f'{i}.jpg'
-        height = 60 if i % 2 else 40
-        noise = np.random.default_rng(i).integers(0, 255, (height, 80, 3), dtype=np.uint8)
+        height = 240 if i % 2 else 160
+        noise = np.random.default_rng(i).integers(0, 255, (height, 240, 3), dtype=np.uint8)
         image = cv2.GaussianBlur(noise, (9, 9), 4)
         assert cv2.imwrite(str(tmp_path / name), image)
-        images.append({'id': i, 'file_name': name, 'height': height, 'width': 80})
+        images.append({'id': i, 'file_name': name, 'height': height, 'width': 240})
         box = {'bbox': [5, 6, 30, 30], 'area': 900, 'iscrowd': 0}
         annotations.append({'id': i, 'image_id': i, 'category_id': 1, **box})
     document = {
@@ -59,6 +61,23 @@ def test_measure__parts_sum_up_and_workers_are_told(data: Path) -> None:
     assert {f'{PREFIX}, {name}' for name in ('reduced decoding', 'cached')} <= set(plain)
 
 
+def test_measure__what_is_not_all_cached_has_no_row(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(loader.SWITCHES, 'cached', {'cache': 'ram:0.0003'})
+    report = benchmark.run('loader', given(data, rounds=1))
+    assert not any('cached' in name for name in report.to_dict())
+    assert any(note.startswith('cached is left out') for note in report.notes)
+
+
+@pytest.mark.parametrize('words', [['--data', 'x'], ['--step-ms', '3']])
+def test_run__options_of_the_loader_only(words: list[str]) -> None:
+    parser = ArgumentParser()
+    add_arguments(parser)
+    with pytest.raises(ConfigError, match='are for the mode loader'):
+        run(parser.parse_args(['train', 'd0_coco', 'none', *words]))
+
+
 def test_workers_for__never_none() -> None:
     assert [workers_for(rate, 100.0) for rate in (1, 100, 101, 1000)] == [1, 1, 2, 10]
 
@@ -69,7 +88,7 @@ def test_measure__effdet_reads_the_same_images(data: Path) -> None:
     assert plain[PREFIX]['against'] == f'{PREFIX}, effdet'
     assert plain[PREFIX]['speedup'] > 0
     assert f'{PREFIX}, effdet/resize and crop' in plain
-    tall = ['train_dataloader.dataset.dataset.filter_cfg.min_size=50']
+    tall = ['train_dataloader.dataset.dataset.filter_cfg.min_size=200']
     with pytest.raises(ConfigError, match='images here and'):
         benchmark.run('loader', given(data, against='effdet', options=tall))
 
@@ -84,5 +103,7 @@ def test_measure__needs_a_config() -> None:
 def test_complete__loader_needs_no_model() -> None:
     words = ['loader', '--batch', '8', 'd0_coco', '--json', 'f.json']
     assert complete(words) == [*words[:4], 'none', *words[4:]]
+    first = ['--json', 'f.json', 'loader', 'd0_coco']
+    assert complete(first) == [*first, 'none']
     for same in (['loader', 'd0_coco', 'none'], ['train', 'd0_coco', 'none'], ['loader']):
         assert complete(same) == same
