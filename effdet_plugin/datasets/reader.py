@@ -66,7 +66,7 @@ class ImageReader:
             image = _decode_reduced(path, reduction)
         elif image is None:
             image = self.loader({'img_path': path})['img']
-        if reduction > 1 and (image is None or not _is_reduced(image, results, reduction)):
+        if image is None or (reduction > 1 and not _is_reduced(image, results, reduction)):
             return self._read(results, 1)
         if self.cache and key and not is_cached:
             self.cache.put(key, image)
