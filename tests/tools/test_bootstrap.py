@@ -44,7 +44,7 @@ def clone(tmp_path: Path) -> Path:
     (tmp_path / 'tools').mkdir()
     (tmp_path / 'effdet_plugin').mkdir()
     (tmp_path / 'effdet_plugin' / '__init__.py').touch()
-    for name in ('errors.py', 'shipped_configs.py'):
+    for name in ('errors.py', 'other_names.py', 'shipped_configs.py'):
         shutil.copy(REPOSITORY / 'effdet_plugin' / name, tmp_path / 'effdet_plugin')
     shutil.copytree(REPOSITORY / 'effdet_plugin' / 'cli', tmp_path / 'effdet_plugin' / 'cli')
     shutil.copy(REPOSITORY / 'effdet_plugin_command.py', tmp_path)
