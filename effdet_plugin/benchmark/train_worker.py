@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from effdet_plugin.benchmark.counting import operators
 from effdet_plugin.benchmark.settings import Settings
 from effdet_plugin.config.options import parse_options
-from effdet_plugin.engine.depthwise import keep_depthwise_float32
+from effdet_plugin.engine.optim import keep_depthwise_float32
 from effdet_plugin.engine.runner import keep_freed_memory
 from effdet_plugin.trained_model import TrainedModel, device_of, load_trained
 

@@ -24,7 +24,7 @@ from torch import Tensor
 import support
 from effdet_plugin.convert.key_map import invert
 from effdet_plugin.convert.key_map_tensorflow import VARIABLES
-from effdet_plugin.engine.depthwise import keep_depthwise_float32
+from effdet_plugin.engine.optim import keep_depthwise_float32
 
 SIZE = (256, 256)
 RATES = (0.008, 0.00872, 0.00944)
