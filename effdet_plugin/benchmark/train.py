@@ -16,7 +16,7 @@ from effdet_plugin.benchmark.settings import Settings
 from effdet_plugin.benchmark.subjects import label_of
 from effdet_plugin.benchmark.timing import Figures
 from effdet_plugin.benchmark.train_worker import Variant, serve
-from effdet_plugin.errors import ConfigError
+from effdet_plugin.errors import ConfigError, UserError
 from effdet_plugin.trained_model import device_of
 
 WARM_UP = 2
@@ -34,15 +34,27 @@ class Worker:
 
     def ask(self, request: str) -> Any:
         """Send a request of `effdet_plugin.benchmark.train_worker.serve` and return the answer."""
-        self.connection.send(request)
+        with self._alive():
+            self.connection.send(request)
         return self.answer()
 
     def answer(self) -> Any:
         """Wait for an answer; an exception is raised here."""
-        found = self.connection.recv()
+        with self._alive():
+            found = self.connection.recv()
         if isinstance(found, Exception):
             raise found
         return found
+
+    @contextmanager
+    def _alive(self) -> Iterator[None]:
+        try:
+            yield
+        except (EOFError, ConnectionError) as error:
+            raise UserError(
+                f'the process of {self.variant.name} has been killed, as happens when memory is '
+                'short: all forms stay in memory, so give less of --forms, or a smaller --batch'
+            ) from error
 
 
 def measure(settings: Settings, tell: Callable[[str], None]) -> Report:

@@ -1,6 +1,7 @@
 """How a command starts and ends: exit codes, one line for a mistake, no weights that run code."""
 
 import os
+import select
 import sys
 from collections.abc import Callable
 
@@ -27,12 +28,23 @@ def run(main: Callable[[], object]) -> None:
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
+        if not _nobody_reads():  # the pipe to another process
+            raise
         # Python flushes stdout once more at exit, which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_BROKEN_PIPE)
     except UserError as error:
         sys.exit(fail(str(error)))
     sys.exit(result if isinstance(result, int) else 0)
+
+
+def _nobody_reads() -> bool:
+    """Whether stdout is a pipe whose other end is closed."""
+    if not hasattr(select, 'poll'):  # Windows
+        return True
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(state & select.POLLERR for _, state in poll.poll(0))
 
 
 def fail(message: str) -> int:

@@ -1,5 +1,7 @@
 """A training step, ours and effdet's, on a small Lite0 with random weights."""
 
+import multiprocessing
+
 import pytest
 import torch
 from benchmark_support import NEEDS_EFFDET, settings
@@ -7,7 +9,7 @@ from benchmark_support import NEEDS_EFFDET, settings
 from effdet_plugin import benchmark
 from effdet_plugin.benchmark import FORMS, train
 from effdet_plugin.benchmark.train_worker import Subject, Variant, random_boxes
-from effdet_plugin.errors import ConfigError
+from effdet_plugin.errors import ConfigError, UserError
 
 OURS = Variant('eager', keeps_memory=False)
 
@@ -80,3 +82,15 @@ def test_random_boxes__lie_in_the_image() -> None:
     assert (boxes[..., :2] >= 0).all()
     assert (boxes[..., 2:] <= torch.tensor([256, 128])).all()
     assert set(labels.flatten().tolist()) == {0, 1, 2}
+
+
+def test_worker__a_process_that_is_killed_is_one_line() -> None:
+    """As a system without free memory does; a broken pipe must not pass for a closed stdout."""
+    with (
+        train.workers_of(settings(forms=('eager',)), 1, lambda _: None) as workers,
+        pytest.raises(UserError, match='the process of eager has been killed'),
+    ):
+        multiprocessing.active_children()[0].kill()
+        multiprocessing.active_children()[0].join(10)
+        for _ in range(2):  # the second one at the latest is not sent
+            workers[0].ask('step')
