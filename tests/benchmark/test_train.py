@@ -86,11 +86,16 @@ def test_random_boxes__lie_in_the_image() -> None:
 
 def test_worker__a_process_that_is_killed_is_one_line() -> None:
     """As a system without free memory does; a broken pipe must not pass for a closed stdout."""
+
+    def ask_a_dead_one(worker: train.Worker) -> None:
+        killed = multiprocessing.active_children()[0]
+        killed.kill()
+        killed.join(10)
+        for _ in range(2):  # the second one at the latest is not sent
+            worker.ask('step')
+
     with (
-        train.workers_of(settings(forms=('eager',)), 1, lambda _: None) as workers,
+        train.workers_of(settings(forms=('eager',)), 1, lambda _: None) as (worker,),
         pytest.raises(UserError, match='the process of eager has been killed'),
     ):
-        multiprocessing.active_children()[0].kill()
-        multiprocessing.active_children()[0].join(10)
-        for _ in range(2):  # the second one at the latest is not sent
-            workers[0].ask('step')
+        ask_a_dead_one(worker)
