@@ -71,7 +71,12 @@ def _add_plain(parser: ArgumentParser) -> None:
     add = parser.add_argument_group('what most people change').add_argument
     add('--model', help='network: lite0 ... lite4, d0 ... d7x (default: lite0), or a config')
     add('--epochs', type=int, metavar='N', help='number of epochs')
-    add('--batch-size', type=int, metavar='N', help='training images per step (and GPU)')
+    add(
+        '--batch-size',
+        type=number_or_auto,
+        metavar='N|auto',
+        help='training images per step (and GPU); auto: as many as the memory of a GPU takes',
+    )
     add('--lr', type=float, metavar='RATE', help='learning rate after the warm-up')
     add(
         '--freeze',
@@ -86,6 +91,15 @@ def _add_plain(parser: ArgumentParser) -> None:
         metavar='30m',
         help='time for the whole training (90s, 30m, 2h): the number of epochs is lowered to fit',
     )
+
+
+def number_or_auto(text: str) -> int | str:
+    """Return a whole number, or the word ``auto``.
+
+    Raises:
+        ValueError: It is neither; argparse says so.
+    """
+    return text if text == 'auto' else int(text)
 
 
 def run(args: Namespace) -> None:

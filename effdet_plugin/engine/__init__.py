@@ -1,6 +1,7 @@
 """What drives a training: optimiser, schedule, moving average, checkpoints, processes."""
 
 from effdet_plugin.engine.checkpoint import AtomicCheckpointHook
+from effdet_plugin.engine.early_stop import StopWhenFlatHook
 from effdet_plugin.engine.ema import RampUpEMA, RampUpEMAHook
 from effdet_plugin.engine.fusion_weights import FusionWeightsHook
 from effdet_plugin.engine.hooks import DeferredRuntimeInfoHook, FiniteLossHook, ProgressBarHook
@@ -30,5 +31,6 @@ __all__ = [
     'RampUpEMA',
     'RampUpEMAHook',
     'ReferenceLR',
+    'StopWhenFlatHook',
     'WholeEpochHook',
 ]

@@ -7,6 +7,7 @@ from typing import Any
 
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.shipped_configs import config_path, is_config, named_configs, nearest
+from effdet_plugin.training.batch_size import AUTO
 from effdet_plugin.training.train import TrainSettings
 
 OWN_DATA = 'custom_coco'  # the config of a training of own data, if no other is named
@@ -19,7 +20,7 @@ def plain_settings(
     model: str | None = None,
     data: Path | str | None = None,
     epochs: int | None = None,
-    batch_size: int | None = None,
+    batch_size: int | str | None = None,
     lr: float | None = None,
     freeze: Sequence[str] | None = None,
     name: str | None = None,
@@ -35,7 +36,7 @@ def plain_settings(
         model: A network (``'lite0'``, ``'d0'``), which then replaces that config's; or a config.
         data: Own data, a folder or an annotation file.
         epochs: Number of epochs.
-        batch_size: Training images per step and process.
+        batch_size: Training images per step and process; ``'auto'``: as many as a GPU takes.
         lr: Learning rate after the warm-up.
         freeze: Parts that are not trained: the first letters of their parameters' names.
         name: Name of the run, which is written to ``work_dirs/NAME``.
@@ -48,13 +49,16 @@ def plain_settings(
         ConfigError: Something that cannot be used; names the option.
     """
     file, network = choose_config(config, model, data is not None)
+    fits_batch = batch_size == AUTO
     values = {
         '--epochs': ('train_cfg.max_epochs', epochs),
-        '--batch-size': ('train_dataloader.batch_size', batch_size),
+        '--batch-size': ('train_dataloader.batch_size', None if fits_batch else batch_size),
         '--lr': ('optim_wrapper.optimizer.lr', lr),
     }
     options = []
     for option, (key, value) in values.items():
+        if isinstance(value, str):
+            raise ConfigError(f'{option} {value}: must be a number above 0, or {AUTO}')
         if value is not None and not value > 0:
             raise ConfigError(f'{option} {value}: must be above 0')
         options += [] if value is None else [f'{key}={value}']
@@ -68,6 +72,7 @@ def plain_settings(
         data=None if data is None else Path(data),
         work_dir=folder,
         cfg_options=[*options, *(cfg_options or ())] or None,
+        fits_batch=fits_batch,
         seconds=None if time is None else parse_seconds(time),
         **others,
     )

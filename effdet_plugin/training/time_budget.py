@@ -82,7 +82,7 @@ def _measure(cfg: Config, end: float) -> tuple[float, float]:
     folders = tempfile.TemporaryDirectory(prefix='effdet-time-')
     with folders as folder, redirect_stdout(io.StringIO()):  # pycocotools prints
         batches = {name: _batches(cfg[name]) for name in _LOADERS if cfg.get(name)}
-        trial = _trial(cfg, Path(folder), batches)
+        trial = short_training(cfg, Path(folder), batches)
         begin = time.monotonic()
         runner = build_runner(trial)
         clock = _Clock(end)
@@ -105,8 +105,14 @@ def _batches(loader: ConfigDict) -> int:
     return max(images // size if loader.get('drop_last') else -(-images // size), 1)
 
 
-def _trial(cfg: Config, folder: Path, batches: dict[str, int]) -> Config:
-    """Return the config of a training of some steps and one evaluation."""
+def short_training(cfg: Config, folder: Path, batches: dict[str, int]) -> Config:
+    """Return the config of a training of some steps and one evaluation, to measure them.
+
+    Args:
+        cfg: Complete config, not changed.
+        folder: What it writes is thrown away.
+        batches: Of an epoch of each loader, such as ``train_dataloader``.
+    """
     trial = copy.deepcopy(cfg)
     trial.work_dir = str(folder)
     trial.experiment_name = folder.name

@@ -14,7 +14,9 @@ from mmengine.device import get_device
 from mmengine.runner import Runner
 
 from effdet_plugin.config import load, parse_options
+from effdet_plugin.config import path as shipped
 from effdet_plugin.config.dataset_nodes import dataset_nodes
+from effdet_plugin.config.schema import SIZE_KEY
 from effdet_plugin.datasets.cache import cache_in_words, parse_cache
 from effdet_plugin.engine.one_run import only_run
 from effdet_plugin.engine.resume import Resumable, check_work_dir, remove_run
@@ -30,6 +32,7 @@ from effdet_plugin.own_data import (
     set_data,
     write_coco,
 )
+from effdet_plugin.training.batch_size import fit_batch
 from effdet_plugin.training.console import plain_console, without_noise
 from effdet_plugin.training.recipe import Choice, apply_recipe
 from effdet_plugin.training.reporting import command
@@ -51,7 +54,8 @@ _MIXED_PRECISION = {
     'OptimWrapper': 'AmpOptimWrapper',
 }
 _NEEDS_GPU = 'AmpOptimWrapper'
-_FOR_OWN_DATA = 'custom_coco'  # the config whose schedule the data may change
+_FOR_OWN_DATA = 'custom_coco'  # ours, whose settings the data may change
+_RECIPE_CHANGES = ('train_cfg', 'param_scheduler', 'optim_wrapper', 'model', SIZE_KEY)
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class TrainSettings:
         cfg_options: See `effdet_plugin.config.merge_options`.
         seed: Random seed; None: the config's, which may draw one.
         network: Replaces the config's network; see `effdet_plugin.config.use_network`.
+        fits_batch: Take as many images per step as a GPU's memory allows.
         seconds: Time for all; the number of epochs is lowered to fit. None: no limit.
         cache: Where decoded images are kept for the next epochs; see
             `effdet_plugin.datasets.cache.parse_cache`. None: as the config says.
@@ -90,6 +95,7 @@ class TrainSettings:
     cfg_options: Sequence[str] | dict[str, Any] | None = None
     seed: int | None = None
     network: str | None = None
+    fits_batch: bool = False
     seconds: float | None = None
     log: Sequence[str] = ()
     cache: str | None = None
@@ -154,9 +160,9 @@ def prepare(
     folder = (scratch or Path(cfg.work_dir).absolute()) / DATA_FOLDER
     if settings.data is not None:
         description = apply_data(cfg, settings.data, cfg.work_dir, write=False)
-        given = [*parse_options(settings.cfg_options or {})]
-        if settings.config.stem != _FOR_OWN_DATA:  # the reference's schedule stays as it is
-            given.append('param_scheduler')
+        given = _given(settings)
+        if settings.config.resolve() != shipped(_FOR_OWN_DATA).resolve():  # others' settings stay
+            given += _RECIPE_CHANGES
         processes = int(os.environ.get('WORLD_SIZE', '1'))
         choices = apply_recipe(cfg, description, given, processes)
     else:
@@ -177,6 +183,16 @@ def prepare(
         set_data(cfg, description, write_coco(description, folder))
     checked.write()
     return Prepared(cfg, description, tuple(checked.remarks), resumed, tuple(choices))
+
+
+def _given(settings: TrainSettings) -> list[str]:
+    """Return the paths of the config that a person has set."""
+    given = [*parse_options(settings.cfg_options or {})]
+    if settings.image_size is not None or any(path.endswith(SIZE_KEY) for path in given):
+        given.append(SIZE_KEY)
+    if settings.auto_scale_lr:
+        given.append('optim_wrapper.optimizer.lr')
+    return given
 
 
 def _set_switches(cfg: Config, settings: TrainSettings) -> None:
@@ -265,13 +281,17 @@ def train(settings: TrainSettings) -> Config:
     with ExitStack() as locks, one_line_errors(settings.work_dir):
         prepared = prepare(settings, locks=locks)
         locks.enter_context(one_line_errors(prepared.cfg.work_dir))
-        seconds = settings.seconds
-        lines = [] if seconds is None else [fit_epochs(prepared.cfg, seconds, started)]
+        seconds, given = settings.seconds, _given(settings)
+        lines = []
+        if settings.fits_batch:
+            own = prepared.description
+            lines.append(fit_batch(prepared.cfg, len(own.train) if own else None, given))
+        if seconds is not None:
+            lines.append(fit_epochs(prepared.cfg, seconds, started))
         runner = build_runner(prepared.cfg)
         _hand_over(prepared.resumed, runner)
         if seconds is not None:
             runner.register_hook(TimeLimitHook(seconds, started))
-        given = [*parse_options(settings.cfg_options or {})]
         speaking = SpeakHook(prepared.description, given, prepared.choices)
         add_backends(runner, settings.log)
         runner.register_hook(WatchHook())
