@@ -1,7 +1,15 @@
 """Registered datasets and transforms."""
 
 from effdet_plugin.datasets.dataset import EfficientDetDataset
+from effdet_plugin.datasets.mosaic import MosaicCrop
 from effdet_plugin.datasets.tile_views import TileViews
 from effdet_plugin.datasets.transforms import LetterBox, ScaleJitterCrop, ToRGB
 
-__all__ = ['EfficientDetDataset', 'LetterBox', 'ScaleJitterCrop', 'TileViews', 'ToRGB']
+__all__ = [
+    'EfficientDetDataset',
+    'LetterBox',
+    'MosaicCrop',
+    'ScaleJitterCrop',
+    'TileViews',
+    'ToRGB',
+]

@@ -5,15 +5,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import cv2
 import numpy as np
 from mmdet.registry import DATASETS
 from mmengine.dataset import BaseDataset
 
 from effdet_plugin.config.dataset_nodes import map_sources
 from effdet_plugin.datasets.cache import open_cache
-from effdet_plugin.datasets.reader import set_reader
-from effdet_plugin.errors import ConfigError, DatasetError
+from effdet_plugin.datasets.mosaic import MosaicCrop, check_mosaic, set_mosaic
+from effdet_plugin.datasets.reader import READING_ERRORS, raise_if_unreadable, set_reader
+from effdet_plugin.errors import ConfigError
 from effdet_plugin.images import check_resize_mode
 
 
@@ -40,10 +40,14 @@ class EfficientDetDataset:
             perhaps with ``:GB``; see `effdet_plugin.datasets.cache`. None: nowhere.
         reduced_decoding: Decode a JPEG at the half, quarter or eighth of its size where its random
             scale is no larger; see `effdet_plugin.datasets.reader`.
+        mosaic: Share of the images that are put into a mosaic with three others, drawn from all
+            that are inside; see `effdet_plugin.datasets.mosaic`.
+        mosaic_epochs: Number of the first epochs with mosaics, as :class:`EpochSampler` counts
+            them. None: all.
 
     Raises:
         ConfigError: Pipelines here and inside; an unknown mode; a cache that cannot be; a pipeline
-            in which images cannot be cached or reduced.
+            in which images cannot be cached, reduced or put into mosaics; mosaics in ``test_mode``.
         DatasetError: An image or annotation cannot be read; the message names the file.
     """
 
@@ -58,6 +62,8 @@ class EfficientDetDataset:
         resize_mode: str | None = None,
         cache: str | None = None,
         reduced_decoding: bool = False,
+        mosaic: float = 0.0,
+        mosaic_epochs: int | None = None,
     ) -> None:
         if resize_mode is not None:
             check_resize_mode(resize_mode)
@@ -73,11 +79,16 @@ class EfficientDetDataset:
         self.seed = seed
         self.reduced_decoding = reduced_decoding
         self.cache = None if cache is None else open_cache(cache)
+        self.mosaic, self.mosaic_epochs = check_mosaic(mosaic, mosaic_epochs), mosaic_epochs
+        self._mosaics: list[MosaicCrop] = []
         self._prepare_transforms()
 
     def _prepare_transforms(self) -> None:
         """Set size and mode of every transform of the datasets inside, and how images are read."""
+        self._mosaics = []
         for dataset in _built_datasets(self.dataset):
+            if not _inner(dataset):
+                self._set_mosaic(dataset)
             if (self.cache or self.reduced_decoding) and not _inner(dataset):
                 set_reader(dataset.pipeline.transforms, self.cache, self.reduced_decoding)
             for transform in _transforms(vars(dataset).get('pipeline')):
@@ -85,6 +96,12 @@ class EfficientDetDataset:
                     transform.image_size = int(self.image_size[0]), int(self.image_size[1])
                 if self.resize_mode is not None and hasattr(transform, 'resize_mode'):
                     transform.resize_mode = self.resize_mode
+
+    def _set_mosaic(self, source: Any) -> None:
+        if self.mosaic and getattr(source, 'test_mode', False):
+            raise ConfigError('mosaic is for training: leave it out of datasets with test_mode')
+        steps = getattr(vars(source).get('pipeline'), 'transforms', [])
+        self._mosaics += set_mosaic(self.dataset, steps, self.mosaic)
 
     @property
     def metainfo(self) -> dict[str, Any]:
@@ -114,6 +131,8 @@ class EfficientDetDataset:
 
     def __getitem__(self, index: int | tuple[int, int]) -> Any:
         epoch, number = index if isinstance(index, tuple) else (0, index)
+        for step in self._mosaics:
+            step.is_on = self.mosaic_epochs is None or epoch < self.mosaic_epochs
         if self.seed is None and not isinstance(index, tuple):
             return self._read(number)
         with seeded((self.seed or 0, epoch, number)):
@@ -122,19 +141,10 @@ class EfficientDetDataset:
     def _read(self, number: int) -> Any:
         try:
             return self.dataset[number]
-        except (OSError, AssertionError, cv2.error) as error:
+        except READING_ERRORS as error:
             path = self.dataset.get_data_info(number).get('img_path', f'sample {number}')
-            if _is_readable(path):
-                raise  # the image is not the cause
-            raise DatasetError(f'{path}: the image is missing or cannot be read') from error
-
-
-def _is_readable(path: str) -> bool:
-    """Whether OpenCV decodes an image file."""
-    try:
-        return cv2.imread(path) is not None
-    except cv2.error:
-        return False
+            raise_if_unreadable(path, error)
+            raise
 
 
 def _extended(node: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:

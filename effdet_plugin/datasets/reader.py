@@ -15,13 +15,14 @@ from mmcv.transforms import LoadImageFromFile
 
 from effdet_plugin.datasets.cache import Cache
 from effdet_plugin.datasets.transforms import ScaleJitterCrop, scaled_shape
-from effdet_plugin.errors import ConfigError
+from effdet_plugin.errors import ConfigError, DatasetError
 
 _REDUCED = {
     2: cv2.IMREAD_REDUCED_COLOR_2,
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
+READING_ERRORS = (OSError, AssertionError, cv2.error)  # of loaders where an image is damaged
 _JPEG, _SUFFIXES = b'\xff\xd8', ('.jpg', '.jpeg')
 # Steps before the crop that take an image of any size and move all boxes with it.
 _ANY_SIZE = ('ToRGB', 'LoadAnnotations', 'RandomFlip', 'PhotoMetricDistortion')
@@ -149,6 +150,24 @@ def _crop_in(steps: list[Any]) -> ScaleJitterCrop:
                 'need the whole image; leave reduced_decoding out'
             )
     raise ConfigError('reduced_decoding: the pipeline has no ScaleJitterCrop; leave it out')
+
+
+def raise_if_unreadable(path: str, error: Exception) -> None:
+    """Raise in place of a pipeline's error where an image is its cause.
+
+    Args:
+        path: File of the image.
+        error: One of `READING_ERRORS`.
+
+    Raises:
+        DatasetError: OpenCV does not decode the file.
+    """
+    try:
+        is_readable = cv2.imread(path) is not None
+    except cv2.error:
+        is_readable = False
+    if not is_readable:
+        raise DatasetError(f'{path}: the image is missing or cannot be read') from error
 
 
 def image_key(path: str, reduction: int) -> str | None:

@@ -120,13 +120,12 @@ def _on_canvas(image: np.ndarray, size: ImageSize) -> np.ndarray:
     return canvas
 
 
-def _in_planes(image: np.ndarray, size: ImageSize) -> np.ndarray:
-    """As `_on_canvas`; each channel is a plane in memory, as networks take it.
+def in_planes(canvas: np.ndarray) -> np.ndarray:
+    """The same image ``(H, W, C)``; each channel is a plane in memory, as networks take it.
 
     mmdet's ``PackDetInputs`` then copies nothing.
     """
-    canvas = _on_canvas(image, size)
-    planes = np.empty((image.shape[2], *size), dtype=image.dtype)
+    planes = np.empty((canvas.shape[2], *canvas.shape[:2]), dtype=canvas.dtype)
     # Of the whole canvas: into parts of the planes it is four times as slow.
     cv2.split(canvas, list(planes))
     return planes.transpose(1, 2, 0)
@@ -212,10 +211,14 @@ class ScaleJitterCrop(SizedTransform):
 
         A scale that was drawn before reading (``jitter_scale``) is taken.
         """
+        return self.crop(results, *self.draw(results))
+
+    def draw(self, results: dict[str, Any]) -> tuple[float, tuple[float, float]]:
+        """Return the scale and the offsets (vertical, horizontal) of an image."""
         scale = results.pop('jitter_scale', None)
         scale = self.draw_scale() if scale is None else scale
-        offsets = np.random.uniform(0, 1, size=2)  # vertical first
-        return self.crop(results, scale, (float(offsets[0]), float(offsets[1])))
+        offsets = np.random.uniform(0, 1, size=2)
+        return scale, (float(offsets[0]), float(offsets[1]))
 
     def draw_scale(self) -> float:
         """Draw a scale from numpy's global generator."""
@@ -232,23 +235,42 @@ class ScaleJitterCrop(SizedTransform):
             scale: of the target size.
             offsets: in [0, 1), of the free way (vertical, horizontal).
         """
-        size, shape = self.size(), results['img'].shape[:2]
-        target = scaled_shape(size, np.float32(scale))
+        size = self.size()
+        image = self.cut(results, scale, offsets, size)
+        results.update(img=in_planes(_on_canvas(image, size)))
+        results.update(img_shape=image.shape[:2], pad_shape=size)
+        return results
+
+    def cut(
+        self,
+        results: dict[str, Any],
+        scale: float,
+        offsets: tuple[float, float],
+        size: ImageSize,
+    ) -> np.ndarray:
+        """Return the window ``(H, W, 3)`` of given draws, and move the boxes into it.
+
+        Args:
+            results: see `crop`.
+            scale: likewise.
+            offsets: likewise.
+            size: (height, width) that the window has at most.
+        """
+        shape = results['img'].shape[:2]
+        target = scaled_shape(self.size(), np.float32(scale))
         scaled, _ = self.fitted(shape, target)
         free = [max(0, scaled[axis] - size[axis]) for axis in (0, 1)]
         top, left = (truncated(way, share) for way, share in zip(free, offsets, strict=True))
         rows = slice(top, min(top + size[0], scaled[0]))
         columns = slice(left, min(left + size[1], scaled[1]))
         image = self.window(results['img'], scaled, rows, columns)
-        results['img'] = _in_planes(image, size)
         factor = (scaled[1] / shape[1], scaled[0] / shape[0])
         reduction = results.pop('reduction', 1)  # of `ImageReader`
         of_file = (factor[0] / reduction, factor[1] / reduction)
-        results.update(img_shape=image.shape[:2], pad_shape=size, scale_factor=of_file)
-        results['resize_mode'] = self.resize_mode
+        results.update(scale_factor=of_file, resize_mode=self.resize_mode)
         if results.get('gt_bboxes') is not None:
             self._move_boxes(results, factor, (left, top), size)
-        return results
+        return image
 
     def _move_boxes(
         self,
