@@ -25,7 +25,7 @@ _REDUCED = {
 READING_ERRORS = (OSError, AssertionError, cv2.error)  # of loaders where an image is damaged
 _JPEG, _SUFFIXES = b'\xff\xd8', ('.jpg', '.jpeg')
 # Steps before the crop that take an image of any size and move all boxes with it.
-_ANY_SIZE = ('ToRGB', 'LoadAnnotations', 'RandomFlip', 'PhotoMetricDistortion')
+_ANY_SIZE = ('ToRGB', 'LoadAnnotations', 'RandomFlip', 'PhotoMetricDistortion', 'GridMask')
 
 
 class ImageReader:
