@@ -17,7 +17,10 @@ PROMISED = {
     ],
     'DATASETS': ['EfficientDetDataset'],
     'DATA_SAMPLERS': ['EpochSampler'],
-    'TRANSFORMS': ['ScaleJitterCrop', 'LetterBox', 'TileViews', 'ToRGB'],
+    'TRANSFORMS': [
+        'ScaleJitterCrop', 'LetterBox', 'TileViews', 'ToRGB', 'MosaicCrop', 'GridMask',
+        'DetectionAutoAugment',
+    ],
     'HOOKS': ['AtomicCheckpointHook'],
     'OPTIM_WRAPPERS': ['ClippedOptimWrapper'],
     'OPTIM_WRAPPER_CONSTRUCTORS': ['GroupedOptimWrapperConstructor'],

@@ -13,6 +13,7 @@ from effdet_plugin.config.dataset_nodes import map_sources
 from effdet_plugin.datasets.cache import open_cache
 from effdet_plugin.datasets.mosaic import MosaicCrop, check_mosaic, set_mosaic
 from effdet_plugin.datasets.reader import READING_ERRORS, raise_if_unreadable, set_reader
+from effdet_plugin.datasets.switches import add_augmentation
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.images import check_resize_mode
 
@@ -44,10 +45,13 @@ class EfficientDetDataset:
             that are inside; see `effdet_plugin.datasets.mosaic`.
         mosaic_epochs: Number of the first epochs with mosaics, as :class:`EpochSampler` counts
             them. None: all.
+        grid_mask: Share of the images that :class:`~effdet_plugin.datasets.GridMask` masks.
+        autoaugment: Policy of :class:`~effdet_plugin.datasets.DetectionAutoAugment`; None: no such
+            step.
 
     Raises:
         ConfigError: Pipelines here and inside; an unknown mode; a cache that cannot be; a pipeline
-            in which images cannot be cached, reduced or put into mosaics; mosaics in ``test_mode``.
+            in which images cannot be cached, reduced or augmented; augmentation in ``test_mode``.
         DatasetError: An image or annotation cannot be read; the message names the file.
     """
 
@@ -64,6 +68,8 @@ class EfficientDetDataset:
         reduced_decoding: bool = False,
         mosaic: float = 0.0,
         mosaic_epochs: int | None = None,
+        grid_mask: float = 0.0,
+        autoaugment: str | None = None,
     ) -> None:
         if resize_mode is not None:
             check_resize_mode(resize_mode)
@@ -80,6 +86,7 @@ class EfficientDetDataset:
         self.reduced_decoding = reduced_decoding
         self.cache = None if cache is None else open_cache(cache)
         self.mosaic, self.mosaic_epochs = check_mosaic(mosaic, mosaic_epochs), mosaic_epochs
+        self.grid_mask, self.autoaugment = grid_mask, autoaugment
         self._mosaics: list[MosaicCrop] = []
         self._prepare_transforms()
 
@@ -88,7 +95,7 @@ class EfficientDetDataset:
         self._mosaics = []
         for dataset in _built_datasets(self.dataset):
             if not _inner(dataset):
-                self._set_mosaic(dataset)
+                self._augment(dataset)
             if (self.cache or self.reduced_decoding) and not _inner(dataset):
                 set_reader(dataset.pipeline.transforms, self.cache, self.reduced_decoding)
             for transform in _transforms(vars(dataset).get('pipeline')):
@@ -97,10 +104,13 @@ class EfficientDetDataset:
                 if self.resize_mode is not None and hasattr(transform, 'resize_mode'):
                     transform.resize_mode = self.resize_mode
 
-    def _set_mosaic(self, source: Any) -> None:
-        if self.mosaic and getattr(source, 'test_mode', False):
-            raise ConfigError('mosaic is for training: leave it out of datasets with test_mode')
+    def _augment(self, source: Any) -> None:
+        """Set the augmentation of a source's pipeline."""
+        used = [n for n in ('mosaic', 'grid_mask', 'autoaugment') if getattr(self, n)]
+        if used and getattr(source, 'test_mode', False):
+            raise ConfigError(f'{used[0]} is for training: leave it out where test_mode is set')
         steps = getattr(vars(source).get('pipeline'), 'transforms', [])
+        add_augmentation(steps, self.grid_mask, self.autoaugment)
         self._mosaics += set_mosaic(self.dataset, steps, self.mosaic)
 
     @property
@@ -118,6 +128,8 @@ class EfficientDetDataset:
         for dataset in _built_datasets(self.dataset):
             if not _inner(dataset):
                 dataset.pipeline = pipeline
+        # What takes another's place has what it says: a training may end without augmentation.
+        self.mosaic, self.grid_mask, self.autoaugment = 0.0, 0.0, None
         self._prepare_transforms()
 
     def __getattr__(self, name: str) -> Any:
