@@ -33,7 +33,8 @@ from effdet_plugin.datasets.reader import image_key
 from effdet_plugin.errors import ConfigError, InstallError
 from effdet_plugin.images import read_image
 from effdet_plugin.shipped_configs import config_path
-from effdet_plugin.training.train import TrainSettings, prepare
+from effdet_plugin.training.settings import TrainSettings
+from effdet_plugin.training.train import prepare
 
 # A call takes as many batches as have at least so many images: single ones differ by their scale.
 IMAGES_PER_CALL = 64

@@ -13,7 +13,7 @@ work_dirs/NAME. The last line of --dry-run is JSON.
 
 import json
 import os
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from pathlib import Path
 
 from effdet_plugin.cli.options import add_config_options, add_launcher
@@ -32,7 +32,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     add('--data', type=Path, help='own data: folder or annotation file')
     _add_plain(parser)
     add('--work-dir', type=Path, help='folder for checkpoints and logs')
-    add('--amp', action='store_true', help='enable automatic mixed precision training')
+    add(
+        '--amp',
+        action=BooleanOptionalAction,
+        help='mixed precision (default: for own data on CPUs that are faster in bfloat16)',
+    )
     add('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
     add(
         '--resume',

@@ -108,6 +108,16 @@ class ClippedOptimWrapper(ReferenceUpdate, OptimWrapper):
         self._prepare(clip_norm, weight_decay_mode)
 
 
+def has_bfloat16_units() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware (AMX, AVX-512): training is faster in it.
+
+    A step of Lite0 takes 0.75 of float32's time, one of D0 0.82 (benchmarks/README.md). Without
+    these units bfloat16 is slower.
+    """
+    units = ('_is_amx_tile_supported', '_is_avx512_bf16_supported')  # torch has no public name
+    return any(known() for name in units if (known := getattr(torch.cpu, name, None)))
+
+
 @OPTIM_WRAPPERS.register_module()
 class ClippedAmpOptimWrapper(ReferenceUpdate, AmpOptimWrapper):
     """`ClippedOptimWrapper` in mixed precision, on GPUs and (bfloat16) on CPUs.

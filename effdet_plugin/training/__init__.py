@@ -6,7 +6,8 @@ from effdet_plugin.training.export_trained import check_export, export_trained
 from effdet_plugin.training.plain import plain_settings
 from effdet_plugin.training.reporting import best_checkpoint, next_command
 from effdet_plugin.training.running import check_device
-from effdet_plugin.training.train import Prepared, TrainSettings, prepare, train
+from effdet_plugin.training.settings import TrainSettings
+from effdet_plugin.training.train import Prepared, prepare, train
 
 __all__ = [
     'Prepared',

@@ -12,7 +12,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from effdet_plugin.config import resize_mode_of
-from effdet_plugin.engine.optim import batches_per_update
+from effdet_plugin.engine.optim import batches_per_update, has_bfloat16_units
 from effdet_plugin.own_data import DatasetDescription
 from effdet_plugin.training.reporting import size_in_words
 
@@ -189,15 +189,12 @@ def _precision(runner: Runner) -> Row:
     wrapper = runner.optim_wrapper
     precision = str(getattr(wrapper, 'cast_dtype', torch.float32)).removeprefix('torch.')
     order = ', channels_last' if runner.cfg.model.get('channels_last') else ''
-    is_slower = precision == 'float32' and get_device() == 'cpu' and has_bfloat16_units()
-    why = 'this CPU has bfloat16 units: --amp is faster' if is_slower else ''
+    why = ''
+    if get_device() == 'cpu' and has_bfloat16_units():
+        is_float32 = precision == 'float32'
+        why = '--amp is faster' if is_float32 else '--no-amp trains in float32'
+        why = f'this CPU has bfloat16 units: {why}'
     return Row('precision', precision + order, why)
-
-
-def has_bfloat16_units() -> bool:
-    """Whether this CPU multiplies matrices of bfloat16 in hardware (AMX)."""
-    known = getattr(torch.cpu, '_is_amx_tile_supported', None)
-    return bool(known and known())
 
 
 def device_in_words() -> str:

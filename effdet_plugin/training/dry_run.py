@@ -13,7 +13,8 @@ from effdet_plugin.config.dataset_nodes import dataset_nodes
 from effdet_plugin.own_data import dry_run_summary
 from effdet_plugin.training.announce import targets_in
 from effdet_plugin.training.running import build_runner, one_line_errors
-from effdet_plugin.training.train import TrainSettings, prepare
+from effdet_plugin.training.settings import TrainSettings
+from effdet_plugin.training.train import prepare
 
 _COARSEST_STRIDE = 128  # of the top level, if the config has no anchor strides
 _TINY_CACHE = 'ram:0.001'  # nothing is written into a folder

@@ -12,7 +12,7 @@ from effdet_plugin.export.extras import need
 from effdet_plugin.trained_model import load_trained
 from effdet_plugin.training.evaluate import TestSettings, evaluate
 from effdet_plugin.training.reporting import best_checkpoint
-from effdet_plugin.training.train import TrainSettings
+from effdet_plugin.training.settings import TrainSettings
 
 # Of each format: a file for each of these.
 PRECISIONS = {'tflite': ('fp32', 'int8')}

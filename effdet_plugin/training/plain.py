@@ -8,7 +8,7 @@ from typing import Any
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.shipped_configs import config_path, is_config, named_configs, nearest
 from effdet_plugin.training.batch_size import AUTO
-from effdet_plugin.training.train import TrainSettings
+from effdet_plugin.training.settings import TrainSettings
 
 OWN_DATA = 'custom_coco'  # the config of a training of own data, if no other is named
 _SECONDS = {'s': 1, 'm': 60, 'h': 3600}

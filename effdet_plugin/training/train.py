@@ -3,21 +3,18 @@
 import io
 import os
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.runner import Runner
 
-from effdet_plugin.config import load, parse_options
-from effdet_plugin.config import path as shipped
+from effdet_plugin.config import load
 from effdet_plugin.config.dataset_nodes import dataset_nodes
 from effdet_plugin.config.schema import SIZE_KEY
-from effdet_plugin.datasets.cache import cache_in_words, parse_cache
+from effdet_plugin.datasets.cache import cache_in_words
 from effdet_plugin.engine.one_run import only_run
 from effdet_plugin.engine.resume import Resumable, check_work_dir, remove_run
 from effdet_plugin.engine.runner import AUTO, EfficientDetRunner, keep_freed_memory
@@ -44,61 +41,17 @@ from effdet_plugin.training.running import (
     one_line_errors,
     read_resumable,
 )
+from effdet_plugin.training.settings import (
+    TrainSettings,
+    given_paths,
+    has_recipe,
+    set_switches,
+)
 from effdet_plugin.training.speaking import SpeakHook, end
 from effdet_plugin.training.time_budget import TimeLimitHook, fit_epochs
 from effdet_plugin.training.watching import WatchHook, add_backends, check_backends
 
-# The optimizer wrapper that --amp uses for each; mmengine's own needs a GPU.
-_MIXED_PRECISION = {
-    'ClippedOptimWrapper': 'ClippedAmpOptimWrapper',
-    'OptimWrapper': 'AmpOptimWrapper',
-}
-_NEEDS_GPU = 'AmpOptimWrapper'
-_FOR_OWN_DATA = 'custom_coco'  # ours, whose settings the data may change
 _RECIPE_CHANGES = ('train_cfg', 'param_scheduler', 'optim_wrapper', 'model', SIZE_KEY)
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """The arguments of ``tools/train.py``: mmdet's and some more.
-
-    Attributes:
-        config: Path of a config.
-        data: Own data, a folder or an annotation file; None: the config's datasets.
-        work_dir: Folder of checkpoints and logs; None: the config's, else ``work_dirs/CONFIG``.
-        amp: Mixed precision.
-        auto_scale_lr: Scale the learning rate to the real batch size, even if the config does not.
-        resume: Checkpoint to resume from, ``'auto'`` for the newest of the work dir, or None.
-        overwrite: Remove an existing run from the work dir.
-        launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
-        image_size: Replaces the config's; see `effdet_plugin.config.parse_size`.
-        cfg_options: See `effdet_plugin.config.merge_options`.
-        seed: Random seed; None: the config's, which may draw one.
-        network: Replaces the config's network; see `effdet_plugin.config.use_network`.
-        fits_batch: Take as many images per step as a GPU's memory allows.
-        seconds: Time for all; the number of epochs is lowered to fit. None: no limit.
-        cache: Where decoded images are kept for the next epochs; see
-            `effdet_plugin.datasets.cache.parse_cache`. None: as the config says.
-        log: Beside files: ``'tensorboard'``, ``'wandb'``, ``'mlflow'`` or ``'none'``; empty:
-            TensorBoard where it is installed.
-    """
-
-    config: Path
-    data: Path | None = None
-    work_dir: Path | None = None
-    amp: bool = False
-    auto_scale_lr: bool = False
-    resume: str | None = None
-    overwrite: bool = False
-    launcher: str = 'none'
-    image_size: str | int | None = None
-    cfg_options: Sequence[str] | dict[str, Any] | None = None
-    seed: int | None = None
-    network: str | None = None
-    fits_batch: bool = False
-    seconds: float | None = None
-    log: Sequence[str] = ()
-    cache: str | None = None
 
 
 class Prepared(NamedTuple):
@@ -121,8 +74,6 @@ class Prepared(NamedTuple):
     def remarks(self) -> list[str]:
         """Return remarks to log before a training, one line each."""
         remarks = self.description.remarks() if self.description else list(self.data_remarks)
-        if 'Amp' in self.cfg.optim_wrapper.get('type', '') and get_device() == 'cpu':
-            remarks.append('no GPU is available: mixed precision is bfloat16 on the CPU')
         nodes = dataset_nodes(self.cfg.train_dataloader.get('dataset'))
         return remarks + [
             cache_in_words(node['cache']) for node in nodes if node.get('cache') is not None
@@ -153,15 +104,15 @@ def prepare(
     cfg.work_dir = str(
         settings.work_dir or cfg.get('work_dir') or f'work_dirs/{settings.config.stem}'
     )
-    _set_switches(cfg, settings)
+    set_switches(cfg, settings)
     resumed = _set_resume(cfg, settings.resume)
     description, checked = None, CheckedFiles([], {})
     choices: list[Choice] = []
     folder = (scratch or Path(cfg.work_dir).absolute()) / DATA_FOLDER
     if settings.data is not None:
         description = apply_data(cfg, settings.data, cfg.work_dir, write=False)
-        given = _given(settings)
-        if settings.config.resolve() != shipped(_FOR_OWN_DATA).resolve():  # others' settings stay
+        given = given_paths(settings)
+        if not has_recipe(settings):
             given += _RECIPE_CHANGES
         processes = int(os.environ.get('WORLD_SIZE', '1'))
         choices = apply_recipe(cfg, description, given, processes)
@@ -183,73 +134,6 @@ def prepare(
         set_data(cfg, description, write_coco(description, folder))
     checked.write()
     return Prepared(cfg, description, tuple(checked.remarks), resumed, tuple(choices))
-
-
-def _given(settings: TrainSettings) -> list[str]:
-    """Return the paths of the config that a person has set."""
-    given = [*parse_options(settings.cfg_options or {})]
-    if settings.image_size is not None or any(path.endswith(SIZE_KEY) for path in given):
-        given.append(SIZE_KEY)
-    if settings.auto_scale_lr:
-        given.append('optim_wrapper.optimizer.lr')
-    return given
-
-
-def _set_switches(cfg: Config, settings: TrainSettings) -> None:
-    if settings.amp:
-        use_mixed_precision(cfg)
-    if settings.auto_scale_lr:
-        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
-            raise ConfigError(
-                '--auto-scale-lr: the config does not say which batch size its learning rate is '
-                'for: set auto_scale_lr=dict(base_batch_size=...)'
-            )
-        cfg.auto_scale_lr.enable = True
-    if settings.cache is not None:
-        set_cache(cfg, settings.cache)
-    if settings.seed is not None:
-        cfg.randomness = {**cfg.get('randomness', {}), 'seed': settings.seed}
-
-
-def set_cache(cfg: Config, text: str) -> None:
-    """Let the training's datasets keep decoded images.
-
-    Raises:
-        ConfigError: The text names no place, or the config has none of our datasets, or several.
-    """
-    folder, size = parse_cache(text)
-    nodes = dataset_nodes((cfg.get('train_dataloader') or {}).get('dataset'))
-    ours = [node for node in nodes if node.get('type') == 'EfficientDetDataset']
-    if not ours:
-        raise ConfigError("--cache: the config's training data are in no EfficientDetDataset")
-    below = {id(node) for node in dataset_nodes(ours[0])}
-    if any(id(node) not in below for node in ours):
-        raise ConfigError(
-            "--cache: the config's training data are in several EfficientDetDatasets, and a cache "
-            'is of one: set cache in each of them'
-        )
-    place = 'ram' if folder is None else str(folder.absolute())
-    ours[0]['cache'] = place if size is None else f'{place}:{size:g}'
-
-
-def use_mixed_precision(cfg: Config) -> None:
-    """Replace the optimizer wrapper by its mixed-precision version.
-
-    Raises:
-        ConfigError: The wrapper has no such version, or it needs a GPU and there is none.
-    """
-    wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
-    if wrapper not in _MIXED_PRECISION and wrapper not in _MIXED_PRECISION.values():
-        raise ConfigError(
-            f'--amp: optim_wrapper {wrapper} has no mixed-precision version; use one of '
-            f'{", ".join(_MIXED_PRECISION)}'
-        )
-    cfg.optim_wrapper.type = _MIXED_PRECISION.get(wrapper, wrapper)
-    if cfg.optim_wrapper.type == _NEEDS_GPU and get_device() == 'cpu':
-        raise ConfigError(
-            f"--amp: mmengine's {_NEEDS_GPU} needs a GPU; ClippedOptimWrapper also trains in "
-            'bfloat16 on CPUs'
-        )
 
 
 def _set_resume(cfg: Config, resume: str | None) -> Resumable | None:
@@ -281,7 +165,7 @@ def train(settings: TrainSettings) -> Config:
     with ExitStack() as locks, one_line_errors(settings.work_dir):
         prepared = prepare(settings, locks=locks)
         locks.enter_context(one_line_errors(prepared.cfg.work_dir))
-        seconds, given = settings.seconds, _given(settings)
+        seconds, given = settings.seconds, given_paths(settings)
         lines = []
         if settings.fits_batch:
             own = prepared.description

@@ -1,6 +1,5 @@
 """A training is prepared: work dir, resuming, switches; nothing is trained."""
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +14,9 @@ from mmengine.runner import Runner
 
 from effdet_plugin.errors import CheckpointError, ConfigError, UserError
 from effdet_plugin.training import TrainSettings, prepare
+from effdet_plugin.training import settings as switches
 from effdet_plugin.training.running import build_runner
-from effdet_plugin.training.train import set_cache
+from effdet_plugin.training.settings import set_cache
 
 Options = dict[str, Any]
 Hashes = Callable[[Path], dict[str, str]]
@@ -161,21 +161,35 @@ def test_prepare__amp(
     prepared = prepare(settings)
     assert prepared.cfg.optim_wrapper.type == 'ClippedAmpOptimWrapper'
     assert prepared.cfg.optim_wrapper.clip_norm == 10
-    if not torch.cuda.is_available():
-        assert any('bfloat16' in remark for remark in prepared.remarks())
     plain = {
         'optim_wrapper._delete_': True,
         'optim_wrapper.type': 'OptimWrapper',
         'optim_wrapper.optimizer': dict(type='SGD', lr=0.1),
     }
-    # Not by its name: the package has a function of the module's name.
-    module = sys.modules['effdet_plugin.training.train']
-    monkeypatch.setattr(module, 'get_device', lambda: 'cpu')
+    monkeypatch.setattr(switches, 'get_device', lambda: 'cpu')
     with pytest.raises(ConfigError, match=r'--amp.*AmpOptimWrapper.*GPU'):
         prepare(replace(settings, cfg_options=small | plain))
-    monkeypatch.setattr(module, 'get_device', lambda: 'cuda')
+    monkeypatch.setattr(switches, 'get_device', lambda: 'cuda')
     cfg, *_ = prepare(replace(settings, cfg_options=small | plain))
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
+
+
+@pytest.mark.parametrize('amp', [None, True, False])
+@pytest.mark.parametrize('has_units', [True, False])
+@pytest.mark.parametrize('kind', ['cpu', 'cuda'])
+def test_prepare__bfloat16_where_the_cpu_is_faster_in_it(
+    settings: TrainSettings,
+    amp: bool | None,
+    has_units: bool,
+    kind: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(switches, 'get_device', lambda: kind)
+    monkeypatch.setattr(switches, 'has_bfloat16_units', lambda: has_units)
+    settings = replace(settings, amp=amp, config=settings.config.with_name('custom_coco.py'))
+    wrapper = prepare(settings).cfg.optim_wrapper.type
+    is_mixed = amp if amp is not None else has_units and kind == 'cpu'
+    assert wrapper == ('ClippedAmpOptimWrapper' if is_mixed else 'ClippedOptimWrapper')
 
 
 def test_prepare__auto_scale_lr(settings: TrainSettings, small: Options) -> None:

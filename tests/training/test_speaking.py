@@ -58,9 +58,9 @@ def test_console__before_the_first_step(said: tuple[Path, str]) -> None:
         r'input +64x64 \(letterbox\)',
         r'epochs +2 \(2 steps each, 4 in all; as asked for\)',
         r'batch +2 \(as asked for\)',
-        r'rate +0.002 \(AdamW, 0.4 epochs of warm-up, then cosine\)',
+        r'rate +0.001 \(AdamW, 0.4 epochs of warm-up, then cosine\)',
         r'device +\w+',
-        r'precision +float32, channels_last$',
+        r'precision +b?float(32|16), channels_last',
         rf'results +{re.escape(str(folder))}',
     ):
         assert re.search(row, start, re.MULTILINE), row
@@ -78,7 +78,8 @@ def test_precision__advises_mixed_precision_where_the_cpu_has_units_for_it(
         'this CPU has bfloat16 units: --amp is faster',
     )
     runner.optim_wrapper = SimpleNamespace(cast_dtype=torch.bfloat16)
-    assert announce._precision(runner) == ('precision', 'bfloat16', '')
+    why = 'this CPU has bfloat16 units: --no-amp trains in float32'
+    assert announce._precision(runner) == ('precision', 'bfloat16', why)
 
 
 def test_console__while_it_trains_and_at_the_end(said: tuple[Path, str]) -> None:
