@@ -112,7 +112,7 @@ def choose(data: Statistics, asked: Schedule, given: Collection[str] = ()) -> li
     if is_free(_EPOCHS_KEY):
         epochs = epochs_of(data.images)
         why = f'{data.images:,} images; four times as many take half the epochs'
-        choices.append(Choice('length', f'{epochs} epochs', why, (_EPOCHS_KEY,), epochs))
+        choices.append(Choice('by the data', f'{epochs} epochs', why, (_EPOCHS_KEY,), epochs))
         asked = asked._replace(epochs=epochs)
     steps = asked.epochs * max(1, round(data.images / max(asked.batch, 1)))
     optional = _schedule(asked, steps)

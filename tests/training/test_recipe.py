@@ -161,7 +161,7 @@ def test_prepare__sets_and_tells_it(data: Path, small: dict[str, Any], tmp_path:
     prepared = prepare(TrainSettings(CONFIG, data, tmp_path / 'all', cfg_options=free(small)))
     assert prepared.cfg.train_cfg.max_epochs == EPOCHS[1]  # of four images
     assert prepared.cfg.train_cfg.val_interval == 8
-    assert {choice.name for choice in prepared.choices} >= {'length', 'evaluation', 'rate'}
+    assert {choice.name for choice in prepared.choices} >= {'by the data', 'evaluation', 'rate'}
     options = small | {'train_cfg.max_epochs': 4}
     settings = TrainSettings(CONFIG, data, tmp_path / 'run', image_size=64, cfg_options=options)
     prepared = prepare(settings)
