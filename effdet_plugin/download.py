@@ -3,14 +3,17 @@
 import hashlib
 import http.client
 import os
+import queue
 import re
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import torch
@@ -18,6 +21,7 @@ import torch
 from effdet_plugin.errors import CheckpointError, escaped
 from effdet_plugin.files import sha256
 
+OFFLINE = 'EFFDET_PLUGIN_OFFLINE'  # set to anything but 0: nothing is downloaded
 ATTEMPTS = 5  # in a row without a new byte
 TIMEOUT_S = 30
 MAX_BYTES = 8 << 30  # the largest release is below 1 GB
@@ -40,7 +44,12 @@ def local_path(place: str | Path) -> Path:
     return Path(place).expanduser()
 
 
-def fetch(url: str, folder: Path, name: str) -> Path:
+def is_offline() -> bool:
+    """Whether the environment forbids downloads; what is kept of earlier ones is used."""
+    return os.environ.get(OFFLINE, '0') not in ('', '0')
+
+
+def fetch(url: str, folder: Path, name: str, *, patience: float | None = None) -> Path:
     """Return the path of a file in ``folder``, downloaded unless it is there.
 
     A file is kept under its full address, with its sha256 beside it. Where that no longer fits the
@@ -50,10 +59,13 @@ def fetch(url: str, folder: Path, name: str) -> Path:
         url: its address: https, or http with a warning.
         folder: of downloads.
         name: what to call it in messages.
+        patience: Seconds for the answer, and for each further piece, where something else can be
+            had instead: an attempt without a new byte is the last one. None: :data:`TIMEOUT_S`
+            and :data:`ATTEMPTS`.
 
     Raises:
         CheckpointError: No network, no such file, more than :data:`MAX_BYTES`, another hash than
-            the address tells, or the connection breaks again and again.
+            the address tells, the connection breaks again and again, or downloads are forbidden.
     """
     if not url.startswith(WEB):
         raise CheckpointError(f'{name}: {url} is no address of https')
@@ -64,7 +76,9 @@ def fetch(url: str, folder: Path, name: str) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _alone(target.parent):
             if not _is_whole(target):
-                _fetch(url, target, name)
+                if is_offline():
+                    raise CheckpointError(f'{name}: {OFFLINE} is set: nothing is downloaded')
+                _fetch(url, target, name, patience)
     except urllib.error.HTTPError as error:
         raise CheckpointError(f'{name}: {url} answers {error.code} {error.reason}') from error
     except (
@@ -84,14 +98,72 @@ def fetch(url: str, folder: Path, name: str) -> Path:
     return target
 
 
-def _fetch(url: str, target: Path, name: str) -> None:
+def make_once(folder: Path, make: Callable[[], Path]) -> Path:
+    """Return a file of the cache, made unless it is there with the content that it had.
+
+    One process makes it, the others wait for it. What has failed while they waited has failed for
+    them, too: each of them would wait for the same servers.
+
+    Args:
+        folder: Of this file alone.
+        make: Writes it into the folder, atomically, and returns its path.
+
+    Raises:
+        CheckpointError: As `make` does, or the folder cannot be written.
+    """
+    began, failed = time.time(), folder / 'failed.txt'
+    if found := made(folder):  # without the lock: the folder may be another user's
+        return found
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone(folder):
+            if found := made(folder):
+                return found
+            if failed.exists() and failed.stat().st_mtime >= began:
+                raise CheckpointError(failed.read_text(encoding='utf-8'))
+            try:
+                found = make()
+            except CheckpointError as error:
+                failed.write_text(str(error), encoding='utf-8')
+                raise
+            _hash_file(found).write_text(sha256(found))
+            return found
+    except OSError as error:
+        reason = error.strerror or error
+        raise CheckpointError(f'{folder}: cannot keep files here: {reason}') from error
+
+
+def made(folder: Path) -> Path | None:
+    """Return the file that `make_once` has left in a folder; None if there is none."""
+    kept = (path.with_suffix('') for path in sorted(folder.glob('*.sha256')))
+    return next(filter(_is_whole, kept), None)
+
+
+def forget(path: Path) -> None:
+    """Remove a download that is of no use, so that the next attempt does not find it."""
+    path.unlink(missing_ok=True)
+    _hash_file(path).unlink(missing_ok=True)
+
+
+def is_reachable(url: str, patience: float) -> bool:
+    """Whether a server answers anything within some seconds; through a proxy if there is one."""
+    try:
+        _open(urllib.request.Request(url, method='HEAD'), patience).close()
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, http.client.HTTPException, ValueError):
+        return False
+    return True
+
+
+def _fetch(url: str, target: Path, name: str, patience: float | None) -> None:
     if not url.startswith('https://'):
         print(
             f'warning: {escaped(url)} is not encrypted: anybody on the way can change it',
             file=sys.stderr,
         )
     partial = target.with_name(target.name + '.part')
-    _download(url, partial, name)
+    _download(url, partial, name, patience)
     with partial.open('rb') as file:
         head = file.read(200).lstrip().lower()
     # Kept, they would be what the address has from then on.
@@ -137,12 +209,12 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _download(url: str, partial: Path, name: str) -> None:
-    failures = 0
+def _download(url: str, partial: Path, name: str, patience: float | None) -> None:
+    failures, attempts = 0, ATTEMPTS if patience is None else 1
     while True:
         before = _size(partial)
         try:
-            if _continue(url, partial, name):
+            if _continue(url, partial, name, patience):
                 return
             error: Exception = ConnectionError('the connection ended early')
         except urllib.error.HTTPError:
@@ -152,17 +224,17 @@ def _download(url: str, partial: Path, name: str) -> None:
                 raise
             error = broken
         failures = 0 if _size(partial) > before else failures + 1
-        if failures >= ATTEMPTS or _is_unreachable(error):
+        if failures >= attempts or _is_unreachable(error):
             raise error
         time.sleep(min(2**failures - 1, 10) / 4)
 
 
-def _continue(url: str, partial: Path, name: str) -> bool:
+def _continue(url: str, partial: Path, name: str, patience: float | None) -> bool:
     """Download the rest of a file; return whether it is complete now."""
     start = _size(partial)
     request = urllib.request.Request(url, headers={'Range': f'bytes={start}-'} if start else {})
     try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT_S)
+        response = _open(request, patience)
     except urllib.error.HTTPError as error:
         if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise
@@ -179,6 +251,30 @@ def _continue(url: str, partial: Path, name: str) -> bool:
         total = start + int(response.headers.get('Content-Length') or 0)
         _receive(response, partial, name, start, total)
     return _size(partial) >= total
+
+
+def _open(request: urllib.request.Request, patience: float | None) -> Any:
+    """Return the response of a server; with `patience` surely after so many seconds."""
+    if patience is None:
+        return urllib.request.urlopen(request, timeout=TIMEOUT_S)
+    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put(urllib.request.urlopen(request, timeout=patience))
+        except Exception as error:
+            answers.put(error)
+
+    # A name server that is silent, and each of several redirections, are waited for beyond
+    # urlopen's timeout: hence the thread, which nobody joins.
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        answer = answers.get(timeout=patience)
+    except queue.Empty:
+        raise TimeoutError(f'no answer within {patience:g} s') from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def _receive(

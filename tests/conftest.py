@@ -31,6 +31,14 @@ settings.register_profile('ci', max_examples=200, derandomize=True, **_COMMON)
 settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'dev'))
 
 
+@pytest.fixture(autouse=True, scope='session')
+def _no_weights_from_outside(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test asks a server for weights, or finds what this machine keeps of earlier trainings."""
+    if not os.environ.get('EFFDET_TEST_WEIGHTS'):
+        os.environ['EFFDET_PLUGIN_OFFLINE'] = '1'
+        os.environ['TORCH_HOME'] = str(tmp_path_factory.mktemp('torch_home'))
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     """Every test draws the same numbers, alone or in the suite."""

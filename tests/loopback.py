@@ -70,9 +70,9 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """Serve for the time of a block, in which nobody waits and no proxy is asked."""
+    """Serve for the time of a block: nobody waits, no proxy is asked, downloads are allowed."""
     monkeypatch.setattr(download.time, 'sleep', lambda seconds: None)
-    for name in ('http_proxy', 'HTTP_PROXY', 'all_proxy', 'ALL_PROXY'):
+    for name in ('http_proxy', 'HTTP_PROXY', 'all_proxy', 'ALL_PROXY', download.OFFLINE):
         monkeypatch.delenv(name, raising=False)
     with Server() as server:
         thread = Thread(target=server.serve_forever, args=[0.01], daemon=True)

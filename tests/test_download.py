@@ -2,13 +2,16 @@
 
 import hashlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
+from time import sleep
 
 import pytest
 from loopback import Server, serving
 
 from effdet_plugin import download
-from effdet_plugin.download import fetch, local_path
+from effdet_plugin.download import OFFLINE, fetch, forget, local_path, made, make_once
 from effdet_plugin.errors import CheckpointError
 
 CONTENT = bytes(range(256)) * 4000
@@ -165,3 +168,75 @@ def test_local_path__of_a_path_and_of_an_address(
     path = local_path(f'{server.url}a/x.bin')
     assert path.read_bytes() == b'content'
     assert path.is_relative_to(tmp_path / 'hub' / 'effdet_plugin')
+
+
+def test_fetch__with_patience_an_attempt_without_a_new_byte_is_the_last(
+    server: Server, tmp_path: Path
+) -> None:
+    server.files['a/x.bin'] = CONTENT
+    server.break_after = [1000, 5000]
+    assert fetch(f'{server.url}a/x.bin', tmp_path, 'x', patience=5).read_bytes() == CONTENT
+    server.files['b/x.bin'] = CONTENT
+    server.break_after = [1000, 0]
+    with pytest.raises(CheckpointError, match='ended early'):
+        fetch(f'{server.url}b/x.bin', tmp_path, 'x', patience=5)
+    assert len(server.requests) == 3 + 2
+
+
+def test_fetch__offline_takes_what_is_kept(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.files['a/x.bin'] = CONTENT
+    monkeypatch.setenv(OFFLINE, '1')
+    with pytest.raises(CheckpointError, match=f'x: {OFFLINE} is set: nothing is downloaded'):
+        fetch(f'{server.url}a/x.bin', tmp_path, 'x')
+    assert server.requests == []
+    monkeypatch.setenv(OFFLINE, '0')
+    path = fetch(f'{server.url}a/x.bin', tmp_path, 'x')
+    monkeypatch.setenv(OFFLINE, '1')
+    assert fetch(f'{server.url}a/x.bin', tmp_path, 'x') == path
+
+
+def test_make_once__what_fails_fails_for_those_who_wait(tmp_path: Path) -> None:
+    calls, begun = [], Event()
+
+    def fail() -> Path:
+        calls.append('one')
+        begun.set()
+        sleep(0.5)
+        raise CheckpointError('no answer')
+
+    def call() -> str:
+        with pytest.raises(CheckpointError) as error:
+            make_once(tmp_path / 'cache', fail)
+        return str(error.value)
+
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(call)
+        assert begun.wait(5)
+        others = [pool.submit(call) for _ in range(2)]
+        assert {one.result() for one in (first, *others)} == {'no answer'}
+    assert len(calls) == 1
+    call()
+    assert len(calls) == 2, 'who comes later tries again'
+
+
+def test_make_once__made_again_where_it_has_changed(tmp_path: Path) -> None:
+    folder = tmp_path / 'cache'
+
+    def make() -> Path:
+        (folder / 'x.pth').write_bytes(b'content')
+        return folder / 'x.pth'
+
+    assert made(folder) is None
+    path = make_once(folder, make)
+    assert made(folder) == path
+    path.write_bytes(b'other')
+    assert made(folder) is None
+    assert make_once(folder, make).read_bytes() == b'content'
+    path.write_bytes(b'other')
+    forget(path)
+    assert sorted(one.name for one in folder.iterdir()) == ['.lock']
+    (tmp_path / 'file').touch()
+    with pytest.raises(CheckpointError, match='cannot keep files here'):
+        make_once(tmp_path / 'file' / 'cache', make)
