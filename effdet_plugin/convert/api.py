@@ -313,14 +313,17 @@ def release_name(src: str | Path) -> str | None:
     return name if name in RELEASES and not Path(src).exists() else None
 
 
-def fetch_release(name: str, cache: str | Path | None = None) -> Path:
+def fetch_release(
+    name: str, cache: str | Path | None = None, patience: float | None = None
+) -> Path:
     """Return the path of a release's archive, downloaded unless it is there.
 
     Args:
         name: a key of :data:`RELEASES`.
         cache: folder for downloads.
+        patience: see :func:`~effdet_plugin.download.fetch`.
 
     Raises:
         CheckpointError: It cannot be downloaded; the line says what to do.
     """
-    return fetch(BASE_URL + RELEASES[name], cache_dir(cache), name)
+    return fetch(BASE_URL + RELEASES[name], cache_dir(cache), name, patience=patience)
