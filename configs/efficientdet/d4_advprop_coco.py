@@ -5,5 +5,6 @@ _base_ = './d4_coco.py'
 
 # Images scaled to [-1, 1] after padding, so the padding is -1.
 model = dict(
-    data_preprocessor=dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5], pad_value=-1.0)
+    data_preprocessor=dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5], pad_value=-1.0),
+    backbone=dict(pretrained='timm:ap_in1k'),
 )

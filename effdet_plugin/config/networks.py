@@ -40,7 +40,8 @@ def use_network(cfg: Config, name: str) -> None:
         for key in _RECIPE_OF_PARTS:
             if key in old[part]:
                 new[part][key] = old[part][key]
-    new.backbone.pretrained = 'package' if name in _IN_PACKAGES else True
+    if name in _IN_PACKAGES:
+        new.backbone.pretrained = 'package'
     new.bbox_head.num_classes = old.bbox_head.num_classes
     cfg.model = new
     set_image_size(cfg, tuple(other.image_size))

@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 
 from effdet_plugin.config import find_sizes, set_image_size
 from effdet_plugin.config.dataset_nodes import dataset_nodes
+from effdet_plugin.models.backbones.pretrained import is_download
 from effdet_plugin.own_data import dry_run_summary
 from effdet_plugin.training.announce import targets_in
 from effdet_plugin.training.running import build_runner, one_line_errors
@@ -74,7 +75,7 @@ def shrink(cfg: Config, folder: Path) -> None:
 
 def _disable_downloads(backbone: ConfigDict) -> None:
     """Use random weights instead of those that would be downloaded."""
-    if backbone.get('pretrained') is True:
+    if is_download(backbone.get('pretrained')):
         backbone.pretrained = False
     if '://' in str((backbone.get('init_cfg') or {}).get('checkpoint', '')):
         backbone.init_cfg = None

@@ -18,7 +18,9 @@ model = dict(
         type='TimmBackbone',
         model_name='tf_efficientnet_b0',
         out_indices=(2, 3, 4),
-        pretrained=True,  # timm's download when training starts; other sources: README
+        # timm's download when training starts, of the weights that the reference starts from
+        # (docs/differences.md); other sources: docs/training.md.
+        pretrained='timm:aa_in1k',
         norm_momentum=0.01,  # timm's default is 0.1; that of neck and head is 0.01
         drop_path_rate=0.0,  # the reference switches it off for b0 only
     ),

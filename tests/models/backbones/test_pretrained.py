@@ -8,9 +8,12 @@ import timm
 import torch
 from huggingface_hub import constants
 
+from effdet_plugin.config import load
+from effdet_plugin.download import OFFLINE
 from effdet_plugin.errors import CheckpointError
 from effdet_plugin.models import TimmBackbone
-from effdet_plugin.models.backbones.pretrained import PACKAGES
+from effdet_plugin.models.backbones.pretrained import PACKAGES, timm_name
+from effdet_plugin.shipped_configs import named_configs
 
 LITE0 = 'tf_efficientnet_lite0'
 NUM_TENSORS = {LITE0: 247, 'tf_efficientnet_lite1': 322, 'tf_efficientnet_lite2': 322}
@@ -92,6 +95,7 @@ def test_download__no_network_names_the_ways_out(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model_name: str
 ) -> None:
     """At once, though huggingface_hub would try for a minute."""
+    monkeypatch.delenv(OFFLINE, raising=False)
     monkeypatch.setattr(socket, 'create_connection', no_network)
     monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path))
     monkeypatch.setitem(PACKAGES, LITE0, 'no_such_package_of_weights')
@@ -116,3 +120,39 @@ def test_download__no_network_takes_the_package(monkeypatch: pytest.MonkeyPatch)
     other.init_weights()
     own = backbone.state_dict()
     assert all(torch.equal(value, own[name]) for name, value in other.state_dict().items())
+
+
+def test_download__offline_asks_nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(OFFLINE, '1')
+    monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path))
+    asked = []
+    monkeypatch.setattr(socket, 'create_connection', lambda *args, **_: asked.append(args))
+    monkeypatch.setitem(PACKAGES, LITE0, 'no_such_package_of_weights')
+    with pytest.raises(CheckpointError, match='could not be downloaded'):
+        TimmBackbone(LITE0, pretrained=True).init_weights()
+    assert asked == []
+
+
+@pytest.mark.parametrize('size', range(8))
+def test_timm_name__the_weights_that_the_reference_starts_from(size: int) -> None:
+    """By name in timm's registry, with the pixels that they were trained with."""
+    for config, training in ((f'd{size}_coco', 'aa_in1k'), (f'd{size}_advprop_coco', 'ap_in1k')):
+        if config not in named_configs():
+            continue
+        model = load(config).model
+        name = timm_name(model.backbone.model_name, model.backbone.pretrained)
+        assert name == f'{model.backbone.model_name}.{training}'
+        assert timm.is_model_pretrained(name)
+        found = timm.get_pretrained_cfg(name)
+        assert [255 * x for x in found.mean] == pytest.approx(model.data_preprocessor.mean)
+        assert [255 * x for x in found.std] == pytest.approx(model.data_preprocessor.std)
+
+
+def test_timm_name__of_other_networks() -> None:
+    names = {
+        ('tf_efficientnet_b0', 'timm:ns_jft_in1k'): 'tf_efficientnet_b0.ns_jft_in1k',
+        ('tf_efficientnet_b0.in1k', 'timm:aa_in1k'): 'tf_efficientnet_b0.in1k',
+        ('tf_efficientnet_b0', True): 'tf_efficientnet_b0',
+        ('resnet18', 'timm:aa_in1k'): 'resnet18',
+    }
+    assert {key: timm_name(*key) for key in names} == names
