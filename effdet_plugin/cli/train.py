@@ -1,6 +1,6 @@
 """Train a detector: of your own images, or a config as mmdet's tools/train.py does.
 
-%(prog)s --data DIR                                    # Lite0, from ImageNet weights
+%(prog)s --data DIR                                    # Lite0, from COCO weights
 %(prog)s --data DIR --model d0 --epochs 30 --batch-size 4
 %(prog)s --data DIR --time 30m --name trial            # as many epochs as fit
 %(prog)s custom_coco --data DIR --dry-run              # check first
@@ -87,6 +87,12 @@ def _add_plain(parser: ArgumentParser) -> None:
         nargs='+',
         metavar='PART',
         help='parts that are not trained: backbone, neck, or the first letters of parameter names',
+    )
+    add(
+        '--weights',
+        metavar='START',
+        help='what the training starts from: coco, imagenet, none, or a checkpoint (default with '
+        '--data: coco where it can be had, else imagenet)',
     )
     add('--device', help='device: cpu, cuda, cuda:1 (default: the fastest available)')
     add('--name', help='name of the run: it is written to work_dirs/NAME')

@@ -25,6 +25,7 @@ _TRAINING_STATE = {'meta', 'state_dict', 'optimizer', 'message_hub'}
 _NUMBERED = re.compile(r'(?:epoch|iter)_(\d+)\.pth')
 _PATH_BYTES, _NAME_BYTES = 4096, 256  # longest path and part of it (limits.h of Linux)
 _VOLATILE = ('work_dir', 'resume', 'load_from', 'launcher')  # may differ between configs of one run
+_START = 'model.backbone.pretrained'  # may differ, too: another start where a file was not found
 # Switches of the implementation, which differ between versions of torch.
 _SWITCHES = {
     'foreach', 'maximize', 'capturable', 'differentiable', 'fused', 'decoupled_weight_decay',
@@ -232,7 +233,9 @@ def _difference(path: Path, cfg: Config) -> str:
     here = dict(_flatten(json.loads(json.dumps(cfg.to_dict(), default=str))))
     # Sorted, so that all processes name the same key.
     for name in sorted(there.keys() | here.keys()):
-        if there.get(name, ...) != here.get(name, ...) and name.split('.')[0] not in _VOLATILE:
+        if name.split('.')[0] in _VOLATILE or name == _START:
+            continue
+        if there.get(name, ...) != here.get(name, ...):
             old, new = (reprlib.repr(c[name]) if name in c else 'absent' for c in (there, here))
             return f'{path.name}: {name} is {old} there and {new} here'
     return ''

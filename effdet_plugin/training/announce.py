@@ -13,8 +13,10 @@ from mmengine.runner import Runner
 
 from effdet_plugin.config import resize_mode_of
 from effdet_plugin.engine.optim import batches_per_update, has_bfloat16_units
+from effdet_plugin.models.backbones.pretrained import is_download, timm_name
 from effdet_plugin.own_data import DatasetDescription
 from effdet_plugin.training.reporting import size_in_words
+from effdet_plugin.training.start_weights import Start
 
 _MOST_NAMES = 12  # classes in a line
 _MOST_READ = 5_000  # images whose boxes are counted one by one
@@ -36,7 +38,10 @@ class Row(NamedTuple):
 
 
 def rows_of(
-    runner: Runner, description: DatasetDescription | None, overridden: Sequence[str] = ()
+    runner: Runner,
+    description: DatasetDescription | None,
+    overridden: Sequence[str] = (),
+    start: Start | None = None,
 ) -> list[Row]:
     """Return the rows of a training that is about to take its first step.
 
@@ -44,10 +49,11 @@ def rows_of(
         runner: With loaders, optimizer and weights.
         description: The own data; None where the config names the data.
         overridden: What the person has set, such as ``train_cfg.max_epochs``.
+        start: The weights that were chosen; None where the config names them.
     """
     return [
         _model(runner),
-        weights_row(runner.cfg, runner._has_loaded, Path(str(runner._load_from or ''))),
+        weights_row(runner.cfg, runner._has_loaded, Path(str(runner._load_from or '')), start),
         *_data(runner, description),
         _classes(runner),
         Row(
@@ -89,22 +95,27 @@ def _model(runner: Runner) -> Row:
     return Row('model', words, f'{total:,} parameters' + (f', {frozen:,} frozen' if frozen else ''))
 
 
-def weights_row(cfg: Config, has_loaded: bool, loaded: Path) -> Row:
+def weights_row(cfg: Config, has_loaded: bool, loaded: Path, start: Start | None = None) -> Row:
     """Return which weights a training starts from, and why these.
 
     Args:
         cfg: Of the training.
         has_loaded: Whether a checkpoint was loaded.
         loaded: It.
+        start: The weights that were chosen; None where the config names them.
     """
+    if has_loaded and cfg.get('resume'):
+        return Row('weights', str(loaded), 'the run is resumed')
+    if start is not None:
+        return Row('weights', start.value, start.why)
     if has_loaded:
-        why = 'the run is resumed' if cfg.get('resume') else 'load_from of the config'
-        return Row('weights', str(loaded), why)
+        return Row('weights', str(loaded), 'load_from of the config')
     backbone = cfg.model.get('backbone') or {}
-    source = backbone.get('pretrained')
+    source = backbone.get('pretrained') or False
     why = 'the backbone; neck and head start at random'
-    if source is True:
-        return Row('weights', "ImageNet, timm's download", why)
+    if is_download(source):
+        name = timm_name(str(backbone.get('model_name')), source)
+        return Row('weights', f"ImageNet, timm's download of {name}", why)
     if source == 'package':
         return Row('weights', 'ImageNet, of an installed package', f'{why}; no download is needed')
     if named := source or (backbone.get('init_cfg') or {}).get('checkpoint'):

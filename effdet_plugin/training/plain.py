@@ -98,7 +98,7 @@ def choose_config(
         if Path(model).is_file():
             raise ConfigError(
                 f'--model {model}: is a file; to train from a checkpoint add '
-                f'--cfg-options load_from={model}, or --resume {model} to continue its run'
+                f'--weights {model}, or --resume {model} to continue its run'
             )
         raise ConfigError(f'--model {model}: neither a network nor a config{nearest(model)}')
     return (config_path(OWN_DATA), model) if has_data else (config_path(f'{model}_coco'), None)

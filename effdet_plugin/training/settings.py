@@ -14,6 +14,7 @@ from effdet_plugin.config.schema import SIZE_KEY
 from effdet_plugin.datasets.cache import parse_cache
 from effdet_plugin.engine.optim import has_bfloat16_units
 from effdet_plugin.errors import ConfigError
+from effdet_plugin.training.start_weights import check_weights
 
 # The optimizer wrapper that --amp uses for each; mmengine's own needs a GPU.
 _MIXED_PRECISION = {
@@ -45,6 +46,8 @@ class TrainSettings:
         seconds: Time for all; the number of epochs is lowered to fit. None: no limit.
         cache: Where decoded images are kept for the next epochs; see
             `effdet_plugin.datasets.cache.parse_cache`. None: as the config says.
+        weights: What it starts from: ``'coco'``, ``'imagenet'``, ``'none'``, or a checkpoint. None:
+            for own data the first of these that can be had, else as the config says.
         log: Beside files: ``'tensorboard'``, ``'wandb'``, ``'mlflow'`` or ``'none'``; empty:
             TensorBoard where it is installed.
     """
@@ -65,6 +68,7 @@ class TrainSettings:
     seconds: float | None = None
     log: Sequence[str] = ()
     cache: str | None = None
+    weights: str | None = None
 
 
 def has_recipe(settings: TrainSettings) -> bool:
@@ -100,6 +104,7 @@ def set_switches(cfg: Config, settings: TrainSettings) -> None:
         cfg.auto_scale_lr.enable = True
     if settings.cache is not None:
         set_cache(cfg, settings.cache)
+    check_weights(settings.weights, given_paths(settings))
     if settings.seed is not None:
         cfg.randomness = {**cfg.get('randomness', {}), 'seed': settings.seed}
 

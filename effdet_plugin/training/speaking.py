@@ -25,6 +25,7 @@ from effdet_plugin.training.reporting import (
     kept_metric,
     next_command,
 )
+from effdet_plugin.training.start_weights import Start
 
 DETECTIONS = 'best_detections.npz'  # of the epoch with the highest AP, in the work dir
 _TIMED_FROM, _TIMED = 2, 4  # steps of an epoch: the first ones are slower
@@ -43,6 +44,7 @@ class SpeakHook(Hook):
         description: The own data; None where the config names the data.
         overridden: What the person has set, such as ``train_cfg.max_epochs``.
         choices: What the data have decided, and advice.
+        start: The weights that were chosen; None where the config names them.
 
     Attributes:
         rows: The settings; empty before the training begins.
@@ -56,9 +58,10 @@ class SpeakHook(Hook):
         description: DatasetDescription | None = None,
         overridden: Sequence[str] = (),
         choices: Sequence[Choice] = (),
+        start: Start | None = None,
     ) -> None:
         self.description, self.overridden = description, overridden
-        self.choices = choices
+        self.choices, self.start = choices, start
         self.rows: list[Row] = []
         self.best: tuple[int, float] | None = None
         self.metric: CocoTwelveMetric | None = None
@@ -74,7 +77,7 @@ class SpeakHook(Hook):
             self.metric = kept_metric(runner.val_evaluator)
         if runner.epoch and (kept := Detections.load(Path(runner.work_dir) / DETECTIONS)):
             self.best = kept[1:]
-        self.rows = rows_of(runner, self.description, self.overridden)
+        self.rows = rows_of(runner, self.description, self.overridden, self.start)
         self.rows += [Row(*one[:3]) for one in self.choices]
         runner.logger.info('Training\n' + table(self.rows))
 

@@ -48,6 +48,7 @@ from effdet_plugin.training.settings import (
     set_switches,
 )
 from effdet_plugin.training.speaking import SpeakHook, end
+from effdet_plugin.training.start_weights import Start, check_agreement, start_for
 from effdet_plugin.training.time_budget import TimeLimitHook, fit_epochs
 from effdet_plugin.training.watching import WatchHook, add_backends, check_backends
 
@@ -63,6 +64,7 @@ class Prepared(NamedTuple):
         data_remarks: On the config's datasets.
         resumed: The checkpoint to resume from, which the runner takes.
         choices: What the own data have decided, and advice.
+        start: The weights that were chosen; None where the config names them.
     """
 
     cfg: Config
@@ -70,6 +72,7 @@ class Prepared(NamedTuple):
     data_remarks: tuple[str, ...] = ()
     resumed: Resumable | None = None
     choices: tuple[Choice, ...] = ()
+    start: Start | None = None
 
     def remarks(self) -> list[str]:
         """Return remarks to log before a training, one line each."""
@@ -130,10 +133,13 @@ def prepare(
             check_work_dir(cfg.work_dir, cfg)
         elif is_first_process() and scratch is None:
             remove_run(cfg.work_dir)
+    start = None
+    if settings.weights is not None or settings.data is not None:
+        start = start_for(cfg, settings.weights, given_paths(settings), resumed, network=not scratch)
     if description is not None:
         set_data(cfg, description, write_coco(description, folder))
     checked.write()
-    return Prepared(cfg, description, tuple(checked.remarks), resumed, tuple(choices))
+    return Prepared(cfg, description, tuple(checked.remarks), resumed, tuple(choices), start)
 
 
 def _set_resume(cfg: Config, resume: str | None) -> Resumable | None:
@@ -173,10 +179,11 @@ def train(settings: TrainSettings) -> Config:
         if seconds is not None:
             lines.append(fit_epochs(prepared.cfg, seconds, started))
         runner = build_runner(prepared.cfg)
+        check_agreement(prepared.start)
         _hand_over(prepared.resumed, runner)
         if seconds is not None:
             runner.register_hook(TimeLimitHook(seconds, started))
-        speaking = SpeakHook(prepared.description, given, prepared.choices)
+        speaking = SpeakHook(prepared.description, given, prepared.choices, prepared.start)
         add_backends(runner, settings.log)
         runner.register_hook(WatchHook())
         runner.register_hook(speaking)

@@ -67,7 +67,7 @@ def test_plain_settings__mistakes(words: dict[str, Any], message: str) -> None:
 
 def test_plain_settings__a_checkpoint_is_no_network(tmp_path: Path) -> None:
     (tmp_path / 'best.pth').touch()
-    with pytest.raises(ConfigError, match=r'is a file; .* --cfg-options load_from='):
+    with pytest.raises(ConfigError, match=r'is a file; .* --weights '):
         plain_settings(data='x', model=str(tmp_path / 'best.pth'))
 
 
@@ -90,7 +90,8 @@ def test_use_network__keeps_the_recipe(name: str) -> None:
     assert cfg.image_size == other.image_size
     assert cfg.train_dataloader.dataset.image_size == other.image_size
     assert cfg.model.bbox_head.norm_momentum == cfg.model.neck.norm_momentum == 0.1
-    assert cfg.model.backbone.pretrained == ('package' if name == 'lite0' else True)
+    starts = {'lite0': 'package', 'lite4': True}
+    assert cfg.model.backbone.pretrained == starts.get(name, 'timm:aa_in1k')
     assert cfg.model.channels_last is True
     assert cfg.optim_wrapper == own.optim_wrapper
     assert cfg.train_cfg == own.train_cfg
