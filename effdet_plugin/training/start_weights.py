@@ -189,7 +189,7 @@ def _best(cfg: Config, network: bool) -> Start | None:
         try:
             start = find(cfg, network)
         except (CheckpointError, ConfigError) as error:
-            reasons.append(f'no {name} weights: {error}')
+            reasons.append(f'{name} weights cannot be had ({error})')
         else:
             return start._replace(why='; '.join([start.why, *reasons]))
     if not network:

@@ -71,7 +71,7 @@ def test_start_for__without_a_network_the_package(monkeypatch: pytest.MonkeyPatc
     assert start is not None
     assert start.value == PACKAGE
     assert start.why.endswith(
-        'no COCO weights: google: no answer within 3 s; effdet: no answer within 3 s'
+        'COCO weights cannot be had (google: no answer within 3 s; effdet: no answer within 3 s)'
     )
     assert cfg.load_from is None
     assert cfg.model.backbone.pretrained == 'package'
@@ -96,8 +96,8 @@ def test_start_for__then_timms_then_random(monkeypatch: pytest.MonkeyPatch, tmp_
     start = start_for(cfg, None)
     assert start is not None
     assert (start.kind, start.value) == ('none', 'random')
-    assert 'no COCO weights: google' in start.why
-    assert 'no ImageNet weights: google' in start.why
+    assert 'COCO weights cannot be had (google' in start.why
+    assert 'ImageNet weights cannot be had (google' in start.why
     assert cfg.model.backbone.pretrained is False
 
 
@@ -123,7 +123,10 @@ def test_start_for__no_release_of_this_network() -> None:
     start = start_for(cfg, None)
     assert start is not None
     assert start.kind == 'imagenet'
-    assert 'no COCO weights: none of the released checkpoints has this network' in start.why
+    assert (
+        'COCO weights cannot be had (none of the released checkpoints has this network)'
+        in start.why
+    )
 
 
 @pytest.mark.parametrize(
