@@ -77,7 +77,8 @@ class Detector:
             data: Own data: a folder with images and labels, or an annotation file. None: the
                 config's data.
             settings: See `effdet_plugin.training.plain_settings`: ``epochs``, ``batch_size``,
-                ``lr``, ``freeze``, ``time='30m'``, ``name``, ``work_dir``, ``resume``, ``seed`` ...
+                ``lr``, ``freeze``, ``weights``, ``time='30m'``, ``name``, ``work_dir``, ``resume``,
+                ``seed`` ...
 
         Returns:
             The checkpoint with the highest AP, or the last one where nothing was evaluated.
