@@ -135,7 +135,9 @@ def prepare(
             remove_run(cfg.work_dir)
     start = None
     if settings.weights is not None or settings.data is not None:
-        start = start_for(cfg, settings.weights, given_paths(settings), resumed, network=not scratch)
+        start = start_for(
+            cfg, settings.weights, given_paths(settings), resumed, network=not scratch
+        )
     if description is not None:
         set_data(cfg, description, write_coco(description, folder))
     checked.write()
