@@ -261,7 +261,8 @@ def _open(request: urllib.request.Request, patience: float | None) -> Any:
 
     def ask() -> None:
         try:
-            answers.put(urllib.request.urlopen(request, timeout=patience))
+            # Later than the one below, which then is what a person is told.
+            answers.put(urllib.request.urlopen(request, timeout=patience + 1))
         except Exception as error:
             answers.put(error)
 
