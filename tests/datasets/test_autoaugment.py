@@ -8,7 +8,6 @@ import torch
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks
-from mmengine.registry import init_default_scope
 from PIL import Image, ImageEnhance, ImageOps
 
 from effdet_plugin.datasets import DetectionAutoAugment, image_ops
@@ -21,11 +20,6 @@ MOVES = [name for name in OPERATIONS if name.endswith('_BBox')]
 INSIDE = [name for name in OPERATIONS if name.endswith('_Only_BBoxes')]
 NO_MOVES = ['Flip_Only_BBoxes', 'Solarize_Only_BBoxes', 'Equalize_Only_BBoxes']
 POLICY_NAMES = [*POLICIES, 'randaug']
-
-
-@pytest.fixture(autouse=True)
-def _mmdet_scope() -> None:
-    init_default_scope('mmdet')
 
 
 def photo(height: int = 90, width: int = 120) -> np.ndarray:

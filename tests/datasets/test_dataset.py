@@ -11,7 +11,6 @@ import pytest
 from mmdet.engine.hooks import PipelineSwitchHook
 from mmdet.registry import DATASETS
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import init_default_scope
 from torch.utils.data import DataLoader
 
 from effdet_plugin.datasets import EfficientDetDataset
@@ -27,11 +26,6 @@ PIPELINE: list[dict[str, Any]] = [
     dict(type='ScaleJitterCrop'),
     dict(type='PackDetInputs'),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _mmdet_scope() -> None:
-    init_default_scope('mmdet')
 
 
 @pytest.fixture

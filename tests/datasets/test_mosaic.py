@@ -12,7 +12,6 @@ from mmdet.registry import DATASETS, TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import init_default_scope
 from torch.utils.data import DataLoader
 
 from effdet_plugin.datasets.mosaic import MosaicCrop
@@ -29,11 +28,6 @@ PIPELINE: list[dict[str, Any]] = [
     dict(type='ScaleJitterCrop', ratio_range=(0.3, 1.5)),
     dict(type='PackDetInputs'),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _mmdet_scope() -> None:
-    init_default_scope('mmdet')
 
 
 @pytest.fixture(scope='module')

@@ -12,7 +12,6 @@ import pytest
 import torch
 from mmdet.registry import DATASETS
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import init_default_scope
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -30,11 +29,6 @@ PIPELINE: list[dict[str, Any]] = [
     dict(type='ScaleJitterCrop', ratio_range=(0.3, 1.0)),
     dict(type='PackDetInputs'),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _mmdet_scope() -> None:
-    init_default_scope('mmdet')
 
 
 @pytest.fixture(scope='module')

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 from mmdet.registry import DATASETS
-from mmengine.registry import init_default_scope
 
 from effdet_plugin.errors import ConfigError
 from support import REPOSITORY
@@ -20,11 +19,6 @@ REST: list[dict[str, Any]] = [
     dict(type='ScaleJitterCrop', ratio_range=(0.8, 1.25)),
     dict(type='PackDetInputs'),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _mmdet_scope() -> None:
-    init_default_scope('mmdet')
 
 
 def build(pipeline: list[dict[str, Any]] | None = None, **settings: Any) -> Any:
