@@ -3,8 +3,10 @@
 
 benchmarks/memory_table.py [d0 d4 lite0 ...] [--gpus 8 24]
 
-The figures of docs/memory.md. What torch allocates grows with the number of pixels, so that it is
-counted at two small sizes, on a CPU in float32, and carried on to the network's own size.
+The figures of docs/memory.md: GB of a step, fixed and for each image, by switch; then the images
+that fit into a GPU without, with the first and with the second switch. What torch allocates grows
+with the number of pixels, so that it is counted at two small sizes, on a CPU in float32, and
+carried on to the network's own size.
 """
 
 import argparse
@@ -15,7 +17,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'tools'))
 from _bootstrap import run
 
 SIZES = 256, 384
-SWITCHES = None, 'model.recompute_norm_act', 'model.with_cp'
+SWITCHES = {
+    'none': None,
+    '`recompute_norm_act`': 'model.recompute_norm_act',
+    '`with_cp`': 'model.with_cp',
+}
 IMAGES = 2  # of a counted step: BN of a map of one position needs two
 SHARE = 0.9  # of a GPU: its driver and the allocator's gaps take the rest
 NETWORKS = [*(f'd{i}' for i in range(8)), 'd7x']
@@ -30,15 +36,15 @@ def main() -> None:
     parser.add_argument('--gpus', type=float, nargs='+', default=[8, 16, 24, 80], help='GB each')
     args = parser.parse_args()
     gpus = [f'{gpu:g} GB' for gpu in args.gpus]
-    print('| network | switch | fixed | each image |', ' | '.join(gpus), '|')
-    print('| :-- | :-- |', ' | '.join(['--:'] * (2 + len(gpus))), '|')
+    print('| network |', ' | '.join([*map(str, SWITCHES), *gpus]), '|')
+    print('| :-- |', ' | '.join(['--:'] * (len(SWITCHES) + len(gpus))), '|')
     for name in args.networks:
-        for switch in SWITCHES:
-            fixed, each = gigabytes(name, switch)
-            fits = [max(0, int((SHARE * gpu - fixed) / each)) for gpu in args.gpus]
-            words = f'`{switch.rpartition(".")[2]}`' if switch else ''
-            cells = [name if not switch else '', words, f'{fixed:.2f} GB', f'{each:.2f} GB']
-            print('|', ' | '.join([*cells, *map(str, fits)]), '|', flush=True)
+        found = [gigabytes(name, switch) for switch in SWITCHES.values()]
+        cells = [f'{fixed:.2f} + {each:.2f}' for fixed, each in found]
+        for gpu in args.gpus:
+            fits = (max(0, int((SHARE * gpu - fixed) / each)) for fixed, each in found)
+            cells.append(' / '.join(map(str, fits)))
+        print('|', ' | '.join([name, *cells]), '|', flush=True)
 
 
 def gigabytes(name: str, switch: str | None) -> tuple[float, float]:
