@@ -1,6 +1,6 @@
 """Check a dataset: every image and box, class names, splits, and the anchors of a config.
 
-    %(prog)s DIR                      # as train.py --data takes it
+    %(prog)s DIR                      # what 'train --data' takes
     %(prog)s instances.json --images DIR --json report.json
     %(prog)s d0_coco
     %(prog)s DIR --fix CLEANED        # a copy; the original is not changed

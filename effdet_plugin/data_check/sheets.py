@@ -145,10 +145,18 @@ def _draw_chart(reach: Reach, path: Path) -> None:
         (sides[~missed], 'tab:blue', 5, 'reached by an anchor'),
         (sides[missed], 'tab:red', 9, f'by none at IoU {REACH_IOU}'),
     ):
-        axes.scatter(some[:, 0], some[:, 1], s=dot, c=colour, alpha=0.5, label=label)
+        if len(some):
+            axes.scatter(some[:, 0], some[:, 1], s=dot, c=colour, alpha=0.5, label=label)
     anchors = reach.sides
     axes.scatter(anchors[:, 0], anchors[:, 1], s=45, c='black', marker='+', label='anchors')
+    width, height = reach.size
     axes.set(xscale='log', yscale='log', xlabel='width, pixels', ylabel='height, pixels')
+    axes.set_title(f'Boxes in the input of {width}x{height}, and anchors')
+    for axis in (axes.xaxis, axes.yaxis):  # plain numbers: powers of ten run into each other
+        low, high = axis.get_view_interval()
+        ticks = [2**power for power in range(16) if low <= 2**power <= high]
+        axis.set_ticks(ticks, [str(tick) for tick in ticks])
+        axis.set_ticks([], minor=True)
     axes.legend(loc='upper left')
     with replacing(path) as part:
         figure.savefig(part, dpi=100)
