@@ -190,7 +190,7 @@ class ProgressBarHook(Hook):
 
 def _shown(runner: Runner, loss: Tensor | float) -> dict[str, str]:
     """Return what stands behind a bar: the loss, the rate, the most memory so far."""
-    shown = {'loss': f'{float(torch.as_tensor(loss)):.3f}'}
+    shown = {'loss': f'{float(torch.as_tensor(loss).detach()):.3f}'}
     wrapper = getattr(runner, 'optim_wrapper', None)
     if isinstance(wrapper, OptimWrapper):
         shown['lr'] = f'{wrapper.get_lr()["lr"][0]:.2g}'

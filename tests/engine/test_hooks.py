@@ -65,13 +65,19 @@ def test_image_names__as_much_as_the_batch_says() -> None:
     assert image_names(None) == []
 
 
-def test_progress_bar__counts_steps_and_shows_the_loss(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.filterwarnings('error')  # a warning would break the line of the bar
+def test_progress_bar__counts_steps_and_shows_the_loss(
+    capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+) -> None:
+    request.addfinalizer(lambda: torch.set_warn_always(False))  # else torch warns once a process
+    torch.set_warn_always(True)
     runner: Any = SimpleNamespace(max_iters=4, iter=0)
     hook = ProgressBarHook(interval=2)
     hook.before_train(cast(Runner, runner))
     for step in range(4):
         runner.iter = step
-        hook.after_train_iter(runner, step, outputs={'loss': torch.tensor(2.0 / (step + 1))})
+        loss = torch.tensor(2.0 / (step + 1), requires_grad=True)
+        hook.after_train_iter(runner, step, outputs={'loss': loss})
     hook.after_train(runner)
     shown = capsys.readouterr().err
     assert '4/4' in shown
