@@ -201,7 +201,7 @@ def check_work_dir(work_dir: Path | str, cfg: Config) -> None:
         found = f'a run of another config ({difference})' if difference else 'a run'
         raise UserError(
             f'{work_dir} holds {found}; continue it by --resume, replace it by --overwrite, or '
-            'choose another --work-dir'
+            'choose another --name or --work-dir'
         )
 
 

@@ -137,7 +137,10 @@ def _choose(cfg: Config, asked: str | None, network: bool) -> Start | None:
             return _released(release, network)
     except CheckpointError as error:
         if network:
-            raise CheckpointError(f'--weights {asked}: cannot be had: {error}') from error
+            raise CheckpointError(
+                f'--weights {asked}: cannot be had: {error}; check the network, give the path of '
+                'a checkpoint, or leave the option out to start from what can be had'
+            ) from error
         return None
     if asked.startswith(WEB) and not network:
         return None

@@ -110,7 +110,9 @@ def test_start_for__what_is_asked_for_by_name_has_no_substitute(
     monkeypatch.setattr(pretrained, '_from_timm', refuse)
     cfg = load('custom_coco', network='d1')
     before = cfg.to_dict()
-    with pytest.raises(CheckpointError, match=f'--weights {asked}: cannot be had: .*google'):
+    with pytest.raises(
+        CheckpointError, match=f'--weights {asked}: cannot be had: .*google.*; check'
+    ):
         start_for(cfg, asked)
     assert start_for(cfg, asked, network=False) is None
     assert cfg.to_dict() == before

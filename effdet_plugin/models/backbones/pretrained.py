@@ -176,7 +176,10 @@ def _from_timm(name: str) -> dict[str, Tensor]:
         with _offline_where_unreachable():
             made_by_timm = timm.create_model(name, features_only=True, pretrained=True)
     except Exception as error:  # of timm, huggingface_hub and what they call
-        reason = f'ImageNet weights could not be downloaded ({type(error).__name__})'
+        kind = type(error).__name__
+        # huggingface_hub's name for a file that is not kept while its server is not asked.
+        why = 'no answer from the server' if kind == 'LocalEntryNotFoundError' else kind
+        reason = f'ImageNet weights could not be downloaded ({why})'
         raise CheckpointError(f'{name}: {reason}') from error
     return dict(made_by_timm.state_dict())
 
