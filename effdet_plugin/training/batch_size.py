@@ -47,6 +47,7 @@ def fit_batch(cfg: Config, images: int | None, given: Collection[str] = ()) -> s
         raise ConfigError('--batch-size auto: measures one process only; give a number for several')
     if get_device() != 'cuda':
         return f'--batch-size auto: {loader.batch_size}; a CPU gains nothing from more'
+    print('--batch-size auto: measuring some steps', flush=True)
     free = torch.cuda.mem_get_info()[0] * _USED
     small, large = (measure(cfg, number) for number in _MEASURED)
     per_image = (large - small) / (_MEASURED[1] - _MEASURED[0])

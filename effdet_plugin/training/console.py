@@ -18,7 +18,7 @@ _NOISE = re.compile(r'"FileClient" will be deprecated|"HardDiskBackend" is the a
 _REPLACED = re.compile(
     r'Exp name: |Epoch\(val\)|Iter\(val\)|Parameter group of |Saving checkpoint at |'
     r'Checkpoints will be saved|The best checkpoint with |The previous best checkpoint |'
-    r'\d+ images, \d+ detections, '
+    r'\d+ images, \d+ detections, |\w+ starts from ImageNet weights '
 )
 _STEPS = re.compile(r'(Epoch|Iter)\(train\)')  # one of them every some steps
 

@@ -1,7 +1,9 @@
 """Check by a dry run that a training would start."""
 
+import io
 import math
 import tempfile
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,8 @@ def dry_run(settings: TrainSettings) -> dict[str, Any]:
         remarks = prepared.remarks()
         shrink(prepared.cfg, Path(folder))
         runner = build_runner(prepared.cfg)
-        runner.train()
+        with redirect_stdout(io.StringIO()):  # pycocotools prints
+            runner.train()
         remarks += _remarks(runner)
         if prepared.description is not None:
             return dry_run_summary(prepared.description, []) | {'remarks': remarks}

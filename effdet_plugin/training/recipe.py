@@ -5,7 +5,7 @@ The schedule of `custom_coco` follows the data; where a person would have to wei
 """
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ EPOCHS = 12, 200  # fewest, most
 EVALUATIONS = 25  # of a training: more would take much of its time
 _EPOCHS_OF_100 = 140  # images; four times the images, half the epochs
 _FEW_STEPS = 300  # of a training: the predicting layers of a new head start at random
+_FEW, _FEW_WHY = 'few steps', 'a new head needs some hundred'
 _LONG_STEPS = 10_000  # from which on BN's statistics may follow slowly
 _LONG_MOMENTUM = 0.01  # the reference's
 BATCHES = 8, 32  # images per update for which the config's rate was found
@@ -176,8 +177,7 @@ def _advice(data: Statistics, asked: Schedule, steps: int) -> Iterator[Choice]:
     """Yield what a person should weigh."""
     if steps < _FEW_STEPS:
         wanted = -(-_FEW_STEPS * asked.epochs // steps)
-        why = f'a new head needs some hundred; --epochs {wanted} or more'
-        yield Choice('few steps', f'{steps} in all', why)
+        yield Choice(_FEW, f'{steps} in all', f'{_FEW_WHY}; --epochs {wanted} or more')
     if data.small_side * asked.size < _SMALL_PX / 2:
         side = f'5% of the boxes are below {data.small_side * asked.size:.0f} px at {asked.size}'
         yield Choice('small boxes', side, '--tiles when predicting, or more pixels, finds them')
@@ -185,6 +185,29 @@ def _advice(data: Statistics, asked: Schedule, steps: int) -> Iterator[Choice]:
         value = f'{data.unreached:.0%} of the boxes are reached by none at IoU {REACH_IOU}'
         why = f'fewer with {data.anchor_advice}' if data.anchor_advice else ''
         yield Choice('anchors', value, why)
+
+
+def lowered(choices: Sequence[Choice], epochs: int, steps: int) -> list[Choice]:
+    """Return the choices as they hold after ``--time`` has lowered the number of epochs.
+
+    Args:
+        choices: For the number of epochs before.
+        epochs: That are left.
+        steps: Of these, in all.
+    """
+    left = []
+    for one in choices:
+        if _EPOCHS_KEY in one.keys:
+            left.append(one._replace(why=f'{one.why}; --time leaves {epochs}'))
+        elif _INTERVAL_KEY in one.keys:
+            is_once = one.number >= epochs
+            value = 'after the last epoch' if is_once else f'{one.value} and after the last one'
+            left.append(one._replace(value=value, why=''))
+        elif _WARM_UP_KEY not in one.keys and one.name != _FEW:  # the row of the rate has the first
+            left.append(one)
+    if steps < _FEW_STEPS:
+        left.append(Choice(_FEW, f'{steps} in all', f'{_FEW_WHY}; more --time'))
+    return left
 
 
 def statistics(cfg: Config, description: DatasetDescription) -> Statistics:

@@ -164,7 +164,7 @@ def end(runner: Runner, cfg: Config, hook: SpeakHook, seconds: float) -> Iterato
     """
     work_dir = Path(cfg.work_dir)  # as it was given; the runner's is absolute
     facts = hook.facts(work_dir)
-    yield f'Trained {runner.epoch} epochs in {in_time(seconds)}'
+    yield f'Trained {runner.epoch} epoch{"s" * (runner.epoch != 1)} in {in_time(seconds)}'
     if facts is not None and hook.best is not None:
         yield from result_lines(facts, hook.best[0])
     try:

@@ -49,6 +49,8 @@ def fit_epochs(cfg: Config, seconds: float, started: float) -> str:
         raise ConfigError('--time: measures one process only; give --epochs for several')
     if cfg.get('resume'):
         raise ConfigError('--time: a resumed run keeps the length of its schedule; leave it out')
+    # Up to a fifth of the time passes in silence otherwise, before there is a log.
+    print('--time: measuring some steps', flush=True)
     epoch, building = _measure(cfg, started + seconds * _MEASURED)
     left = seconds - (time.monotonic() - started) - building
     wanted = int(cfg.train_cfg.max_epochs)
@@ -59,8 +61,8 @@ def fit_epochs(cfg: Config, seconds: float, started: float) -> str:
         _shorten_warm_up(cfg, chosen)
     short = '' if fits else ', which does not fit: one epoch is trained all the same'
     return (
-        f'--time: an epoch takes about {epoch:.0f} s here, so the training has {chosen} of the '
-        f"config's {wanted} epochs{short}"
+        f'--time: an epoch takes about {epoch:.0f} s here, so the training has {chosen} of '
+        f'{wanted} epochs{short}'
     )
 
 

@@ -31,7 +31,7 @@ from effdet_plugin.own_data import (
 )
 from effdet_plugin.training.batch_size import fit_batch
 from effdet_plugin.training.console import plain_console, without_noise
-from effdet_plugin.training.recipe import Choice, apply_recipe
+from effdet_plugin.training.recipe import Choice, apply_recipe, lowered
 from effdet_plugin.training.reporting import command
 from effdet_plugin.training.running import (
     build_runner,
@@ -181,6 +181,7 @@ def train(settings: TrainSettings) -> Config:
             own = prepared.description
             lines.append(fit_batch(prepared.cfg, len(own.train) if own else None, given))
         if seconds is not None:
+            wanted = prepared.cfg.train_cfg.get('max_epochs')
             lines.append(fit_epochs(prepared.cfg, seconds, started))
         runner = build_runner(prepared.cfg)
         check_agreement(prepared.start)
@@ -200,6 +201,8 @@ def train(settings: TrainSettings) -> Config:
             runner.logger.info(line)
         with redirect_stdout(io.StringIO()):  # pycocotools prints while the datasets are built
             _check_batches(runner)
+        if seconds is not None and runner.max_epochs < wanted:
+            speaking.choices = lowered(prepared.choices, runner.max_epochs, runner.max_iters)
         runner.train()
         if is_first_process():
             for line in end(runner, prepared.cfg, speaking, time.monotonic() - started):

@@ -17,6 +17,7 @@ from effdet_plugin.training.recipe import (
     choose,
     epochs_of,
     input_size,
+    lowered,
 )
 from support import REPOSITORY
 
@@ -150,6 +151,18 @@ def test_choose__the_rate_follows_the_root_of_the_batch(batch: int, rate: float 
 def test_choose__long_trainings_have_the_references_statistics() -> None:
     assert changes(Statistics(20_000, 90_000), USUAL)['model.neck.norm_momentum'] == 0.01
     assert 'model.neck.norm_momentum' not in changes(Statistics(2_000, 9_000), USUAL)
+
+
+def test_lowered__tells_what_holds_for_the_time() -> None:
+    before = choose(Statistics(140, 900), USUAL)
+    by_data, evaluation, few = lowered(before, 10, 170)
+    assert by_data.why.endswith('; --time leaves 10')
+    assert evaluation.value == 'every 4 epochs and after the last one'
+    assert (few.value, few.why) == ('170 in all', 'a new head needs some hundred; more --time')
+    assert lowered(before, 3, 600)[1].value == 'after the last epoch'
+    short = choose(Statistics(80, 90), USUAL._replace(epochs=3), ['train_cfg.max_epochs'])
+    assert [one.name for one in short] == ['warm-up', 'few steps']
+    assert [one.value for one in lowered(short, 1, 10)] == ['10 in all']
 
 
 def free(options: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """``--time``: epochs that fit, and the end where they were measured wrongly."""
 
+import re
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,9 +26,9 @@ def config(epochs: int = 50, **others: Any) -> Config:
 @pytest.mark.parametrize(
     ('seconds', 'epochs', 'warm_up', 'words'),
     [
-        (10_000, 50, 2, '50 of the config'),
-        (300, 28, 2, '28 of the config'),  # (300 - 5 to start) * 0.95 / 10
-        (60, 5, 1.0, '5 of the config'),
+        (10_000, 50, 2, 'has 50 of 50 epochs'),
+        (300, 28, 2, 'has 28 of 50 epochs'),  # (300 - 5 to start) * 0.95 / 10
+        (60, 5, 1.0, 'has 5 of 50 epochs'),
         (5, 1, 0.2, 'one epoch is trained all the same'),
     ],
 )
@@ -84,7 +85,9 @@ def test_trial__ends_with_the_second_step_where_steps_take_long() -> None:
     assert time_budget._typical([1.0], 9.0) == 9.0
 
 
-def test_train__in_a_given_time(data: Path, tmp_path: Path, small: dict[str, Any]) -> None:
+def test_train__in_a_given_time(
+    data: Path, tmp_path: Path, small: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     settings = TrainSettings(
         CONFIG,
         data=data,
@@ -94,7 +97,10 @@ def test_train__in_a_given_time(data: Path, tmp_path: Path, small: dict[str, Any
         seconds=0.01,
     )
     assert Path(train(settings).work_dir) == tmp_path / 'run'
+    assert capsys.readouterr().out.startswith('--time: measuring some steps\n')
     assert [path.name for path in (tmp_path / 'run').glob('epoch_*.pth')] == ['epoch_1.pth']
     checkpoint = torch.load(tmp_path / 'run' / 'epoch_1.pth', weights_only=True)
     assert checkpoint['meta']['iter'] == 2
-    assert '1 of the config' in next((tmp_path / 'run').glob('*/*.log')).read_text()
+    log = next((tmp_path / 'run').glob('*/*.log')).read_text()
+    assert 'has 1 of 40 epochs' in log
+    assert re.search(r'few steps +2 in all \(.*more --time\)$', log, re.MULTILINE)
