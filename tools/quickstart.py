@@ -95,12 +95,12 @@ def settings(args: Namespace, scenes: Path, run_dir: Path) -> 'TrainSettings':
     paths = {f'{loader}.dataset.dataset.data_root': root for loader in loaders}
     options = [f'{key}={value}' for key, value in paths.items()]
     options += [f'val_evaluator.ann_file={root}annotations/val.json', 'log_level=ERROR']
+    options.append('randomness.seed=0')
     return TrainSettings(
         CONFIG,
         work_dir=run_dir,
         image_size=args.image_size,
         cfg_options=[*options, *(args.cfg_options or ())],
-        seed=0,
     )
 
 

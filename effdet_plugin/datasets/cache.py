@@ -157,7 +157,7 @@ class MemoryCache(Cache):
 
 
 class DiskCache(Cache):
-    """Files in a folder, which later trainings find; each is written whole or not at all."""
+    """Image files in a folder that later trainings use, too. Files are written atomically."""
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder = folder

@@ -10,12 +10,15 @@ from mmdet.registry import DATASETS
 from mmengine.dataset import BaseDataset
 
 from effdet_plugin.config.dataset_nodes import map_sources
+from effdet_plugin.datasets.autoaugment import DetectionAutoAugment
 from effdet_plugin.datasets.cache import open_cache
+from effdet_plugin.datasets.grid_mask import GridMask
 from effdet_plugin.datasets.mosaic import MosaicCrop, check_mosaic, set_mosaic
 from effdet_plugin.datasets.reader import READING_ERRORS, raise_if_unreadable, set_reader
-from effdet_plugin.datasets.switches import add_augmentation
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.images import check_resize_mode
+
+_READING = 'LoadAnnotations'
 
 
 @DATASETS.register_module()
@@ -157,6 +160,38 @@ class EfficientDetDataset:
             path = self.dataset.get_data_info(number).get('img_path', f'sample {number}')
             raise_if_unreadable(path, error)
             raise
+
+
+def add_augmentation(steps: list[Any], grid_mask: float, autoaugment: str | None) -> None:
+    """Add steps to a built pipeline where the reference has them: on the image as it was read.
+
+    Args:
+        steps: Changed in place; of a kind that is there already, none is added.
+        grid_mask: Share of the images that `GridMask` masks; 0: it is not added.
+        autoaugment: Policy of `DetectionAutoAugment`; None: it is not added.
+
+    Raises:
+        ConfigError: A value that cannot be; a pipeline without ``LoadAnnotations``.
+    """
+    added: list[Any] = []
+    if grid_mask:
+        added.append(GridMask(prob=grid_mask))
+    if autoaugment is not None:
+        added.append(DetectionAutoAugment(autoaugment))
+    kinds = {type(step) for step in steps}
+    added = [step for step in added if type(step) not in kinds]
+    if not added:
+        return
+    names = [type(step).__name__ for step in steps]
+    if _READING not in names:
+        raise ConfigError(
+            f'grid_mask and autoaugment are put behind {_READING}; this pipeline has none'
+        )
+    place = names.index(_READING) + 1
+    # The weights of colours are those of RGB.
+    if 'ToRGB' in names[place:]:
+        place = names.index('ToRGB') + 1
+    steps[place:place] = added
 
 
 def _extended(node: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """What drives a training: optimiser, schedule, moving average, checkpoints, processes."""
 
 from effdet_plugin.engine.checkpoint import AtomicCheckpointHook
-from effdet_plugin.engine.early_stop import StopWhenFlatHook
 from effdet_plugin.engine.ema import RampUpEMA, RampUpEMAHook
 from effdet_plugin.engine.fusion_weights import FusionWeightsHook
 from effdet_plugin.engine.hooks import DeferredRuntimeInfoHook, FiniteLossHook, ProgressBarHook
@@ -14,6 +13,7 @@ from effdet_plugin.engine.param_groups import (
 from effdet_plugin.engine.runner import EfficientDetRunner
 from effdet_plugin.engine.sampler import EpochSampler
 from effdet_plugin.engine.schedule import ReferenceLR
+from effdet_plugin.engine.stopping import StopWhenFlatHook
 
 __all__ = [
     'AtomicCheckpointHook',

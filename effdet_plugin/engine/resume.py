@@ -24,10 +24,9 @@ CONFIG = 'config.json'  # a run's config as plain data, beside mmengine's dump, 
 _TRAINING_STATE = {'meta', 'state_dict', 'optimizer', 'message_hub'}
 _NUMBERED = re.compile(r'(?:epoch|iter)_(\d+)\.pth')
 _PATH_BYTES, _NAME_BYTES = 4096, 256  # longest path and part of it (limits.h of Linux)
-_VOLATILE = ('work_dir', 'resume', 'load_from', 'launcher')  # may differ between configs of one run
-_START = 'model.backbone.pretrained'  # may differ, too: another start where a file was not found
-# Switches of the implementation, which differ between versions of torch.
-_SWITCHES = {
+# May differ between configs of one run; the last: another start where a file was not found.
+_VOLATILE = {'work_dir', 'resume', 'load_from', 'launcher', 'model.backbone.pretrained'}
+_SWITCHES = {  # of the implementation, which differ between versions of torch
     'foreach', 'maximize', 'capturable', 'differentiable', 'fused', 'decoupled_weight_decay',
 }  # fmt: skip
 _ADVICE = 'resume with the config it was trained with'
@@ -231,11 +230,9 @@ def _difference(path: Path, cfg: Config) -> str:
         return f'{path.name} cannot be read'
     # Through json, so that tuples become lists as they did in the file.
     here = dict(_flatten(json.loads(json.dumps(cfg.to_dict(), default=str))))
-    # Sorted, so that all processes name the same key.
-    for name in sorted(there.keys() | here.keys()):
-        if name.split('.')[0] in _VOLATILE or name == _START:
-            continue
-        if there.get(name, ...) != here.get(name, ...):
+    for name in sorted(there.keys() | here.keys()):  # all processes name the same key
+        is_volatile = not _VOLATILE.isdisjoint({name, name.split('.')[0]})
+        if there.get(name, ...) != here.get(name, ...) and not is_volatile:
             old, new = (reprlib.repr(c[name]) if name in c else 'absent' for c in (there, here))
             return f'{path.name}: {name} is {old} there and {new} here'
     return ''

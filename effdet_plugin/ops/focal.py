@@ -93,8 +93,8 @@ class _FocalSum(torch.autograd.Function):
 def _positives(labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     """Whether each row has a positive class, and a valid class index for it, both ``(N, 1)``."""
     labels = labels.unsqueeze(1)
-    positive = (labels >= 0) & (labels < num_classes)
-    return positive, labels.clamp(0, num_classes - 1)
+    index = labels.clamp(0, num_classes - 1)
+    return labels == index, index
 
 
 def _scatter_positive(

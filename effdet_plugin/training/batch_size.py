@@ -40,11 +40,16 @@ def fit_batch(cfg: Config, images: int | None, given: Collection[str] = ()) -> s
         A line that says what was measured and chosen.
 
     Raises:
-        ConfigError: Not even one image fits, or several processes train.
+        ConfigError: Not even one image fits, several processes train, or a run is resumed.
     """
     loader = cfg.train_dataloader
     if cfg.get('launcher', 'none') != 'none':
         raise ConfigError('--batch-size auto: measures one process only; give a number for several')
+    if cfg.get('resume'):
+        raise ConfigError(
+            "--batch-size auto: a resumed run keeps its batch; resume with the config in the run's "
+            'folder, which has the number'
+        )
     if get_device() != 'cuda':
         return f'--batch-size auto: {loader.batch_size}; a CPU gains nothing from more'
     print('--batch-size auto: measuring some steps', flush=True)

@@ -31,7 +31,7 @@ _SMALL_SHARE = 0.05  # of the boxes, which are smaller than what is called small
 _GROWN = 1.6  # how much larger than the network's own an input may get
 _STEP = 64  # of input sizes, pixels
 _WORTH_TELLING = 0.05  # share of boxes that no anchor reaches
-_MOMENTA = tuple(f'model.{part}.norm_momentum' for part in ('backbone', 'neck', 'bbox_head'))
+MOMENTA = tuple(f'model.{part}.norm_momentum' for part in ('backbone', 'neck', 'bbox_head'))
 _EPOCHS_KEY, _INTERVAL_KEY = 'train_cfg.max_epochs', 'train_cfg.val_interval'
 _WARM_UP_KEY, _RATE_KEY = 'param_scheduler.0.warmup_epochs', 'optim_wrapper.optimizer.lr'
 
@@ -170,7 +170,7 @@ def _schedule(asked: Schedule, steps: int) -> Iterator[Choice]:
         yield Choice('rate', f'{rate:g}', why, (_RATE_KEY,), rate)
     if steps >= _LONG_STEPS:
         why = f"{steps:,} steps are enough for the reference's slower statistics"
-        yield Choice('BN momentum', f'{_LONG_MOMENTUM}', why, _MOMENTA, _LONG_MOMENTUM)
+        yield Choice('BN momentum', f'{_LONG_MOMENTUM}', why, MOMENTA, _LONG_MOMENTUM)
 
 
 def _advice(data: Statistics, asked: Schedule, steps: int) -> Iterator[Choice]:

@@ -31,7 +31,7 @@ from effdet_plugin.own_data import (
 )
 from effdet_plugin.training.batch_size import fit_batch
 from effdet_plugin.training.console import plain_console, without_noise
-from effdet_plugin.training.recipe import Choice, apply_recipe, lowered
+from effdet_plugin.training.recipe import MOMENTA, Choice, apply_recipe, lowered
 from effdet_plugin.training.reporting import command
 from effdet_plugin.training.running import (
     build_runner,
@@ -117,6 +117,8 @@ def prepare(
         given = given_paths(settings)
         if not has_recipe(settings):
             given += _RECIPE_CHANGES
+        if settings.seconds is not None:  # what fits is measured later, and is short
+            given += MOMENTA
         processes = int(os.environ.get('WORLD_SIZE', '1'))
         choices = apply_recipe(cfg, description, given, processes)
     else:

@@ -125,10 +125,12 @@ def test_score_thr__detects_what_no_threshold_does(method: str, settings: dict[s
     for image, number in enumerate(some.num.tolist()):
         assert number == int((every.scores[image] > 0.3).sum()) > 3
         for one, other in zip(some[:3], every[:3], strict=True):
-            # A vector unit's sigmoid may round the rest of a tensor another way than its vectors.
-            torch.testing.assert_close(
-                one[image, :number], other[image, :number], rtol=1e-6, atol=0
-            )
+            found, expected = one[image, :number], other[image, :number]
+            if one is some.scores:
+                # AVX-512: torch's sigmoid of what follows the last whole vector rounds differently.
+                torch.testing.assert_close(found, expected, rtol=2**-22, atol=0)
+            else:
+                assert torch.equal(found, expected)
 
 
 def test_score_thr__few_candidates_enter_nms() -> None:

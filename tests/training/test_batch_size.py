@@ -65,6 +65,8 @@ def test_fit_batch__mistakes(gpu: SimpleNamespace) -> None:
         fit_batch(config(), None)
     with pytest.raises(ConfigError, match='measures one process only'):
         fit_batch(config(launcher='pytorch'), None)
+    with pytest.raises(ConfigError, match='a resumed run keeps its batch'):
+        fit_batch(config(resume=True), None)
 
 
 def test_fit_batch__a_cpu_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

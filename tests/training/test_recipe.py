@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from effdet_plugin.config import find_sizes
-from effdet_plugin.training import TrainSettings, prepare
+from effdet_plugin.training import TrainSettings, prepare, recipe
 from effdet_plugin.training.recipe import (
     EPOCHS,
     WARM_UP_SHARE,
@@ -185,6 +185,17 @@ def test_prepare__sets_and_tells_it(data: Path, small: dict[str, Any], tmp_path:
     own = options | {'param_scheduler.0.warmup_epochs': 3}
     prepared = prepare(TrainSettings(CONFIG, data, tmp_path / 'own', cfg_options=own))
     assert prepared.cfg.param_scheduler[0].warmup_epochs == 3
+
+
+def test_prepare__with_a_time_the_statistics_of_short_trainings_stay(
+    data: Path, small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How many steps fit is measured later; the data alone would ask for a long training."""
+    monkeypatch.setattr(recipe, '_LONG_STEPS', 1)
+    for seconds, momentum in ((None, 0.01), (60.0, 0.1)):
+        folder = tmp_path / str(seconds)
+        given = TrainSettings(CONFIG, data, folder, seconds=seconds, cfg_options=free(small))
+        assert prepare(given).cfg.model.neck.norm_momentum == momentum
 
 
 def test_prepare__a_config_of_a_person_stays(

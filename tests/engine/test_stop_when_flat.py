@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from mmengine.logging import MessageHub, MMLogger
 
-from effdet_plugin.engine.early_stop import StopWhenFlatHook
+from effdet_plugin.engine.stopping import StopWhenFlatHook
 
 AP = 'coco/bbox_mAP'
 
