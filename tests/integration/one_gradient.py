@@ -56,4 +56,3 @@ def main(normalizer: str, out: str) -> None:
     wrapped(images[mine], instances[mine]).backward()
     if rank == 0:
         torch.save({k: p.grad for k, p in loss.model.named_parameters()}, out)
-    dist.destroy_process_group()
