@@ -37,6 +37,7 @@ def become_tool(request: dict[str, Any]) -> None:
     for number, path in enumerate((os.devnull, request['out'], request['err'])):
         flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_APPEND
         os.dup2(os.open(path, flags), number)
+    os.environ.clear()  # the server's are those of the test that started it
     os.environ.update(request['env'])
     os.chdir(request['cwd'])
     os.umask(request['umask'])

@@ -71,6 +71,7 @@ def _alone(
     """Set up the process, call the function, and wait for the others of its group."""
     faulthandler.dump_traceback_later(_PATIENCE_S, exit=True, file=2)
     gc.freeze()  # mmengine collects garbage with every dataset that it builds
+    os.environ.clear()  # the server's are those of the test that started it
     os.environ.update(environment)
     torch.set_num_threads(1)
     dont_format_configs()
