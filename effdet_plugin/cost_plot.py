@@ -1,4 +1,4 @@
-"""AP against parameters and against multiply-adds, as the reference's README draws it."""
+"""AP against parameters, multiply-adds and measured time, as the reference's README draws it."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -24,12 +24,14 @@ def check_plot_file(path: Path) -> None:
         raise ConfigError(f'--plot {path}: give the name of a .png')
 
 
-def plot_costs(rows: Iterable[CostRow], path: Path) -> None:
-    """Draw the reference's AP over both costs of networks, and write it as a PNG.
+def plot_costs(rows: Iterable[CostRow], path: Path, measured_on: str = '') -> None:
+    """Draw the reference's AP over the costs of networks, and write it as a PNG.
 
     Args:
-        rows: Networks; those without a published AP are left out.
+        rows: Networks; those without a published AP are left out. Their times are drawn, too, if
+            all have one.
         path: File, ``.png``.
+        measured_on: The machine of the times.
 
     Raises:
         ConfigError: No network has a published AP.
@@ -37,13 +39,18 @@ def plot_costs(rows: Iterable[CostRow], path: Path) -> None:
     rows = [row for row in rows if row.published]
     if not rows:
         raise ConfigError('--plot: none of these networks has a published AP to draw')
-    figure = new_figure(11, 4.8)
-    left, right = figure.subplots(1, 2, sharey=True)
+    times = [row.latency_ms for row in rows if row.latency_ms is not None]
+    is_timed = len(times) == len(rows)
+    figure = new_figure(16 if is_timed else 11, 4.8)
+    left, right, *more = figure.subplots(1, 3 if is_timed else 2, sharey=True)
     _draw(left, rows, [row.costs.parameters / 1e6 for row in rows])
     _draw(right, rows, [row.costs.multiply_adds / 1e9 for row in rows])
     left.set(title='AP and parameters', xlabel='parameters, millions')
     left.set_ylabel('AP on COCO val2017, % (published by google/automl)')
     right.set(title='AP and multiply-adds', xlabel='multiply-adds of one image, billions')
+    for axes in more:
+        _draw(axes, rows, times)
+        axes.set(title='AP and time', xlabel=f'ms of the network for one image, {measured_on}')
     left.legend(frameon=False, loc='lower right')
     write_atomically(path, to_png(figure))
 
@@ -71,7 +78,7 @@ def _draw(axes: 'Axes', rows: Sequence[CostRow], costs: Sequence[float]) -> None
             )
     axes.set_xscale('log')
     low, high = min(costs) / 1.25, max(costs) * 1.25
-    ticks = [m * 10.0**power for power in range(-1, 4) for m in (1, 2, 5)]
+    ticks = [m * 10.0**power for power in range(-1, 5) for m in (1, 2, 5)]
     ticks = [tick for tick in ticks if low <= tick <= high]
     axes.set_xlim(low, high)
     axes.xaxis.set_ticks(ticks, [f'{tick:g}' for tick in ticks])

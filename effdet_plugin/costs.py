@@ -124,6 +124,7 @@ class CostRow:
         image_size: (height, width) in pixels.
         costs: Of the whole network.
         published: Figures of the reference; None for networks that it does not have.
+        latency_ms: Milliseconds of the network with one image, where they were measured.
     """
 
     name: str
@@ -131,6 +132,7 @@ class CostRow:
     image_size: tuple[int, int]
     costs: Costs
     published: Published | None
+    latency_ms: float | None = None
 
     @property
     def size(self) -> str:
@@ -145,6 +147,7 @@ class CostRow:
             'image_size': self.image_size,
             'parameters': self.costs.parameters,
             'multiply_adds': self.costs.multiply_adds,
+            'latency_ms': self.latency_ms,
             'published': None,
         }
         if self.published:
@@ -287,7 +290,7 @@ def _of_part(by_path: Mapping[str, int], path: str) -> int:
     return sum(count for name, count in by_path.items() if name.rpartition('.')[0] == path)
 
 
-def model_table(rows: Iterable[CostRow]) -> list[list[str]]:
+def model_table(rows: Sequence[CostRow]) -> list[list[str]]:
     """Return the lines of the table of networks, header first; ``-`` where nothing is published."""
     header = ['model', 'size', 'parameters', 'reference', 'multiply-adds', 'reference']
     table = [[*header, 'its FLOPs', 'its AP val']]
@@ -301,13 +304,13 @@ def model_table(rows: Iterable[CostRow]) -> list[list[str]]:
                 *((ref.flops or '-', f'{ref.ap:.1f}') if ref else ('-', '-')),
             ]
         )
-    return table
+    return _with_latency(table, rows)
 
 
-def readme_table(rows: Iterable[CostRow]) -> list[list[str]]:
+def readme_table(rows: Sequence[CostRow]) -> list[list[str]]:
     """Return the lines of the README's table, header first; each name links to its config."""
     header = ['config', 'size', 'parameters', 'multiply-adds', "AP val2017, the reference's"]
-    return [header] + [
+    table = [header] + [
         [
             f'[{row.name}]({row.config})',
             row.size,
@@ -317,6 +320,15 @@ def readme_table(rows: Iterable[CostRow]) -> list[list[str]]:
         ]
         for row in rows
     ]
+    return _with_latency(table, rows)
+
+
+def _with_latency(table: list[list[str]], rows: Sequence[CostRow]) -> list[list[str]]:
+    """Add a last column with the measured times, if there are any."""
+    if all(row.latency_ms is None for row in rows):
+        return table
+    times = [f'{row.latency_ms:,.0f}' if row.latency_ms is not None else '-' for row in rows]
+    return [[*line, cell] for line, cell in zip(table, ['ms', *times], strict=True)]
 
 
 def to_text(table: Sequence[Sequence[str]]) -> str:

@@ -1,5 +1,6 @@
 """Counted costs of configs, and the tables of them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from effdet_plugin.benchmark import Settings
+from effdet_plugin.benchmark.network import latencies
 from effdet_plugin.cost_plot import check_plot_file, plot_costs
 from effdet_plugin.costs import (
     REFERENCE,
@@ -114,6 +117,27 @@ def test_plot_costs__draws_what_is_published(rows: list[CostRow], tmp_path: Path
     colours = [dict(map(reversed, image.getcolors(1 << 20))) for image in (one, two)]
     assert orange not in colours[0]
     assert colours[1][orange] > 20
+
+
+def test_latency__is_a_column_and_a_third_plot(rows: list[CostRow], tmp_path: Path) -> None:
+    timed = [replace(rows[0], latency_ms=1234.5), rows[1]]
+    assert [line[-1] for line in model_table(timed)] == ['ms', '1,234', '-']
+    assert timed[0].to_dict()['latency_ms'] == 1234.5
+    plot_costs(rows, tmp_path / 'two.png')
+    plot_costs(timed, tmp_path / 'three.png', '1 thread')
+    two, three = (Image.open(tmp_path / f'{name}.png') for name in ('two', 'three'))
+    assert three.width > two.width
+
+
+def test_latencies__times_each_network_once() -> None:
+    configs = [
+        REPOSITORY / 'configs' / 'efficientdet' / f'{one}_coco.py' for one in ('d0', 'lite0')
+    ]
+    settings = Settings(models=['none'], rounds=1, device='cpu', image_size=64)
+    times, place = latencies(configs, settings)
+    assert len(times) == 2
+    assert min(times) > 0
+    assert place.startswith(f'{torch.get_num_threads()} thread(s) of ')
 
 
 def test_plot_costs__refuses(rows: list[CostRow], tmp_path: Path) -> None:

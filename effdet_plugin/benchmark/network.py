@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from effdet_plugin.benchmark.report import Measure, Report, joined
 from effdet_plugin.benchmark.settings import Settings
 from effdet_plugin.benchmark.subjects import Subject, as_file_takes, image_files, subject
 from effdet_plugin.benchmark.timing import TOTAL, Stopwatch, in_turns
+from effdet_plugin.config.options import parse_options
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.files import RGBImage
 from effdet_plugin.images import read_image
@@ -97,6 +98,29 @@ def measure(settings: Settings, tell: Callable[[str], None] = lambda _: None) ->
         measures += _measure_batch(entries, batch, settings, device, notes, tell)
     machine = describe(device, torch.get_num_threads())
     return Report(machine, measures, _notes(settings))
+
+
+def latencies(configs: Sequence[Path], settings: Settings) -> tuple[list[float], str]:
+    """Time one image through networks with random weights, in their ``fast`` form.
+
+    Args:
+        configs: Config files.
+        settings: The device, threads, rounds, image size and options.
+
+    Returns:
+        Milliseconds of each, medians, and the device in some words.
+
+    Raises:
+        UserError: A config cannot be used.
+    """
+    options = {**parse_options(settings.options or {}), 'model.backbone.pretrained': False}
+    one = replace(
+        settings, models=['none'], batches=[1], forms=(REFERENCE,), nms=(), options=options
+    )
+    reports = [measure(replace(one, config=config)) for config in configs]
+    times = [float(report.measures[0].figures.to_dict()['median_ms']) for report in reports]
+    machine = reports[0].machine
+    return times, machine.get('gpu') or f'{machine["threads"]} thread(s) of {machine["cpu"]}'
 
 
 def compare(entries: Sequence[Entry], tell: Callable[[str], None]) -> dict[str, str]:

@@ -24,6 +24,7 @@ _MOST_BARS = 24  # classes in a chart of bars
 _MOST_LINES = 8  # in one of curves
 _MOST_CELLS = 16  # in the table of confusions
 _LONGEST = 22  # letters of a name
+_ABOVE_ONE = 1.03  # end of an axis of shares, so that one of 1 does not lie on the frame
 _DPI = 110
 _COLUMNS, _TITLE_PX = 3, 52  # of the sheet of charts
 
@@ -98,6 +99,7 @@ def draw_class_ap(axes: 'Axes', facts: Facts, history: History) -> None:
     axes.set_yticks(place, [short(one.name) for one in rows])
     for y, one in enumerate(rows):
         axes.text(max(one.ap50, one.ap), y, f' {one.ap:.2f}', va='center', fontsize=8)
+    _few_bars(axes, len(rows))
     axes.set(
         xlim=(0, _top([one.ap50 for one in rows]) * 1.08),
         title=_of_classes('AP of each class', facts, len(rows)),
@@ -132,7 +134,7 @@ def draw_precision_recall(axes: 'Axes', facts: Facts, history: History) -> None:
         )  # fmt: skip
     if known.size:
         axes.plot(facts.recall, known.mean(axis=1), color='black', linewidth=2.4, label='mean')
-    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel='recall', ylabel='precision')
+    axes.set(xlim=(0, 1), ylim=(0, _ABOVE_ONE), xlabel='recall', ylabel='precision')
     axes.set_title(_of_classes('Precision and recall at IoU 0.5', facts, min(len(scored), 8)))
     axes.legend(frameon=False, fontsize=8)
 
@@ -176,7 +178,7 @@ def draw_calibration(axes: 'Axes', facts: Facts, history: History) -> None:
     axes.plot(
         found.mean_score[has], found.share_right[has], 'o-', color=_BLUE, label='right at IoU 0.5'
     )
-    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel='score', ylabel='share')
+    axes.set(xlim=(0, 1), ylim=(0, _ABOVE_ONE), xlabel='score', ylabel='share')
     axes.set_title(f'Scores and how often they are right (error {found.error:.3f})')
     axes.legend(frameon=False, loc='upper left')
 
@@ -191,7 +193,8 @@ def draw_thresholds(axes: 'Axes', facts: Facts, history: History) -> None:
     axes.plot(thresholds, place, 'D', color=_ORANGE, label='at this score threshold')
     axes.axvline(facts.cut.threshold, color=_GREY, linestyle='--', linewidth=1, label='of all')
     axes.set_yticks(place, [short(one.name) for one in rows])
-    axes.set(xlim=(0, 1), title=_of_classes('Threshold of each class', facts, len(rows)))
+    _few_bars(axes, len(rows))
+    axes.set(xlim=(0, _ABOVE_ONE), title=_of_classes('Threshold of each class', facts, len(rows)))
     axes.legend(frameon=False, loc='upper center', bbox_to_anchor=(0.5, -0.06), ncols=3)
 
 
@@ -265,8 +268,14 @@ def charts(history: History) -> dict[str, Draw]:
 
 
 def _top(values: Sequence[float]) -> float:
-    """Return the end of an axis from 0 on that shows some shares; at most 1."""
-    return min(1.0, max(1.15 * max(values, default=0), 0.1))
+    """Return the end of an axis from 0 on that shows some shares: a little above 1 at most."""
+    return min(_ABOVE_ONE, max(1.15 * max(values, default=0), 0.1))
+
+
+def _few_bars(axes: 'Axes', number: int) -> None:
+    """Keep the bars of one or two classes as thin as those of three."""
+    spare = max(0, 3 - number) / 2
+    axes.set_ylim(-0.6 - spare, number - 0.4 + spare)
 
 
 def _ends(rows: Sequence[ClassFacts], number: int) -> list[ClassFacts]:
