@@ -23,7 +23,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from effdet_plugin.cli.model_words import add_model
+from effdet_plugin.cli.model_words import add_model, check_is_there
 from effdet_plugin.cli.options import add_config_options
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.shipped_configs import is_config
@@ -67,6 +67,8 @@ def complete(words: Sequence[str]) -> list[str]:
 
 def run(args: Namespace) -> None:
     """Measure and print."""
+    for model in args.model:
+        check_is_there(model)
     from effdet_plugin import benchmark
     from effdet_plugin.benchmark.machine import in_words
     from effdet_plugin.costs import to_text

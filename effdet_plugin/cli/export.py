@@ -10,7 +10,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from effdet_plugin.cli.model_words import add_model
+from effdet_plugin.cli.model_words import add_model, check_is_there
 from effdet_plugin.cli.options import add_config_options
 from effdet_plugin.errors import ConfigError
 
@@ -78,6 +78,7 @@ def run(args: Namespace) -> None:
     """Export, check, and print the differences; prepare a server's repository."""
     if not args.format and (args.out or not args.serve):
         raise ConfigError('export: give --format, or a file and --serve')
+    check_is_there(args.model)
     file = _export(args) if args.format else args.model
     if args.serve:
         from effdet_plugin.export.serving import serve

@@ -1,10 +1,12 @@
 """The words ``[CONFIG] MODEL`` of a command line, one parser for all commands."""
 
+import os
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from effdet_plugin.cli.start import fail
+from effdet_plugin.errors import ConfigError
 from effdet_plugin.shipped_configs import is_config, nearest
 
 
@@ -55,6 +57,19 @@ def parse_model_args(
     if problem := _model_problem(args.config, args.model, needs_config):
         sys.exit(fail(problem))
     return args
+
+
+def check_is_there(path: str | Path | None) -> None:
+    """Check that a file or folder exists: who reads it says so after seconds of imports.
+
+    Args:
+        path: None, and ``'none'`` as MODEL, need no file.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    if path is not None and str(path) != 'none' and not os.path.exists(path):
+        raise ConfigError(f'{path}: no such file or folder')
 
 
 def _shift(args: Namespace, names: list[str]) -> None:

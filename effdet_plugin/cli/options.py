@@ -25,8 +25,8 @@ class Parser(ArgumentParser):
             pairs = (
                 (word, option_for(word, self._option_string_actions)) for word in words.split()
             )
-            hints = [f'{word}: {meant}?' for word, meant in pairs if word[0] == '-' and meant]
-            message += f' (did you mean {", ".join(hints)})' if hints else ''
+            hints = [f'{meant} for {word}' for word, meant in pairs if word[0] == '-' and meant]
+            message += f' (did you mean {", ".join(hints)}?)' if hints else ''
         super().error(message)
 
 

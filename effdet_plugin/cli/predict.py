@@ -10,7 +10,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from effdet_plugin.cli.model_words import add_model
+from effdet_plugin.cli.model_words import add_model, check_is_there
 from effdet_plugin.cli.options import add_config_options, add_tiles, tiles_of
 from effdet_plugin.cli.start import EXIT_INTERRUPTED
 
@@ -75,6 +75,7 @@ def _add_selection(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Detect, then print what was written and what could not be read."""
     tiles = tiles_of(args)
+    check_is_there(args.model)
     from effdet_plugin.inference import TTA, Detector, Frames, InferOptions, find_sources, infer
     from effdet_plugin.inference.shards import infer_in_shards, settings_of
     from effdet_plugin.inference.workers import device_of_process

@@ -14,7 +14,7 @@ import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from effdet_plugin.cli.model_words import add_model
+from effdet_plugin.cli.model_words import add_model, check_is_there
 from effdet_plugin.cli.options import add_config_options, add_launcher, add_tiles, tiles_of
 
 
@@ -52,6 +52,8 @@ def run(args: Namespace) -> None:
     """Evaluate, and print the metrics."""
     arguments = vars(args)
     os.environ.setdefault('LOCAL_RANK', str(arguments.pop('local_rank')))
+    check_is_there(args.model)
+    check_is_there(args.data)
     from effdet_plugin.inference import TTA
     from effdet_plugin.training import TestSettings, evaluate, metrics_table
 

@@ -16,6 +16,7 @@ import os
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from pathlib import Path
 
+from effdet_plugin.cli.model_words import check_is_there
 from effdet_plugin.cli.options import add_config_options, add_launcher
 from effdet_plugin.errors import ConfigError
 
@@ -116,6 +117,7 @@ def run(args: Namespace) -> None:
     """Train, or do a dry run."""
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     kind = choose_device(args.device)
+    check_is_there(args.data)
     from effdet_plugin.training import (
         check_device,
         check_export,

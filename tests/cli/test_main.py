@@ -73,13 +73,13 @@ def test_mistakes__are_one_line(
 @pytest.mark.parametrize(
     ('words', 'hint'),
     [
-        ('train --num-epochs 5', '--num-epochs: --epochs?'),
-        ('train --imgsz 640 --bs 8', '--imgsz: --image-size?, --bs: --batch-size?'),
-        ('train --learning_rate .1', '--learning_rate: --lr?'),
-        ('train --gpus 0', '--gpus: --device?'),
-        ('train --weight-decay 1', '--cfg-options optim_wrapper.optimizer.weight_decay=VALUE?'),
-        ('test best.pth --conf .5', '--conf: --cfg-options model.test_cfg.score_thr=VALUE?'),
-        ('train --dta DIR', '--dta: --data?'),
+        ('train --num-epochs 5', '--epochs for --num-epochs?'),
+        ('train --imgsz 640 --bs 8', '--image-size for --imgsz, --batch-size for --bs?'),
+        ('train --learning_rate .1', '--lr for --learning_rate?'),
+        ('train --gpus 0', '--device for --gpus?'),
+        ('train --weight-decay 1', '--cfg-options optim_wrapper.optimizer.weight_decay=VALUE for'),
+        ('test best.pth --conf .5', '--cfg-options model.test_cfg.score_thr=VALUE for --conf?'),
+        ('train --dta DIR', '--data for --dta?'),
     ],
 )
 def test_unknown_option__is_answered_by_meaning(
@@ -115,6 +115,27 @@ def test_completion(words: list[str], expected: list[str], tmp_path: Path) -> No
     text += '_efficientdet; echo "${COMPREPLY[@]}"'
     done = subprocess.run(['bash', '-c', text], capture_output=True, text=True, check=True)
     assert done.stdout.split() == expected
+
+
+def test_missing_paths__are_told_before_large_imports() -> None:
+    """At once, where torch and mmdet take seconds."""
+    text = """
+import sys
+import effdet_plugin_command
+from effdet_plugin.cli import main as cli
+for words in ('train --data no', 'test no.pth', 'predict no.pth a.jpg', 'export no.pth --format '
+              'onnx', 'benchmark network no.pth', 'test d0_coco none --data no'):
+    try:
+        cli.main(words.split())
+    except SystemExit as ended:
+        assert ended.code == 2
+assert not {'torch', 'mmdet'} & sys.modules.keys()
+"""
+    done = python('-c', text, bare=False)
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == 6, lines
+    assert lines[1] == 'error: no.pth: no such file or folder'
 
 
 def test_register__when_a_command_needs_it() -> None:
