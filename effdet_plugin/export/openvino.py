@@ -1,5 +1,6 @@
 """OpenVINO: converted from the ONNX model; an ``.xml`` with its ``.bin`` beside it."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,20 @@ from effdet_plugin.files import read_bytes, sha256
 
 EXTRA = 'openvino'
 WEIGHTS = '.bin'
+
+
+@cache
+def core() -> Any:
+    """Return the one Core of this process.
+
+    On a CPU with AMX each Core that compiles sets a signal stack of its own. Of two that end in
+    their order, the second restores the first one's, which is unmapped by then, and the next signal
+    that Python handles (a worker's end, Ctrl-C) ends the process (openvinotoolkit/openvino#11894).
+
+    Raises:
+        InstallError: OpenVINO is not installed.
+    """
+    return need('openvino', EXTRA).Core()
 
 
 def build(program: Program) -> Any:
@@ -36,9 +51,8 @@ def convert(model: Any) -> Any:
     Raises:
         ConfigError: OpenVINO cannot convert the network.
     """
-    ov = need('openvino', EXTRA)
     try:
-        return with_stable_order(ov.Core().read_model(model.SerializeToString(), b''))
+        return with_stable_order(core().read_model(model.SerializeToString(), b''))
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.startswith('-- ')]
         raise ConfigError(
@@ -184,9 +198,8 @@ def load(
         raise CheckpointError(f'{path}: the weights {weights.name} are missing beside it')
     if weights.stat().st_size > MAX_FILE_BYTES:
         raise CheckpointError(f'{weights}: larger than 2 GB, which none of our files is')
-    core = ov.Core()
     place = device.split(':')[0].upper()
-    if place not in {name.split('.')[0] for name in core.available_devices}:
+    if place not in {name.split('.')[0] for name in core().available_devices}:
         raise ConfigError(f'device {device}: OpenVINO has none here; use cpu')
     text = read_bytes(path)
     metadata = _metadata(text, path)
@@ -198,8 +211,8 @@ def load(
     settings |= {'INFERENCE_PRECISION_HINT': precision} if precision else {}
     settings |= {'INFERENCE_NUM_THREADS': threads} if threads and place == 'CPU' else {}
     try:
-        model = core.read_model(text, read_bytes(weights))
-        compiled = core.compile_model(model, place, settings)
+        model = core().read_model(text, read_bytes(weights))
+        compiled = core().compile_model(model, place, settings)
     except RuntimeError as error:
         reason = ' '.join(str(error).split())[-160:]
         raise CheckpointError(

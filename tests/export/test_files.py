@@ -4,6 +4,8 @@ The input is not square, and its levels of 40x24, 20x12, 10x6, 5x3 and 3x2 pixel
 """
 
 import re
+import signal
+import subprocess
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -13,11 +15,13 @@ import numpy as np
 import pytest
 import torch
 from export_networks import NEEDS_RUNTIMES, images, limit_of, network
+from forked import in_child
 
 from effdet_plugin.errors import CheckpointError
 from effdet_plugin.export import api, check
 from effdet_plugin.export.acceptance import ENDS, FILES, examine, write_files
 from effdet_plugin.export.onnx import with_plain_pooling
+from effdet_plugin.export.openvino import core
 from effdet_plugin.export.runtime import load_runtime
 from effdet_plugin.inference import Detector
 from effdet_plugin.trained_model import TrainedModel
@@ -71,7 +75,7 @@ def read(path: Path, form: str) -> Any:
     if form == 'onnx':
         return import_module('onnx').load(path)
     if form == 'openvino':
-        return import_module('openvino').Core().read_model(path)
+        return core().read_model(path)
     return torch.export.load(path)
 
 
@@ -101,7 +105,7 @@ def test_files__with_0_3_and_100_rows(
 
 @pytest.mark.parametrize('size', [(2, 2), (2, 6), (5, 4), (3, 3), (1, 2), (24, 40)])
 def test_with_plain_pooling__same_maxima(size: tuple[int, int]) -> None:
-    onnx, ov = import_module('onnx'), import_module('openvino')
+    onnx = import_module('onnx')
     x = torch.randn(2, 4, *size)
     pads = [size[0] % 2, size[1] % 2]
     expected = torch.nn.functional.max_pool2d(x, 3, 2, pads, ceil_mode=True).numpy()
@@ -116,8 +120,22 @@ def test_with_plain_pooling__same_maxima(size: tuple[int, int]) -> None:
     session = import_module('onnxruntime').InferenceSession(content)
     assert np.array_equal(session.run(None, {'x': x.numpy()})[0], expected)
     f32 = {'INFERENCE_PRECISION_HINT': 'f32'}
-    compiled = ov.Core().compile_model(ov.Core().read_model(content, b''), 'CPU', f32)
+    compiled = core().compile_model(core().read_model(content, b''), 'CPU', f32)
     assert np.array_equal(compiled({'x': x.numpy()})[0], expected)
+
+
+def use_two(path: Path) -> None:
+    """Load a file twice, drop both in their order, and let a process end."""
+    first, second = load_runtime(path), load_runtime(path)
+    del first
+    del second
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # as torch's DataLoader sets one
+    subprocess.run(['true'], check=True)
+
+
+def test_openvino__signals_after_two_detectors(written: Callable[[str, str], Path]) -> None:
+    """On CPUs with AMX it ended the process, with a Core for each."""
+    assert in_child(use_two, written('raw', 'openvino')) == 0
 
 
 @pytest.mark.timeout(600)
@@ -238,7 +256,7 @@ def test_detector__foreign_and_renamed_files(
         onnx.save(model, tmp_path / 'foreign.onnx')
         if form == 'openvino':
             ov = import_module('openvino')
-            ov.save_model(ov.Core().read_model(tmp_path / 'foreign.onnx'), foreign)
+            ov.save_model(core().read_model(tmp_path / 'foreign.onnx'), foreign)
     refused(foreign)
     text = tmp_path / f'text{suffix}'
     text.write_text('no file of a runtime\n')

@@ -42,8 +42,7 @@ def runs(program: Program, inputs: Tensor) -> dict[str, list[Any]]:
     onnx, openvino = (import_module(f'effdet_plugin.export.{n}') for n in ('onnx', 'openvino'))
     model = onnx.build(program)
     session = import_module('onnxruntime').InferenceSession(model.SerializeToString())
-    ov = import_module('openvino')
-    compiled = ov.Core().compile_model(
+    compiled = openvino.core().compile_model(
         openvino.convert(model), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'}
     )
     found = compiled({'images': inputs.numpy()})

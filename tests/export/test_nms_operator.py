@@ -94,12 +94,9 @@ def test_operator__ties_in_runtimes(model: Any, runtime: str, number: int) -> No
         session = import_module('onnxruntime').InferenceSession(model.SerializeToString())
         keep, kept = session.run(None, feed)
     else:
-        ov, convert = (
-            import_module('openvino'),
-            import_module('effdet_plugin.export.openvino').convert,
-        )
-        compiled = ov.Core().compile_model(
-            convert(model), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'}
+        openvino = import_module('effdet_plugin.export.openvino')
+        compiled = openvino.core().compile_model(
+            openvino.convert(model), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'}
         )
         found = compiled(feed)
         keep, kept = found['keep'], found['kept']
