@@ -24,6 +24,7 @@ _MOST_BARS = 24  # classes in a chart of bars
 _MOST_LINES = 8  # in one of curves
 _MOST_CELLS = 16  # in the table of confusions
 _LONGEST = 22  # letters of a name
+_ROOM_FOR_NUMBER = 0.12  # length of a bar of shares
 _ABOVE_ONE = 1.03  # end of an axis of shares, so that one of 1 does not lie on the frame
 _DPI = 110
 _COLUMNS, _TITLE_PX = 3, 52  # of the sheet of charts
@@ -97,8 +98,10 @@ def draw_class_ap(axes: 'Axes', facts: Facts, history: History) -> None:
     axes.barh(place, [one.ap50 for one in rows], color='#f2c9a0', label='AP50')
     axes.barh(place, [one.ap for one in rows], color=_BLUE, height=0.5, label='AP')
     axes.set_yticks(place, [short(one.name) for one in rows])
-    for y, one in enumerate(rows):
-        axes.text(max(one.ap50, one.ap), y, f' {one.ap:.2f}', va='center', fontsize=8)
+    for y, one in enumerate(rows):  # AP at the end of its bar: within it, if it is long enough
+        is_within = one.ap > _ROOM_FOR_NUMBER
+        x, side, ink = (one.ap, 'right', 'white') if is_within else (one.ap50, 'left', 'black')
+        axes.text(x, y, f' {one.ap:.2f} ', va='center', ha=side, color=ink, fontsize=8)
     _few_bars(axes, len(rows))
     axes.set(
         xlim=(0, _top([one.ap50 for one in rows]) * 1.08),
