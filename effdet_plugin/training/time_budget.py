@@ -208,7 +208,8 @@ class TimeLimitHook(Hook):
         if now + epoch <= self.end or runner.epoch + 1 >= loop.max_epochs:
             return
         runner.logger.warning(
-            f'--time: epochs take {epoch:.0f} s, longer than measured: the training ends with '
-            f'epoch {runner.epoch + 1} of {loop.max_epochs}, before its rate has reached its end'
+            f'--time: epochs took longer than measured (the last one {epoch:.0f} s): the training '
+            f'ends with epoch {runner.epoch + 1} of {loop.max_epochs}, before its rate has reached '
+            'its end'
         )
         loop._max_epochs = runner.epoch + 1  # `stop_training` would leave out the evaluation
