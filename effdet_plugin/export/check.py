@@ -10,7 +10,6 @@ from effdet_plugin.export.metadata import Metadata
 from effdet_plugin.export.runtime import Array
 
 MIN_SCORE = 0.05  # rows below are not compared one by one: there rounding changes who is kept
-_LEAST = 10  # detections of a batch that are compared, even where none reaches that score
 PARTNER_PX = 2.0  # farthest that a detection of a file may be from PyTorch's own
 # Integers move boxes and scores: detections that somebody would look at are looked for, as
 # evaluations do, by overlap.
@@ -108,8 +107,7 @@ def compare(
         found: The file's.
         metadata: Of the file.
         side: Longer side of the network input, in pixels.
-        min_score: Detections below are not looked for; None: `MIN_SCORE`, of int8 `INT8_MIN_SCORE`;
-            of float32 less, where fewer than ten detections have it: drawn images, a weak network.
+        min_score: Detections below are not looked for; None: `MIN_SCORE`, of int8 `INT8_MIN_SCORE`.
 
     Raises:
         CheckpointError: Arrays of another shape, or values that are not finite.
@@ -124,9 +122,6 @@ def compare(
         is_int8 = metadata.precision in INTEGERS
         if min_score is None:
             min_score = INT8_MIN_SCORE if is_int8 else MIN_SCORE
-            if metadata.precision == 'fp32':
-                best = np.sort(expected['scores'], axis=None)[-_LEAST:]
-                min_score = min(min_score, float(best[0]))
         return _detections(expected, found, side, min_score, overlap if is_int8 else nearness)
     if metadata.end == 'raw' and metadata.precision in INTEGERS:
         return _raw_of_integers(expected, found)
