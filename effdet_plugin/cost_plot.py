@@ -50,7 +50,7 @@ def plot_costs(rows: Iterable[CostRow], path: Path, measured_on: str = '') -> No
     right.set(title='AP and multiply-adds', xlabel='multiply-adds of one image, billions')
     for axes in more:
         _draw(axes, rows, times)
-        axes.set(title='AP and time', xlabel=f'ms of the network for one image, {measured_on}')
+        axes.set(title='AP and time', xlabel=f'ms of the network for one image\n{measured_on}')
     left.legend(frameon=False, loc='lower right')
     write_atomically(path, to_png(figure))
 
