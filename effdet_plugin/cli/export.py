@@ -45,7 +45,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         '--calib',
         type=Path,
         metavar='DIR',
-        help="images for int8 (default: the config's training data)",
+        help="images for int8 and the check (default: the config's data)",
     )
     add(
         '--calib-count', type=int, default=200, help='number of these images (default: %(default)s)'

@@ -169,7 +169,7 @@ def export(
         )
     trained = with_nms(trained, options)
     metadata = metadata_of(trained, options)
-    images = images_of(trained.config, options.calib, images_needed(metadata), 'test')
+    images = images_of(trained.config, options.calib, images_needed(metadata), 'test', tell)
     runner = import_module(f'effdet_plugin.export.{options.format}')
     tell('folding and exporting the network')
     # The check needs a form that runs here: TensorRT's plugin does not.

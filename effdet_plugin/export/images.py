@@ -1,6 +1,6 @@
 """Images to check and to calibrate a file with, prepared as the config's test pipeline does."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,13 @@ class Preparation:
         return normalised[0].float().cpu().numpy()
 
 
-def images_of(config: Config, folder: Path | str | None, count: int, split: str) -> list[RGBImage]:
+def images_of(
+    config: Config,
+    folder: Path | str | None,
+    count: int,
+    split: str,
+    tell: Callable[[str], None] = lambda _: None,
+) -> list[RGBImage]:
     """Return images: of a folder, else of the config's data, else drawn ones.
 
     Args:
@@ -79,12 +85,15 @@ def images_of(config: Config, folder: Path | str | None, count: int, split: str)
         folder: Of images; None for the config's data.
         count: How many, at most.
         split: ``'train'`` or ``'test'``, of the config's data.
+        tell: Gets a line where images are drawn.
 
     Raises:
         DatasetError: There is no such folder, or it has no images.
     """
     paths = images_in(Path(folder)) if folder is not None else list(paths_of(config, split))
     found = [read_image(path) for path in _spread(paths, count)]
+    if not found:
+        tell('checked with drawn images: the data is not known here (--calib DIR: your images)')
     return found or [drawn(seed) for seed in range(count)]
 
 

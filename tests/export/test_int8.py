@@ -37,7 +37,8 @@ def detections(boxes: list[list[float]], scores: list[float]) -> dict[str, Any]:
         'labels': np.full((1, 12), -1),
         'num': np.array([number]),
     }
-    arrays['boxes'][0, :number], arrays['scores'][0, :number] = boxes, scores
+    arrays['boxes'][0, :number] = np.reshape(boxes, (number, 4))
+    arrays['scores'][0, :number] = scores
     arrays['labels'][0, :number] = 0
     return arrays
 
@@ -52,6 +53,18 @@ def test_check__of_int8_looks_for_overlapping_detections_of_score_03() -> None:
     assert 'of score >= 0.3, 100.0% found again' in loose.text(metadata('int8'))
     lost = detections([[40.0, 0.0, 60.0, 20.0]], [0.8])
     assert check.compare(expected, lost, metadata('int8'), 64).matched == 0
+
+
+@pytest.mark.parametrize(('score', 'fails'), [(0.0100001, False), (0.02, True), (None, True)])
+def test_check__without_a_detection_compares_the_highest_score(
+    score: float | None, fails: bool
+) -> None:
+    expected = detections([[0.0, 0.0, 20.0, 20.0]], [0.01])
+    found = detections([], []) if score is None else detections([[9.0, 9.0, 20.0, 20.0]], [score])
+    difference = check.compare(expected, found, metadata('fp32'), 64)
+    assert (difference.expected, difference.highest > 0.01) == (0, fails)
+    assert ('highest' in check.failures(difference, metadata('fp32'))) == fails
+    assert 'no detection of score >= 0.05' in difference.text(metadata('fp32'))
 
 
 def test_check__of_int8_compares_scores_not_logits() -> None:
