@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from effdet_plugin.training import TrainSettings
 
 CONFIG = ROOT / 'configs' / 'efficientdet' / 'quickstart.py'
-OWN_DATA = '.venv/bin/python tools/train.py configs/efficientdet/custom_coco.py --data DIR'
+OWN_DATA = '.venv/bin/python tools/train.py --data DIR'
 SCORE_THR = 0.4  # of the predictions that are drawn
 
 

@@ -1,5 +1,5 @@
 # Own data: a Lite0 of 320x320 that a laptop can train, from COCO weights where they can be had.
-# tools/train.py configs/efficientdet/custom_coco.py --data DIR
+# tools/train.py --data DIR
 # --data reads what labelling tools write (COCO, Pascal VOC, YOLO, csv) and sets paths, classes and
 # class counts here. For a larger network add --model d0, or take another base (./d0_coco.py).
 _base_ = './lite0_coco.py'

@@ -59,5 +59,5 @@ def test_quickstart__two_steps_from_scenes_to_predictions(
     said = capsys.readouterr()
     assert '2/2' in said.err
     assert 'AP50' in said.out
-    assert 'custom_coco.py --data DIR' in said.out
+    assert 'tools/train.py --data DIR' in said.out
     assert read_image(tmp_path / 'run_1' / 'predictions.jpg').shape[1] > 960
