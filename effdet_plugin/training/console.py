@@ -1,11 +1,11 @@
 """What a training writes to the console: plain lines and one bar; the log file has everything."""
 
+import io
 import logging
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from mmengine.runner import Runner
 from tqdm import tqdm  # type: ignore[import-untyped]
@@ -13,7 +13,10 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from effdet_plugin.engine.hooks import ProgressBarHook
 
 # mmengine warns of its own calls, about which nobody who trains can do anything.
-_NOISE = re.compile(r'"FileClient" will be deprecated|"HardDiskBackend" is the alias')
+_NOISE = re.compile(
+    r'"FileClient" will be deprecated|"HardDiskBackend" is the alias|'
+    r'Please make sure that the mlflow server is running'  # also of a file, which needs none
+)
 # Lines of mmengine that the console has in our words, or in none.
 _REPLACED = re.compile(
     r'Exp name: |Epoch\(val\)|Iter\(val\)|Parameter group of |Saving checkpoint at |'
@@ -100,7 +103,7 @@ class _Plain(logging.Formatter):
         return text if record.levelno < logging.WARNING else f'{record.levelname}: {text}'
 
 
-class _AboveTheBar:
+class _AboveTheBar(io.TextIOBase):
     """A stream to stdout whose lines stand above a bar that is open."""
 
     def write(self, text: str) -> int:
@@ -108,6 +111,6 @@ class _AboveTheBar:
         tqdm.write(text, file=sys.stdout, end='')
         return len(text)
 
-    def flush(self) -> Any:
+    def flush(self) -> None:
         """Flush stdout."""
-        return sys.stdout.flush()
+        sys.stdout.flush()

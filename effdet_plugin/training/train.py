@@ -31,6 +31,7 @@ from effdet_plugin.own_data import (
 )
 from effdet_plugin.training.batch_size import fit_batch
 from effdet_plugin.training.console import plain_console, without_noise
+from effdet_plugin.training.log_backends import add_backends, check_backends
 from effdet_plugin.training.recipe import MOMENTA, Choice, apply_recipe, lowered
 from effdet_plugin.training.reporting import command
 from effdet_plugin.training.running import (
@@ -50,7 +51,7 @@ from effdet_plugin.training.settings import (
 from effdet_plugin.training.speaking import SpeakHook, end
 from effdet_plugin.training.start_weights import Start, check_agreement, start_for
 from effdet_plugin.training.time_budget import TimeLimitHook, fit_epochs
-from effdet_plugin.training.watching import WatchHook, add_backends, check_backends
+from effdet_plugin.training.watching import WatchHook
 
 _RECIPE_CHANGES = ('train_cfg', 'param_scheduler', 'optim_wrapper', 'model', SIZE_KEY)
 
@@ -191,13 +192,13 @@ def train(settings: TrainSettings) -> Config:
         if seconds is not None:
             runner.register_hook(TimeLimitHook(seconds, started))
         speaking = SpeakHook(prepared.description, given, prepared.choices, prepared.start)
+        locks.enter_context(without_noise(runner))
         add_backends(runner, settings.log)
         runner.register_hook(WatchHook())
         runner.register_hook(speaking)
         stopping = StopHook(_resume_command(prepared.cfg))
         runner.register_hook(stopping)
         locks.callback(stopping.release)
-        locks.enter_context(without_noise(runner))
         locks.enter_context(plain_console(runner))
         for line in (*lines, *prepared.remarks()):
             runner.logger.info(line)

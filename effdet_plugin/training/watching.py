@@ -1,7 +1,5 @@
-"""TensorBoard, W&B and MLflow by mmengine's backends, and what they are shown beside the losses."""
+"""What TensorBoard, W&B and MLflow are shown beside the losses."""
 
-from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +7,11 @@ import numpy as np
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.registry import VISBACKENDS
 from mmengine.runner import Runner
 from mmengine.visualization import LocalVisBackend
 
 from effdet_plugin.engine.hooks import is_time_to_read
-from effdet_plugin.errors import ConfigError, DatasetError, InstallError
+from effdet_plugin.errors import DatasetError
 from effdet_plugin.evaluation import CocoTwelveMetric
 from effdet_plugin.evaluation.coco_twelve import Evaluated
 from effdet_plugin.images import read_image
@@ -23,56 +20,9 @@ from effdet_plugin.report.collect import facts_of_images
 from effdet_plugin.report.examples import draw_pair
 from effdet_plugin.training.reporting import image_folder
 
-DEFAULT = 'tensorboard'  # where it is installed
-_BACKENDS = {
-    'tensorboard': 'TensorboardVisBackend',
-    'wandb': 'WandbVisBackend',
-    'mlflow': 'MLflowVisBackend',
-}
 _FINEST = 3  # pyramid level of the first map
 _IMAGES = 4  # of an evaluation
 _SCORE_THR = 0.3  # of what is drawn on them
-
-
-def add_backends(runner: Runner, names: Sequence[str] = ()) -> None:
-    """Let a run log to these, and to TensorBoard where that is installed.
-
-    The config does not change: a run may be resumed where they are not installed.
-
-    Args:
-        runner: Built.
-        names: ``'tensorboard'``, ``'wandb'`` or ``'mlflow'``; ``'none'``: not even TensorBoard.
-
-    Raises:
-        ConfigError: Unknown name.
-        InstallError: The package is missing.
-    """
-    check_backends(names)
-    wanted = [name for name in names if name != 'none']
-    if not names and find_spec(DEFAULT) is not None:
-        wanted = [DEFAULT]
-    if not is_main_process():
-        return
-    own: dict[str, Any] = runner.visualizer._vis_backends
-    folder = Path(runner.log_dir) / 'vis_data'
-    for name in wanted:
-        kind = _BACKENDS[name]
-        if kind not in own:
-            more: dict[str, Any] = {}
-            if name == 'wandb':
-                more['init_kwargs'] = {'project': Path(runner.work_dir).name}
-            if name == 'mlflow':
-                more['exp_name'] = Path(runner.work_dir).name
-            own[kind] = VISBACKENDS.build({'type': kind, 'save_dir': str(folder), **more})
-
-
-def check_backends(names: Sequence[str]) -> None:
-    """Check that a run can log to these; see `add_backends`."""
-    for name in names:
-        if name not in (*_BACKENDS, 'none'):
-            raise ConfigError(f'--log {name}: choose one of {", ".join(_BACKENDS)}, none')
-        if name != 'none' and find_spec(name) is None:
-            raise InstallError(f'--log {name}: not installed; pip install {name}')
 
 
 class WatchHook(Hook):

@@ -17,14 +17,12 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
 from effdet_plugin.engine import ProgressBarHook
-from effdet_plugin.errors import ConfigError, InstallError
 from effdet_plugin.report import Detections
 from effdet_plugin.training import TrainSettings, announce, train
 from effdet_plugin.training.announce import Row, count_boxes, in_time, table, weights_row
 from effdet_plugin.training.console import plain_console, without_noise
 from effdet_plugin.training.reporting import command
 from effdet_plugin.training.speaking import SpeakHook
-from effdet_plugin.training.watching import check_backends
 from support import REPOSITORY
 
 CONFIG = REPOSITORY / 'configs' / 'efficientdet' / 'custom_coco.py'
@@ -265,13 +263,3 @@ def test_plain_console(
         assert logger.handlers[0].filters == filters
     finally:
         logging.Logger.manager.loggerDict.pop('plain', None)
-
-
-def test_backends__mistakes() -> None:
-    check_backends([])
-    check_backends(['none'])
-    with pytest.raises(ConfigError, match='--log csv: choose one of tensorboard, wandb, mlflow'):
-        check_backends(['csv'])
-    if find_spec('wandb') is None:
-        with pytest.raises(InstallError, match='--log wandb: not installed'):
-            check_backends(['wandb'])
