@@ -34,13 +34,13 @@ class MosaicCrop(ScaleJitterCrop):
 
     It needs other images, which have gone through the steps before it: from
     :class:`~effdet_plugin.datasets.EfficientDetDataset`, whose ``mosaic`` makes this step of the
-    pipeline's `ScaleJitterCrop`, or as ``mix_results`` from mmdet's ``MultiImageMixDataset``.
+    pipeline's `ScaleJitterCrop`, or as ``mix_results`` from mmdet's ``MultiImageMixDataset``. The
+    arguments that are not named here are those of `ScaleJitterCrop`.
 
     Args:
         prob: Share of the images that become a mosaic.
         scale_share: Lowest and highest share of the scale that an image has alone: at 0.5 a whole
             image fits a tile of half the input, at 1 its objects are as large as alone.
-        image_size, ratio_range, min_side, resize_dtype, resize_mode: see `ScaleJitterCrop`.
 
     Raises:
         ConfigError: A ``prob`` outside 0 to 1, a ``scale_share`` outside 0 to 1; on use, no other
