@@ -5,7 +5,7 @@
 #   docker run --rm -v "$PWD:/work" effdet_plugin train --data DIR          (with --ipc=host: loaders share
 #       memory; with --gpus all for GPUs)
 # BASE is any Debian or Ubuntu with Python 3.11 or later in its packages. It need not have CUDA: PyTorch's wheels bring it.
-ARG BASE=debian:13-slim
+ARG BASE=debian:12-slim
 FROM ${BASE}
 
 ARG TORCH_ARGS='--extra-index-url https://download.pytorch.org/whl/cpu'
