@@ -1,5 +1,9 @@
 """Errors that a caller can cause. The message is one line: what is wrong, where, what to do."""
 
+import sys
+from contextlib import suppress
+from pathlib import Path
+
 
 def escaped(text: str) -> str:
     r"""Return a text with what cannot be printed as ``\x1b``: no name can act on a terminal.
@@ -8,6 +12,14 @@ def escaped(text: str) -> str:
     of text or begins a line.
     """
     return ''.join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
+def pip_install(*packages: str) -> str:
+    """Return the command line that installs packages where this program runs."""
+    python = Path(sys.executable)
+    with suppress(ValueError):  # it lies elsewhere
+        python = python.relative_to(Path.cwd())
+    return f'{python} -m pip install {" ".join(packages)}'
 
 
 class UserError(Exception):

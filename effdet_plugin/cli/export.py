@@ -89,11 +89,9 @@ def run(args: Namespace) -> None:
 
 def _export(args: Namespace) -> Path:
     from effdet_plugin.export.api import FORMATS, Options, export
+    from effdet_plugin.export.extras import check_installed
     from effdet_plugin.trained_model import load_trained
 
-    trained = load_trained(
-        args.config, args.model, 'cpu', image_size=args.image_size, options=args.cfg_options
-    )
     options = Options(
         format=args.format,
         end=args.end,
@@ -106,6 +104,11 @@ def _export(args: Namespace) -> Path:
         input=args.input,
         calib=args.calib,
         calib_count=args.calib_count,
+    )
+    options.check()
+    check_installed(options.format)  # before a minute of work
+    trained = load_trained(
+        args.config, args.model, 'cpu', image_size=args.image_size, options=args.cfg_options
     )
     out = args.out or Path(args.model).with_suffix(FORMATS[args.format])
     made = export(trained, out, options, print)

@@ -19,7 +19,7 @@ class Parser(ArgumentParser):
     """argparse's, which names the option that is meant by another program's."""
 
     def error(self, message: str) -> NoReturn:
-        """Print usage and message, and end the program with 2."""
+        """Print the message as one line, and end the program with 2."""
         head, _, words = message.partition('unrecognized arguments: ')
         if not head and words:
             pairs = (
@@ -27,7 +27,7 @@ class Parser(ArgumentParser):
             )
             hints = [f'{meant} for {word}' for word, meant in pairs if word[0] == '-' and meant]
             message += f' (did you mean {", ".join(hints)}?)' if hints else ''
-        super().error(message)
+        self.exit(2, f'error: {message}; {self.prog} --help lists all options\n')
 
 
 def add_config_options(parser: ArgumentParser) -> None:

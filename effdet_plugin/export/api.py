@@ -19,6 +19,7 @@ from effdet_plugin.config.embedded import embed
 from effdet_plugin.errors import CheckpointError, ConfigError
 from effdet_plugin.export import check, tensorrt, tflite
 from effdet_plugin.export.calibration import COUNT, calibration_images
+from effdet_plugin.export.extras import check_installed
 from effdet_plugin.export.images import Preparation, images_of, letterbox_of
 from effdet_plugin.export.metadata import ENDS, INPUTS, Metadata
 from effdet_plugin.export.nms_operator import suppress_by_operator
@@ -162,6 +163,7 @@ def export(
         InstallError: A package of the format is missing; its extra is named.
     """
     options.check()
+    check_installed(options.format)
     out = Path(out)
     if out.suffix != FORMATS[options.format]:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Packages of formats, imported when they are needed; a missing one names its extra."""
+"""Packages of formats, imported when they are needed; it is said how to install missing ones."""
 
 import io
 import logging
@@ -6,9 +6,41 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
-from effdet_plugin.errors import InstallError
+import torch
+
+from effdet_plugin.errors import InstallError, pip_install
+
+# Of the extras in setup.py: with these names pip finds them, wherever this package came from.
+PACKAGES = {
+    'onnx': ('onnx', 'onnxscript', 'onnxruntime'),
+    'openvino': ('openvino', 'onnx', 'onnxscript'),
+    'tflite': ('litert-torch', 'ai-edge-litert', 'ai-edge-quantizer'),
+}
+_EXTRAS = {'tensorrt': 'onnx'}  # of formats whose extra has another name; pt2 needs none
+
+
+def check_installed(form: str) -> None:
+    """Check that the packages of a format are there, without importing them.
+
+    Args:
+        form: Name of the format.
+
+    Raises:
+        InstallError: One is missing.
+    """
+    extra = _EXTRAS.get(form, form)
+    for package in PACKAGES.get(extra, ()):
+        if find_spec(package.replace('-', '_')) is None:
+            raise InstallError(f'{package} is not installed: {_install(extra)}')
+
+
+def _install(extra: str) -> str:
+    # Else pip may replace a CPU build of torch, which one of LiteRT's packages asks for.
+    kept = (f'torch=={torch.__version__}',) if extra == 'tflite' else ()
+    return pip_install(*PACKAGES[extra], *kept)
 
 
 def need(package: str, extra: str) -> Any:
@@ -26,7 +58,7 @@ def need(package: str, extra: str) -> Any:
     except ImportError as error:
         raise InstallError(
             f'{package.split(".")[0]} cannot be imported ({str(error).splitlines()[0]}): '
-            f"pip install 'effdet_plugin[{extra}]'"
+            f'{_install(extra)}'
         ) from error
 
 

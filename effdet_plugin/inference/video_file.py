@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from mmengine.logging import print_log
 
-from effdet_plugin.errors import WriteError
+from effdet_plugin.errors import WriteError, pip_install
 from effdet_plugin.files import RGBImage, replacing
 
 # Of the times in a file. 90 kHz is the usual clock of video; all common rates divide it.
@@ -161,8 +161,8 @@ class VP8File(VideoFile):
             )
         if not writer.isOpened():
             raise WriteError(
-                f"{self.path}: this OpenCV cannot encode VP8; pip install 'effdet_plugin[video]' "
-                'brings PyAV, which writes H.264'
+                f'{self.path}: this OpenCV cannot encode VP8; PyAV writes H.264: '
+                + pip_install('av')
             )
         return writer
 
@@ -183,7 +183,7 @@ def why_this_codec() -> str:
         return 'H.264 in .mp4, by PyAV: every browser plays it'
     return (
         'VP8 in .webm, by OpenCV: browsers play it, and it needs nothing further; for H.264 in '
-        ".mp4, faster: pip install 'effdet_plugin[video]'"
+        f'.mp4, faster: {pip_install("av")}'
     )
 
 

@@ -19,8 +19,9 @@ _NOISE = re.compile(
 )
 # Lines of mmengine that the console has in our words, or in none.
 _REPLACED = re.compile(
-    r'Exp name: |Epoch\(val\)|Iter\(val\)|Parameter group of |Saving checkpoint at |'
-    r'Checkpoints will be saved|The best checkpoint with |The previous best checkpoint |'
+    r'Exp name: |Epoch\(val\)|Iter\(val\)|Epoch\(test\) .*coco/|Parameter group of |'
+    r'Saving checkpoint at |Checkpoints will be saved|The best checkpoint with |'
+    r'The previous best checkpoint |'
     r'\d+ images, \d+ detections, |\w+ starts from ImageNet weights '
 )
 _STEPS = re.compile(r'(Epoch|Iter)\(train\)')  # one of them every some steps
@@ -40,20 +41,21 @@ def without_noise(runner: Runner) -> Iterator[None]:
 
 
 @contextmanager
-def plain_console(runner: Runner) -> Iterator[None]:
+def plain_console(runner: Runner, with_bar: bool = True) -> Iterator[None]:
     """Show plain lines while a training runs, and a bar in place of a line every some steps.
 
     The bar is for a terminal: in a file, or through a pipe, mmengine's lines say the same. A
     console that shows errors only stays as it is.
 
     Args:
-        runner: Built, not yet training.
+        runner: Built, not yet running.
+        with_bar: False: lines only, as for an evaluation.
     """
     handlers = [one for one in runner.logger.handlers if _is_console(one)]
     if not handlers or handlers[0].level > logging.INFO:
         yield
         return
-    has_bar = sys.stderr.isatty() and sys.stdout.isatty()
+    has_bar = with_bar and sys.stderr.isatty() and sys.stdout.isatty()
     if has_bar:
         runner.register_hook(ProgressBarHook(interval=None))
     before = [(one, one.formatter, one.stream) for one in handlers]

@@ -1,7 +1,9 @@
 """Evaluate a checkpoint on a config's test data or on own data."""
 
+import io
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from effdet_plugin.own_data import (
 )
 from effdet_plugin.report import Subject, write_report
 from effdet_plugin.trained_model import NO_CHECKPOINT, TrainedModel, changed
+from effdet_plugin.training.console import plain_console, without_noise
 from effdet_plugin.training.reporting import (
     command,
     facts_of,
@@ -102,13 +105,18 @@ def evaluate(settings: TestSettings) -> dict[str, float]:
     Raises:
         UserError: The config, the checkpoint or the data cannot be used, or do not match.
     """
-    with tempfile.TemporaryDirectory(prefix='effdet-test-') as folder, one_line_errors():
+    folders = tempfile.TemporaryDirectory(prefix='effdet-test-')
+    with folders as folder, one_line_errors(), ExitStack() as consoles:
         cfg, remark, from_file = _prepare(settings, Path(folder))
         tta = settings.tta
         if from_file:
             tta = tta_of_file(tta, from_file.model.metadata, settings.checkpoint)
         views_model = apply_views(cfg, tta, settings.tiles)
         runner = build_runner(cfg)
+        consoles.enter_context(without_noise(runner))
+        consoles.enter_context(plain_console(runner, with_bar=False))
+        with redirect_stdout(io.StringIO()):  # pycocotools prints
+            _ = runner.test_loop  # builds the dataset
         if from_file:
             runner.model = from_file.model
         if remark:

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from effdet_plugin.config import parse_options
 from effdet_plugin.errors import ConfigError
 from effdet_plugin.export.api import FORMATS, Options, export
-from effdet_plugin.export.extras import need
+from effdet_plugin.export.extras import check_installed
 from effdet_plugin.trained_model import load_trained
 from effdet_plugin.training.evaluate import TestSettings, evaluate
 from effdet_plugin.training.reporting import best_checkpoint
@@ -16,7 +16,6 @@ from effdet_plugin.training.settings import TrainSettings
 
 # Of each format: a file for each of these.
 PRECISIONS = {'tflite': ('fp32', 'int8')}
-_PACKAGES = {'tflite': ('litert_torch', 'ai_edge_litert', 'ai_edge_quantizer')}
 _AP50 = 'bbox_mAP_50'
 
 
@@ -36,8 +35,7 @@ def check_export(settings: TrainSettings, form: str) -> None:
         raise ConfigError(f'--export {form}: choose one of {", ".join(known)}')
     if settings.launcher != 'none':
         raise ConfigError('--export: not with several processes; run tools/export.py afterwards')
-    for package in _PACKAGES.get(form, ()):
-        need(package, form)
+    check_installed(form)
 
 
 def export_trained(settings: TrainSettings, cfg: Config, form: str) -> Iterator[str]:

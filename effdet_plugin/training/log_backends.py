@@ -13,13 +13,13 @@ from mmengine.registry import VISBACKENDS
 from mmengine.runner import Runner
 from mmengine.visualization.vis_backend import MLflowVisBackend, force_init_env
 
-from effdet_plugin.errors import ConfigError, InstallError
+from effdet_plugin.errors import ConfigError, InstallError, pip_install
 
 DEFAULT = 'tensorboard'  # where it is installed
 _BACKENDS = {
     'tensorboard': 'TensorboardVisBackend',
     'wandb': 'WandbVisBackend',
-    'mlflow': 'MLflowBackend',
+    'mlflow': 'MLflowVisBackend',
 }
 _MLFLOW_PARAMS = 'train_cfg', 'optim_wrapper'  # of a config
 _MLFLOW_NAME = re.compile(r'[^\w\-. :/]')  # what its names may not have, such as the @ of AR@1
@@ -66,9 +66,10 @@ def add_backends(runner: Runner, names: Sequence[str] = ()) -> None:
 def _mlflow_options(work_dir: Path) -> dict[str, Any]:
     """Return where MLflow writes: to the server that its variable names, else beside the work dir.
 
-    mmengine's own default, a folder of files, is refused by MLflow since 3.14.
+    mmengine's own default, a folder of files, is refused by MLflow 3.17.
     """
     options: dict[str, Any] = {
+        'type': MLflowBackend,
         'exp_name': work_dir.name,
         'tracking_uri': os.environ.get('MLFLOW_TRACKING_URI'),
         'artifact_suffix': ('.log', '.py'),  # no .json: annotations may be large
@@ -86,10 +87,9 @@ def check_backends(names: Sequence[str]) -> None:
         if name not in (*_BACKENDS, 'none'):
             raise ConfigError(f'--log {name}: choose one of {", ".join(_BACKENDS)}, none')
         if name != 'none' and find_spec(name) is None:
-            raise InstallError(f'--log {name}: not installed; pip install {name}')
+            raise InstallError(f'--log {name}: not installed: {pip_install(name)}')
 
 
-@VISBACKENDS.register_module()
 class MLflowBackend(MLflowVisBackend):
     """mmengine's backend, with names and settings that MLflow takes.
 

@@ -10,6 +10,7 @@ from effdet_plugin.shipped_configs import config_path, is_config, named_configs,
 from effdet_plugin.training.batch_size import AUTO
 from effdet_plugin.training.settings import TrainSettings
 
+_NETWORKS = '; choose lite0 ... lite4, lite3x, d0 ... d7, d7x, or a config'
 OWN_DATA = 'custom_coco'  # the config of a training of own data, if no other is named
 _SECONDS = {'s': 1, 'm': 60, 'h': 3600}
 
@@ -100,7 +101,9 @@ def choose_config(
                 f'--model {model}: is a file; to train from a checkpoint add '
                 f'--weights {model}, or --resume {model} to continue its run'
             )
-        raise ConfigError(f'--model {model}: neither a network nor a config{nearest(model)}')
+        raise ConfigError(
+            f'--model {model}: neither a network nor a config{nearest(model) or _NETWORKS}'
+        )
     return (config_path(OWN_DATA), model) if has_data else (config_path(f'{model}_coco'), None)
 
 

@@ -3,15 +3,19 @@
 import copy
 import io
 import itertools
+import math
+import os
 import statistics
 import tempfile
 import time
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from mmdet.registry import DATASETS
 from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
 from mmengine.hooks import Hook
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
@@ -23,6 +27,8 @@ _LOADERS = {'train_dataloader': 14, 'val_dataloader': 3}  # and the steps of eac
 _WARM_UP = 3  # first steps that are slower
 _TAIL = 4  # last steps, for which the workers have loaded all: they leave the cores to the network
 _MEASURED = 0.2  # share of the time after which the trial ends with the step it is at
+_SHARED_CORES = 0.75  # of the threads: with fewer cores than that for them other programs are busy
+_THREADS = 'OMP_NUM_THREADS'  # who sets it keeps it
 _RESERVE = 0.95  # of the time that is left: epochs are not all alike
 _CHECKPOINT_SECONDS = 1.0
 _LONGEST_WARM_UP = 0.2  # of the training, where its epochs are lowered
@@ -52,8 +58,14 @@ def fit_epochs(cfg: Config, seconds: float, started: float) -> str:
         raise ConfigError('--time: a resumed run keeps the length of its schedule; leave it out')
     # Up to a fifth of the time passes in silence otherwise, before there is a log.
     print('--time: measuring some steps', flush=True)
-    epoch, building = _measure(cfg, started + seconds * _MEASURED)
-    left = seconds - (time.monotonic() - started) - building
+    trial = _measure(cfg, started + seconds * _MEASURED)
+    while trial.cores < _SHARED_CORES * torch.get_num_threads() and _may_choose_threads():
+        fewer = _with_fewer_threads(cfg, trial, seconds)
+        if fewer is None:
+            break
+        trial = fewer
+    epoch = trial.epoch
+    left = seconds - (time.monotonic() - started) - trial.building
     wanted = int(cfg.train_cfg.max_epochs)
     fits = int(max(left, 0) * _RESERVE / epoch)
     chosen = max(1, min(wanted, fits))
@@ -67,6 +79,26 @@ def fit_epochs(cfg: Config, seconds: float, started: float) -> str:
     )
 
 
+def _may_choose_threads() -> bool:
+    return get_device() == 'cpu' and torch.get_num_threads() > 1 and not os.getenv(_THREADS)
+
+
+def _with_fewer_threads(cfg: Config, before: '_Trial', seconds: float) -> '_Trial | None':
+    """Halve the threads where that is faster; return its trial, None if they are left as they were.
+
+    Where other programs use the cores, each of the thousand short kernels of a step waits for its
+    slowest thread: two trainings of two threads on two cores took 7 s a step each, of one 1.4 s.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads // 2)
+    trial = _measure(cfg, time.monotonic() + seconds * _MEASURED / 2)
+    if trial.epoch < before.epoch:
+        print(f'--time: other programs use the cores: {threads // 2} in place of {threads} threads')
+        return trial
+    torch.set_num_threads(threads)
+    return None
+
+
 def _shorten_warm_up(cfg: Config, epochs: int) -> None:
     schedulers = cfg.get('param_scheduler') or []
     for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
@@ -75,8 +107,22 @@ def _shorten_warm_up(cfg: Config, epochs: int) -> None:
             scheduler.warmup_epochs = min(scheduler.warmup_epochs, longest)
 
 
-def _measure(cfg: Config, end: float) -> tuple[float, float]:
-    """Return the seconds of an epoch with its share of evaluations, and those of a start.
+class _Trial(NamedTuple):
+    """What some steps have shown.
+
+    Attributes:
+        epoch: Seconds of an epoch with its share of evaluations.
+        building: Seconds of a start.
+        cores: Mean number of cores that this process had while it trained.
+    """
+
+    epoch: float
+    building: float
+    cores: float
+
+
+def _measure(cfg: Config, end: float) -> _Trial:
+    """Train some steps.
 
     Args:
         cfg: Complete config.
@@ -98,7 +144,7 @@ def _measure(cfg: Config, end: float) -> tuple[float, float]:
     step = _typical(steps, 1.0)
     seconds = batches['train_dataloader'] * step + _CHECKPOINT_SECONDS
     seconds += batches.get('val_dataloader', 0) * _typical(clock.val, step) / interval
-    return seconds, building
+    return _Trial(seconds, building, clock.cores())
 
 
 def _batches(loader: ConfigDict) -> int:
@@ -157,14 +203,22 @@ class _Clock(Hook):
     def __init__(self, end: float) -> None:
         self.end = end
         self.train: list[float] = []
+        self.used: list[float] = []  # CPU seconds of this process at the same moments
         self.val: list[float] = []
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         """Note the end of a training step."""
         del runner, args, kwargs
         self.train.append(time.monotonic())
+        self.used.append(time.process_time())
         if self.train[-1] > self.end and len(self.train) > 1:
             raise _EnoughError
+
+    def cores(self) -> float:
+        """Return the mean number of cores in use between the first and the last training step."""
+        if len(self.train) < 2:
+            return math.inf
+        return (self.used[-1] - self.used[0]) / (self.train[-1] - self.train[0])
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Note the begin of an evaluation."""

@@ -7,6 +7,7 @@ from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.runner import Runner
@@ -185,6 +186,7 @@ def train(settings: TrainSettings) -> Config:
             lines.append(fit_batch(prepared.cfg, len(own.train) if own else None, given))
         if seconds is not None:
             wanted = prepared.cfg.train_cfg.get('max_epochs')
+            locks.callback(torch.set_num_threads, torch.get_num_threads())  # a trial may lower it
             lines.append(fit_epochs(prepared.cfg, seconds, started))
         runner = build_runner(prepared.cfg)
         check_agreement(prepared.start)

@@ -58,6 +58,11 @@ def test_command__has_help_and_function(name: str, capsys: pytest.CaptureFixture
         (['quux'], 'quux: no such command (train, test, predict'),
         (['test', 'd0_coco'], 'd0_coco is a config: give MODEL after it'),
         (['predict', 'none', 'a.jpg'], 'MODEL none (random weights) needs a CONFIG'),
+        (['train', '--epochs', 'many'], "argument --epochs: invalid int value: 'many'; "),
+        (
+            ['train', '--model', 'xyz', '--data', '.'],
+            '--model xyz: neither a network nor a config; ',
+        ),
     ],
 )
 def test_mistakes__are_one_line(

@@ -11,6 +11,7 @@ import yaml
 import effdet_plugin
 from effdet_plugin.convert.api import BASE_URL, RELEASES
 from effdet_plugin.costs import REFERENCE
+from effdet_plugin.export.extras import PACKAGES
 from support import REPOSITORY
 
 LINK = re.compile(r'\]\(([^)\s]+)\)')
@@ -67,6 +68,15 @@ def test_package__description_has_no_links_to_files_of_the_clone() -> None:
     assert any(not link.startswith('http') for link in LINK.findall(readme))
     assert all(link.startswith('http') for link in LINK.findall(text))
     assert '# effdet_plugin' in text
+
+
+def test_extras__are_what_messages_name() -> None:
+    with patch('setuptools.setup') as setup:
+        runpy.run_path(str(REPOSITORY / 'setup.py'))
+    extras = setup.call_args.kwargs['extras_require']
+    for name, packages in PACKAGES.items():
+        wanted = {re.split(r'[<>=]', one)[0] for one in extras[name]}
+        assert wanted == set(packages), name
 
 
 def test_container__copies_what_exists_and_starts_the_command() -> None:

@@ -217,13 +217,13 @@ def test_network__box_codes_in_the_operators_order(trained: TrainedModel) -> Non
         torch.testing.assert_close(scores, logits.sigmoid(), atol=1e-3, rtol=0)
 
 
-def test_missing_packages__name_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_packages__are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import sys
 
     monkeypatch.setitem(sys.modules, 'ai_edge_litert.interpreter', None)
     path = tmp_path / 'm.tflite'
     path.write_bytes(b'\x1c\0\0\0TFL3' + bytes(64))
-    with pytest.raises(InstallError, match=r'effdet_plugin\[tflite\]'):
+    with pytest.raises(InstallError, match=r'pip install litert-torch ai-edge-litert .*torch=='):
         load_runtime(path)
 
 

@@ -1,6 +1,7 @@
 """An evaluation as the command line starts it: whose classes, which images, what is written."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,10 @@ def checkpoint(options: Options, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def test_evaluate__random_weights(
-    settings: TestSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: TestSettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A size that is not square, from the text of the command line to detections in a file."""
     shapes: set[tuple[int, ...]] = set()
@@ -52,6 +56,7 @@ def test_evaluate__random_weights(
     monkeypatch.setattr(EfficientDet, 'extract_feat', note_shape)
     out = tmp_path / 'new' / 'results.json'
     metrics = evaluate(replace(settings, out=out, test_dev=True))
+    assert not re.search(r'loading annotations|Epoch\(test\)|mmengine', capsys.readouterr().out)
     assert shapes == {(3, 128, 192)}
     assert metrics['coco/images'] == 3
     assert {f'coco/bbox_{name}' for name in NAMES} < metrics.keys()

@@ -70,5 +70,5 @@ def test_check__before_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(ConfigError, match='several processes'):
         check_export(replace(run, launcher='pytorch'), 'tflite')
     monkeypatch.setitem(sys.modules, 'litert_torch', None)
-    with pytest.raises(InstallError, match=r'effdet_plugin\[tflite\]'):
+    with pytest.raises(InstallError, match=r'litert-torch is not installed: .*pip install'):
         check_export(run, 'tflite')

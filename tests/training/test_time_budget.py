@@ -1,5 +1,6 @@
 """``--time``: epochs that fit, and the end where they were measured wrongly."""
 
+import math
 import re
 import time
 from pathlib import Path
@@ -35,7 +36,8 @@ def config(epochs: int = 50, **others: Any) -> Config:
 def test_fit_epochs(
     seconds: float, epochs: int, warm_up: float, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(time_budget, '_measure', lambda *_: (10.0, 5.0))
+    trial = time_budget._Trial(10.0, 5.0, math.inf)
+    monkeypatch.setattr(time_budget, '_measure', lambda *_: trial)
     cfg = config()
     line = fit_epochs(cfg, seconds, time.monotonic())
     assert words in line
@@ -54,6 +56,47 @@ def test_fit_epochs(
 def test_fit_epochs__mistakes(cfg: Config, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         fit_epochs(cfg, 60, time.monotonic())
+
+
+@pytest.mark.parametrize(
+    ('trials', 'given', 'threads', 'epochs'),
+    [
+        ([(100.0, 3.9)], None, 4, 5),  # seconds of an epoch, cores in use
+        ([(100.0, 2.0), (50.0, 1.9)], None, 2, 11),
+        ([(100.0, 2.0), (50.0, 1.0), (25.0, 0.9)], None, 1, 22),
+        ([(100.0, 2.0), (100.0, 1.9)], None, 4, 5),  # it was the disk, not the cores
+        ([(100.0, 2.0)], '4', 4, 5),
+    ],
+)
+def test_fit_epochs__fewer_threads_beside_other_programs(
+    trials: list[tuple[float, float]],
+    given: str | None,
+    threads: int,
+    epochs: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    measured = iter(trials)
+
+    def measure(*_: Any) -> time_budget._Trial:
+        epoch, cores = next(measured)
+        return time_budget._Trial(epoch, 5.0, cores)
+
+    monkeypatch.setattr(time_budget, '_measure', measure)
+    monkeypatch.setattr(time_budget, 'get_device', lambda: 'cpu')
+    if given is None:
+        monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
+    else:
+        monkeypatch.setenv('OMP_NUM_THREADS', given)
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        cfg = config()
+        fit_epochs(cfg, 600, time.monotonic())
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert cfg.train_cfg.max_epochs == epochs
+    assert not list(measured)
 
 
 def test_time_limit__the_last_epoch_is_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,6 +123,7 @@ def test_trial__ends_with_the_second_step_where_steps_take_long() -> None:
     with pytest.raises(time_budget._EnoughError):
         clock.after_train_iter(None)
     assert len(clock.train) == 2
+    assert 0 <= clock.cores() < 64
     assert time_budget._typical([1.0, 3.0], 9.0) == 2.0
     assert time_budget._typical([0.0, 9.0, 18.0, 27.0, 29.0, 31.0], 1.0) == 2.0
     assert time_budget._typical([1.0], 9.0) == 9.0
