@@ -25,6 +25,7 @@ _MOST_LINES = 8  # in one of curves
 _MOST_CELLS = 16  # in the table of confusions
 _LONGEST = 22  # letters of a name
 _ROOM_FOR_NUMBER = 0.12  # length of a bar of shares
+_FEW_BOXES = 500  # up to which they are drawn darker
 _ABOVE_ONE = 1.03  # end of an axis of shares, so that one of 1 does not lie on the frame
 _DPI = 110
 _COLUMNS, _TITLE_PX = 3, 52  # of the sheet of charts
@@ -133,7 +134,7 @@ def draw_precision_recall(axes: 'Axes', facts: Facts, history: History) -> None:
         colour = '#{:02x}{:02x}{:02x}'.format(*class_colour(label))
         axes.plot(
             facts.recall, facts.precision[:, label], color=colour, linewidth=1.2,
-            label=f'{short(one.name)} {one.ap50:.2f}',
+            label=f'{short(one.name)}, AP50 {one.ap50:.2f}',
         )  # fmt: skip
     if known.size:
         axes.plot(facts.recall, known.mean(axis=1), color='black', linewidth=2.4, label='mean')
@@ -174,7 +175,7 @@ def draw_calibration(axes: 'Axes', facts: Facts, history: History) -> None:
     width = np.diff(found.edges)
     share = found.counts / max(found.counts.sum(), 1)
     axes.bar(
-        found.edges[:-1], share, width, align='edge', color='#e3e5e8', label='share of detections'
+        found.edges[:-1], share, width, align='edge', color='#c9cdd3', label='share of detections'
     )
     axes.plot([0, 1], [0, 1], color=_GREY, linestyle='--', linewidth=1, label='ideal')
     has = found.counts > 0
@@ -209,7 +210,8 @@ def draw_labels(axes: 'Axes', facts: Facts, history: History) -> None:
     sides = boxes[:, 2:] - boxes[:, :2]
     step = max(1, len(sides) // 5000)
     shown = sides[::step]
-    axes.scatter(shown[:, 0], shown[:, 1], s=8, color=_BLUE, alpha=0.35, linewidths=0)
+    alpha = 0.35 if len(shown) > _FEW_BOXES else 0.8
+    axes.scatter(shown[:, 0], shown[:, 1], s=8, color=_BLUE, alpha=alpha, linewidths=0)
     for side in (32, 96):
         line = np.geomspace(1, max(float(sides.max(initial=100)), 100), 50)
         axes.plot(line, side**2 / line, color=_GREY, linewidth=1, linestyle='--')
