@@ -27,7 +27,7 @@ _LOADERS = {'train_dataloader': 14, 'val_dataloader': 3}  # and the steps of eac
 _WARM_UP = 3  # first steps that are slower
 _TAIL = 4  # last steps, for which the workers have loaded all: they leave the cores to the network
 _MEASURED = 0.2  # share of the time after which the trial ends with the step it is at
-_SHARED_CORES = 0.75  # of the threads: with fewer cores than that for them other programs are busy
+_SHARED_CORES = 0.75  # of the threads: where they use fewer cores than that they wait
 _THREADS = 'OMP_NUM_THREADS'  # who sets it keeps it
 _RESERVE = 0.95  # of the time that is left: epochs are not all alike
 _CHECKPOINT_SECONDS = 1.0
@@ -87,13 +87,15 @@ def _with_fewer_threads(cfg: Config, before: '_Trial', seconds: float) -> '_Tria
     """Halve the threads where that is faster; return its trial, None if they are left as they were.
 
     Where other programs use the cores, each of the thousand short kernels of a step waits for its
-    slowest thread: two trainings of two threads on two cores took 7 s a step each, of one 1.4 s.
+    slowest thread: two trainings of two threads on two cores took 7 s a step each, of one 1.4 s. A
+    small network on many cores has too little work for all of them, too.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(threads // 2)
     trial = _measure(cfg, time.monotonic() + seconds * _MEASURED / 2)
     if trial.epoch < before.epoch:
-        print(f'--time: other programs use the cores: {threads // 2} in place of {threads} threads')
+        fewer = f'{threads // 2} thread{" is" if threads < 4 else "s are"}'
+        print(f'--time: {fewer} faster here than {threads}', flush=True)
         return trial
     torch.set_num_threads(threads)
     return None

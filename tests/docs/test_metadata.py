@@ -48,7 +48,7 @@ def test_tables__have_the_counted_figures(page: str) -> None:
     for name, cells in rows:
         one = REFERENCE[name]  # which tests/parity compares with the built networks
         expected = f'{one.parameters:,} | {one.multiply_adds / 1e9:,.2f}G | {one.ap:.1f}'
-        assert cells == expected, name
+        assert cells == expected or (page != 'README.md' and cells.startswith(expected)), name
 
 
 def test_citation__is_of_this_version_and_names_the_paper() -> None:
