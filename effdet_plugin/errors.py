@@ -1,5 +1,6 @@
 """Errors that a caller can cause. The message is one line: what is wrong, where, what to do."""
 
+import shlex
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -16,10 +17,10 @@ def escaped(text: str) -> str:
 
 def pip_install(*packages: str) -> str:
     """Return the command line that installs packages where this program runs."""
-    python = Path(sys.executable)
-    with suppress(ValueError):  # it lies elsewhere
+    python = Path(sys.executable or 'python')
+    with suppress(ValueError, OSError):  # it lies elsewhere; there is no such folder any more
         python = python.relative_to(Path.cwd())
-    return f'{python} -m pip install {" ".join(packages)}'
+    return shlex.join([str(python), '-m', 'pip', 'install', *packages])
 
 
 class UserError(Exception):

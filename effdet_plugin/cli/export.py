@@ -106,7 +106,7 @@ def _export(args: Namespace) -> Path:
         calib_count=args.calib_count,
     )
     options.check()
-    check_installed(options.format)  # before a minute of work
+    check_installed(options.format, options.precision)  # before a minute of work
     trained = load_trained(
         args.config, args.model, 'cpu', image_size=args.image_size, options=args.cfg_options
     )

@@ -18,7 +18,7 @@ from types import ModuleType
 
 import effdet_plugin
 from effdet_plugin.cli.model_words import parse_model_args
-from effdet_plugin.cli.options import make_parser
+from effdet_plugin.cli.options import Parser, make_parser
 from effdet_plugin.cli.start import run
 from effdet_plugin.errors import ConfigError
 
@@ -99,7 +99,7 @@ def _without_command(words: Sequence[str]) -> None:
         hint = f'; did you mean {near[0]!r}?' if near else ''
         raise ConfigError(f'{words[0]}: no such command{hint} ({", ".join(COMMANDS)})')
     epilog = '\n'.join(f'  {name:<11}{text}' for name, text in COMMANDS.items())
-    parser = ArgumentParser(
+    parser = Parser(
         prog=PROGRAM,
         description=__doc__,
         epilog=f'commands:\n{epilog}',

@@ -76,7 +76,8 @@ class Options:
         dynamic: Any size whose sides are multiples of 128.
         precision: Of the network; see `effdet_plugin.export.metadata.Metadata`.
         input: ``'float'`` or ``'uint8'``; likewise.
-        calib: Folder of images to calibrate ``'int8'`` with; None: the config's training data.
+        calib: Folder of images, to calibrate ``'int8'`` with and to check the file; None: the
+            config's training data, and its test data.
         calib_count: Number of these images, at most.
     """
 
@@ -160,10 +161,10 @@ def export(
     Raises:
         ConfigError: Options or network that cannot be exported.
         CheckpointError: The file differs from PyTorch by more than its bounds; nothing is left.
-        InstallError: A package of the format is missing; its extra is named.
+        InstallError: A package of the format is missing.
     """
     options.check()
-    check_installed(options.format)
+    check_installed(options.format, options.precision)
     out = Path(out)
     if out.suffix != FORMATS[options.format]:
         raise ConfigError(

@@ -10,6 +10,7 @@ from effdet_plugin.export.metadata import Metadata
 from effdet_plugin.export.runtime import Array
 
 MIN_SCORE = 0.05  # rows below are not compared one by one: there rounding changes who is kept
+_LEAST_GAP = 1e-3  # between scores, as a share: rounding moves nothing across it
 PARTNER_PX = 2.0  # farthest that a detection of a file may be from PyTorch's own
 # Integers move boxes and scores: detections that somebody would look at are looked for, as
 # evaluations do, by overlap.
@@ -264,7 +265,9 @@ def limits_of(scores: Array) -> list[float]:
         part = ordered[int(len(ordered) * share / 2) : int(len(ordered) * share * 1.5) + 2]
         if len(part) > 1:
             widest = int(np.argmax(part[:-1] - part[1:]))
-            limits.append(float(part[widest] + part[widest + 1]) / 2)
+            above, below = float(part[widest]), float(part[widest + 1])
+            if above - below > _LEAST_GAP * above:
+                limits.append((above + below) / 2)
     return limits
 
 

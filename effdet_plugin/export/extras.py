@@ -13,28 +13,37 @@ import torch
 
 from effdet_plugin.errors import InstallError, pip_install
 
-# Of the extras in setup.py: with these names pip finds them, wherever this package came from.
+# As in setup.py: by these names pip finds them, wherever this package came from.
+_ONNX = ('onnx>=1.19,<2', 'onnxscript>=0.5,<1')
+_RUNTIME = 'onnxruntime>=1.22,<2'
 PACKAGES = {
-    'onnx': ('onnx', 'onnxscript', 'onnxruntime'),
-    'openvino': ('openvino', 'onnx', 'onnxscript'),
-    'tflite': ('litert-torch', 'ai-edge-litert', 'ai-edge-quantizer'),
+    'onnx': (*_ONNX, _RUNTIME),
+    'openvino': ('openvino>=2025.3', *_ONNX),
+    'openvino-int8': ('openvino>=2025.3', *_ONNX, _RUNTIME),
+    'tflite': (
+        'litert-torch>=0.10,<0.11',
+        'ai-edge-litert>=2.3,<3',
+        'ai-edge-quantizer>=0.10,<0.11',
+    ),
 }
-_EXTRAS = {'tensorrt': 'onnx'}  # of formats whose extra has another name; pt2 needs none
+_EXTRAS = {('tensorrt', 'fp32'): 'onnx', ('openvino', 'int8'): 'openvino-int8'}  # else the format's
 
 
-def check_installed(form: str) -> None:
+def check_installed(form: str, precision: str = 'fp32') -> None:
     """Check that the packages of a format are there, without importing them.
 
     Args:
-        form: Name of the format.
+        form: Name of the format; pt2 needs none.
+        precision: Of the file.
 
     Raises:
         InstallError: One is missing.
     """
-    extra = _EXTRAS.get(form, form)
+    extra = _EXTRAS.get((form, precision), form)
     for package in PACKAGES.get(extra, ()):
-        if find_spec(package.replace('-', '_')) is None:
-            raise InstallError(f'{package} is not installed: {_install(extra)}')
+        name = package.partition('>')[0]
+        if find_spec(name.replace('-', '_')) is None:
+            raise InstallError(f'{name} is not installed: {_install(extra)}')
 
 
 def _install(extra: str) -> str:

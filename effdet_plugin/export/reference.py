@@ -62,7 +62,7 @@ class Reference:
         for limit in check.limits_of(scores):
             if self.run(first, limit)['num'].max() < found['scores'].shape[1]:
                 return limit
-        return float(scores.max(initial=0.0))  # nothing is left but padding
+        return float(scores.max(initial=0.0)) + 1.0  # nothing is left but padding
 
     def compare(
         self, runtime: Runtime, rows: int | Sequence[int], min_score: float

@@ -57,7 +57,7 @@ def apply_data(
     paths = write_coco(description, folder) if write else json_paths(description, folder)
     set_data(cfg, description, paths)
     remarks = {
-        'converted': f'{description.source} annotations: as COCO json for a training in {folder}',
+        'converted': f'{description.source} annotations: written as COCO json into {folder}',
         'small_batch': _keep_small_batch(cfg, len(description.train)),
         'filtered': _count_filtered(cfg, description.train),
     }

@@ -19,7 +19,7 @@ _NOISE = re.compile(
 )
 # Lines of mmengine that the console has in our words, or in none.
 _REPLACED = re.compile(
-    r'Exp name: |Epoch\(val\)|Iter\(val\)|Epoch\(test\) .*coco/|Parameter group of |'
+    r'Exp name: |Epoch\(val\)|Iter\(val\)|Parameter group of |Epoch\(test\) +\[(\d+)/\1\]|'
     r'Saving checkpoint at |Checkpoints will be saved|The best checkpoint with |'
     r'The previous best checkpoint |'
     r'\d+ images, \d+ detections, |\w+ starts from ImageNet weights '
@@ -106,13 +106,19 @@ class _Plain(logging.Formatter):
 
 
 class _AboveTheBar(io.TextIOBase):
-    """A stream to stdout whose lines stand above a bar that is open."""
+    """A stream to stdout whose lines stand above a bar that is open.
+
+    It is the stdout of now: lines are shown, too, while the prints of others are not.
+    """
+
+    def __init__(self) -> None:
+        self._stdout = sys.stdout
 
     def write(self, text: str) -> int:
         """Write some text."""
-        tqdm.write(text, file=sys.stdout, end='')
+        tqdm.write(text, file=self._stdout, end='')
         return len(text)
 
     def flush(self) -> None:
         """Flush stdout."""
-        sys.stdout.flush()
+        self._stdout.flush()

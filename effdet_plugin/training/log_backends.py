@@ -11,7 +11,12 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.registry import VISBACKENDS
 from mmengine.runner import Runner
-from mmengine.visualization.vis_backend import MLflowVisBackend, force_init_env
+from mmengine.visualization.vis_backend import (
+    BaseVisBackend,
+    MLflowVisBackend,
+    WandbVisBackend,
+    force_init_env,
+)
 
 from effdet_plugin.errors import ConfigError, InstallError, pip_install
 
@@ -22,7 +27,7 @@ _BACKENDS = {
     'mlflow': 'MLflowVisBackend',
 }
 _MLFLOW_PARAMS = 'train_cfg', 'optim_wrapper'  # of a config
-_MLFLOW_NAME = re.compile(r'[^\w\-. :/]')  # what its names may not have, such as the @ of AR@1
+_MLFLOW_NAME = re.compile(r'[^\w\-. /]')  # what its names may not have, such as the @ of AR@1
 
 
 def add_backends(runner: Runner, names: Sequence[str] = ()) -> None:
@@ -56,11 +61,26 @@ def add_backends(runner: Runner, names: Sequence[str] = ()) -> None:
                 more = _mlflow_options(Path(runner.work_dir))
             backend = VISBACKENDS.build({'type': kind, 'save_dir': str(folder), **more})
             try:
-                backend.add_config(runner.cfg)
+                _open(backend, runner.cfg)
             except Exception as error:  # of a service: no login, no server
                 reason = f'{type(error).__name__}: {error}'.splitlines()[0]
                 raise ConfigError(f'--log {name}: {reason}') from error
             own[kind] = backend
+
+
+def _open(backend: BaseVisBackend, cfg: Config) -> None:
+    """Connect to a service and hand it the config, so that what it refuses is known now."""
+    if isinstance(backend, WandbVisBackend):  # whose add_config uploads all code below this folder
+        backend.experiment.config.update(cfg.to_dict())
+    elif isinstance(backend, MLflowBackend):
+        backend.add_config(cfg)
+
+
+def close_backends(runner: Runner) -> None:
+    """End what a training that failed has left open: the next one would go on with it."""
+    for backend in getattr(runner.visualizer, '_vis_backends', {}).values():
+        if isinstance(backend, WandbVisBackend | MLflowBackend):
+            backend.close()
 
 
 def _mlflow_options(work_dir: Path) -> dict[str, Any]:
@@ -101,6 +121,11 @@ class MLflowBackend(MLflowVisBackend):
         """Store the config, and its training settings as parameters."""
         self._tracked_config_keys = [key for key in _MLFLOW_PARAMS if config.get(key)]
         super().add_config(config, **kwargs)
+
+    def _flatten(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return parameters by names that MLflow takes."""
+        found = super()._flatten(*args, **kwargs)
+        return {_MLFLOW_NAME.sub('_', name): value for name, value in found.items()}
 
     @force_init_env
     def add_image(self, name: str, image: Any, step: int = 0, **kwargs: Any) -> None:

@@ -27,8 +27,10 @@ _LOADERS = {'train_dataloader': 14, 'val_dataloader': 3}  # and the steps of eac
 _WARM_UP = 3  # first steps that are slower
 _TAIL = 4  # last steps, for which the workers have loaded all: they leave the cores to the network
 _MEASURED = 0.2  # share of the time after which the trial ends with the step it is at
-_SHARED_CORES = 0.75  # of the threads: where they use fewer cores than that they wait
-_THREADS = 'OMP_NUM_THREADS'  # who sets it keeps it
+_ALL_MEASURED = 0.33  # likewise, where trials with fewer threads follow
+_BUSY = 0.75  # cores that each thread uses, at least, where it does not wait for others
+_FASTER = 0.9  # of the time of a step: fewer threads are taken where they need less than that
+THREADS = 'OMP_NUM_THREADS'  # who sets it keeps it
 _RESERVE = 0.95  # of the time that is left: epochs are not all alike
 _CHECKPOINT_SECONDS = 1.0
 _LONGEST_WARM_UP = 0.2  # of the training, where its epochs are lowered
@@ -37,7 +39,8 @@ _LONGEST_WARM_UP = 0.2  # of the training, where its epochs are lowered
 def fit_epochs(cfg: Config, seconds: float, started: float) -> str:
     """Measure some steps, and lower ``max_epochs`` to what fits; at least one epoch is left.
 
-    The steps are those of a training of its own, in a temporary folder, that is thrown away.
+    The steps are those of a training of its own, in a temporary folder, that is thrown away. Where
+    torch's threads wait for each other they are halved for this process, if that is faster.
 
     Args:
         cfg: Complete config, changed in place.
@@ -56,11 +59,11 @@ def fit_epochs(cfg: Config, seconds: float, started: float) -> str:
         raise ConfigError('--time: measures one process only; give --epochs for several')
     if cfg.get('resume'):
         raise ConfigError('--time: a resumed run keeps the length of its schedule; leave it out')
-    # Up to a fifth of the time passes in silence otherwise, before there is a log.
+    # Up to a third of the time passes in silence otherwise, before there is a log.
     print('--time: measuring some steps', flush=True)
-    trial = _measure(cfg, started + seconds * _MEASURED)
-    while trial.cores < _SHARED_CORES * torch.get_num_threads() and _may_choose_threads():
-        fewer = _with_fewer_threads(cfg, trial, seconds)
+    trial, end = _measure(cfg, started + seconds * _MEASURED), started + seconds * _ALL_MEASURED
+    while _waits(trial) and time.monotonic() < end:
+        fewer = _with_fewer_threads(cfg, trial, end)
         if fewer is None:
             break
         trial = fewer
@@ -79,11 +82,14 @@ def fit_epochs(cfg: Config, seconds: float, started: float) -> str:
     )
 
 
-def _may_choose_threads() -> bool:
-    return get_device() == 'cpu' and torch.get_num_threads() > 1 and not os.getenv(_THREADS)
+def _waits(trial: '_Trial') -> bool:
+    """Whether threads wait for each other, and may be fewer."""
+    threads = torch.get_num_threads()
+    is_ours = get_device() == 'cpu' and threads > 1 and not os.getenv(THREADS)
+    return is_ours and trial.cores < _BUSY * threads
 
 
-def _with_fewer_threads(cfg: Config, before: '_Trial', seconds: float) -> '_Trial | None':
+def _with_fewer_threads(cfg: Config, before: '_Trial', end: float) -> '_Trial | None':
     """Halve the threads where that is faster; return its trial, None if they are left as they were.
 
     Where other programs use the cores, each of the thousand short kernels of a step waits for its
@@ -92,8 +98,8 @@ def _with_fewer_threads(cfg: Config, before: '_Trial', seconds: float) -> '_Tria
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(threads // 2)
-    trial = _measure(cfg, time.monotonic() + seconds * _MEASURED / 2)
-    if trial.epoch < before.epoch:
+    trial = _measure(cfg, end)
+    if trial.step < _FASTER * before.step:
         fewer = f'{threads // 2} thread{" is" if threads < 4 else "s are"}'
         print(f'--time: {fewer} faster here than {threads}', flush=True)
         return trial
@@ -113,11 +119,13 @@ class _Trial(NamedTuple):
     """What some steps have shown.
 
     Attributes:
+        step: Seconds of a training step.
         epoch: Seconds of an epoch with its share of evaluations.
         building: Seconds of a start.
         cores: Mean number of cores that this process had while it trained.
     """
 
+    step: float
     epoch: float
     building: float
     cores: float
@@ -146,7 +154,7 @@ def _measure(cfg: Config, end: float) -> _Trial:
     step = _typical(steps, 1.0)
     seconds = batches['train_dataloader'] * step + _CHECKPOINT_SECONDS
     seconds += batches.get('val_dataloader', 0) * _typical(clock.val, step) / interval
-    return _Trial(seconds, building, clock.cores())
+    return _Trial(step, seconds, building, clock.cores())
 
 
 def _batches(loader: ConfigDict) -> int:
@@ -220,7 +228,7 @@ class _Clock(Hook):
         """Return the mean number of cores in use between the first and the last training step."""
         if len(self.train) < 2:
             return math.inf
-        return (self.used[-1] - self.used[0]) / (self.train[-1] - self.train[0])
+        return (self.used[-1] - self.used[0]) / max(self.train[-1] - self.train[0], 1e-9)
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Note the begin of an evaluation."""

@@ -32,7 +32,7 @@ from effdet_plugin.own_data import (
 )
 from effdet_plugin.training.batch_size import fit_batch
 from effdet_plugin.training.console import plain_console, without_noise
-from effdet_plugin.training.log_backends import add_backends, check_backends
+from effdet_plugin.training.log_backends import add_backends, check_backends, close_backends
 from effdet_plugin.training.recipe import MOMENTA, Choice, apply_recipe, lowered
 from effdet_plugin.training.reporting import command
 from effdet_plugin.training.running import (
@@ -51,7 +51,7 @@ from effdet_plugin.training.settings import (
 )
 from effdet_plugin.training.speaking import SpeakHook, end
 from effdet_plugin.training.start_weights import Start, check_agreement, start_for
-from effdet_plugin.training.time_budget import TimeLimitHook, fit_epochs
+from effdet_plugin.training.time_budget import THREADS, TimeLimitHook, fit_epochs
 from effdet_plugin.training.watching import WatchHook
 
 _RECIPE_CHANGES = ('train_cfg', 'param_scheduler', 'optim_wrapper', 'model', SIZE_KEY)
@@ -180,13 +180,14 @@ def train(settings: TrainSettings) -> Config:
         if get_device() == 'cpu':
             keep_freed_memory()  # before steps are timed: they take two thirds of the time
         seconds, given = settings.seconds, given_paths(settings)
+        threads = torch.get_num_threads()
         lines = []
         if settings.fits_batch:
             own = prepared.description
             lines.append(fit_batch(prepared.cfg, len(own.train) if own else None, given))
         if seconds is not None:
             wanted = prepared.cfg.train_cfg.get('max_epochs')
-            locks.callback(torch.set_num_threads, torch.get_num_threads())  # a trial may lower it
+            locks.callback(torch.set_num_threads, threads)  # which a trial may lower
             lines.append(fit_epochs(prepared.cfg, seconds, started))
         runner = build_runner(prepared.cfg)
         check_agreement(prepared.start)
@@ -195,10 +196,13 @@ def train(settings: TrainSettings) -> Config:
             runner.register_hook(TimeLimitHook(seconds, started))
         speaking = SpeakHook(prepared.description, given, prepared.choices, prepared.start)
         locks.enter_context(without_noise(runner))
+        locks.push(lambda kind, *_: close_backends(runner) if kind else None)
         add_backends(runner, settings.log)
         runner.register_hook(WatchHook())
         runner.register_hook(speaking)
-        stopping = StopHook(_resume_command(prepared.cfg))
+        is_lowered = torch.get_num_threads() < threads  # sums in another order, if not resumed so
+        environment = f'{THREADS}={torch.get_num_threads()} ' if is_lowered else ''
+        stopping = StopHook(environment + _resume_command(prepared.cfg))
         runner.register_hook(stopping)
         locks.callback(stopping.release)
         locks.enter_context(plain_console(runner))

@@ -48,7 +48,7 @@ def test_tables__have_the_counted_figures(page: str) -> None:
     for name, cells in rows:
         one = REFERENCE[name]  # which tests/parity compares with the built networks
         expected = f'{one.parameters:,} | {one.multiply_adds / 1e9:,.2f}G | {one.ap:.1f}'
-        assert cells == expected or (page != 'README.md' and cells.startswith(expected)), name
+        assert cells.split(' | ')[:3] == expected.split(' | '), name
 
 
 def test_citation__is_of_this_version_and_names_the_paper() -> None:
@@ -75,8 +75,7 @@ def test_extras__are_what_messages_name() -> None:
         runpy.run_path(str(REPOSITORY / 'setup.py'))
     extras = setup.call_args.kwargs['extras_require']
     for name, packages in PACKAGES.items():
-        wanted = {re.split(r'[<>=]', one)[0] for one in extras[name]}
-        assert wanted == set(packages), name
+        assert set(extras[name]) == set(packages), name
 
 
 def test_container__copies_what_exists_and_starts_the_command() -> None:

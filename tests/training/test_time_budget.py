@@ -36,7 +36,7 @@ def config(epochs: int = 50, **others: Any) -> Config:
 def test_fit_epochs(
     seconds: float, epochs: int, warm_up: float, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trial = time_budget._Trial(10.0, 5.0, math.inf)
+    trial = time_budget._Trial(1.0, 10.0, 5.0, math.inf)
     monkeypatch.setattr(time_budget, '_measure', lambda *_: trial)
     cfg = config()
     line = fit_epochs(cfg, seconds, time.monotonic())
@@ -64,7 +64,7 @@ def test_fit_epochs__mistakes(cfg: Config, words: str) -> None:
         ([(100.0, 3.9)], None, 4, 5),  # seconds of an epoch, cores in use
         ([(100.0, 2.0), (50.0, 1.9)], None, 2, 11),
         ([(100.0, 2.0), (50.0, 1.0), (25.0, 0.9)], None, 1, 22),
-        ([(100.0, 2.0), (100.0, 1.9)], None, 4, 5),  # it was the disk, not the cores
+        ([(100.0, 2.0), (95.0, 1.9)], None, 4, 5),  # it was the disk, not the cores
         ([(100.0, 2.0)], '4', 4, 5),
     ],
 )
@@ -79,7 +79,7 @@ def test_fit_epochs__fewer_threads_beside_other_programs(
 
     def measure(*_: Any) -> time_budget._Trial:
         epoch, cores = next(measured)
-        return time_budget._Trial(epoch, 5.0, cores)
+        return time_budget._Trial(epoch / 20, epoch, 5.0, cores)
 
     monkeypatch.setattr(time_budget, '_measure', measure)
     monkeypatch.setattr(time_budget, 'get_device', lambda: 'cpu')
