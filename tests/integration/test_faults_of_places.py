@@ -162,7 +162,9 @@ def test_two_processes__one_is_killed_then_torchrun(
     first = rows(work_dir)
 
     slow = tmp_path / 'slow'
-    started = start_two(tools, project, work_dir, '--resume', FAULT='slow@8', FAULT_FILE=str(slow))
+    started = start_two(
+        tools, project, work_dir, '--resume', FAULT='slow@8@0', FAULT_FILE=str(slow)
+    )
     started.wait_for(slow, IMPORTS)
     processes = started.family()
     assert len(processes) >= 3
