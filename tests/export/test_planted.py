@@ -125,6 +125,7 @@ def test_export__a_wrong_converter(
 ) -> None:
     monkeypatch.setattr(api, 'import_module', lambda _: planted(trained, fault, shift))
     monkeypatch.setattr(api, 'program_of', lambda *_: None)
+    monkeypatch.setattr(api, 'check_installed', lambda *_: None)
     with pytest.raises(CheckpointError, match=said):
         api.export(trained, tmp_path / 'm.onnx', api.Options(nms='hard'))
     assert not list(tmp_path.iterdir())
@@ -135,6 +136,7 @@ def test_export__a_right_converter(
 ) -> None:
     monkeypatch.setattr(api, 'import_module', lambda _: planted(trained, nothing))
     monkeypatch.setattr(api, 'program_of', lambda *_: None)
+    monkeypatch.setattr(api, 'check_installed', lambda *_: None)
     made = api.export(trained, tmp_path / 'm.onnx', api.Options(nms='hard'))
     assert [path.name for path in tmp_path.iterdir()] == ['m.onnx']
     assert len(made.differences) == 4

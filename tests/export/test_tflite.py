@@ -223,7 +223,9 @@ def test_missing_packages__are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setitem(sys.modules, 'ai_edge_litert.interpreter', None)
     path = tmp_path / 'm.tflite'
     path.write_bytes(b'\x1c\0\0\0TFL3' + bytes(64))
-    with pytest.raises(InstallError, match=r'pip install litert-torch ai-edge-litert .*torch=='):
+    with pytest.raises(
+        InstallError, match=r"pip install 'litert-torch>=.*' 'ai-edge-litert.*torch=="
+    ):
         load_runtime(path)
 
 

@@ -172,7 +172,7 @@ def test_writing_video__an_error_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ('found', 'kind', 'says'), [(object(), H264File, 'PyAV'), (None, VP8File, '[video]')]
+    ('found', 'kind', 'says'), [(object(), H264File, 'PyAV'), (None, VP8File, 'pip install av')]
 )
 def test_file_class__says_why(
     found: object, kind: type[VideoFile], says: str, monkeypatch: pytest.MonkeyPatch
