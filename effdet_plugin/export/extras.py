@@ -65,9 +65,9 @@ def need(package: str, extra: str) -> Any:
     try:
         return import_module(package)
     except ImportError as error:
+        reason = str(error).splitlines()[0]
         raise InstallError(
-            f'{package.split(".")[0]} cannot be imported ({str(error).splitlines()[0]}): '
-            f'{_install(extra)}'
+            f'{package.split(".")[0]} cannot be imported ({reason}): {_install(extra)}'
         ) from error
 
 
